@@ -1,0 +1,52 @@
+# Every target sets itself up: python3 and make are enough on a fresh machine.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PART   ?= all
+# make demo DATA=path runs the demo on a measured file instead of a simulated one
+DATA   ?=
+
+.PHONY: demo test bench check docs lock clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/lightkeep demo $(if $(DATA),--data "$(DATA)")
+
+test: check services
+	scripts/with-postgres $(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+
+.PHONY: services
+services: $(VENV)/.dev
+	scripts/install-services
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench $(PART)
+
+docs: $(VENV)/.dev
+	$(BIN)/sphinx-build -W -q -b html docs build/docs
+	@echo "docs: build/docs/index.html"
+
+# What runs the product; what also tests, documents and measures it. Both are exact, by hash.
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/pip
+	@test -e $(VENV)/.dev || $(BIN)/pip install -q --require-hashes -r requirements.lock
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/pip
+	@$(BIN)/pip install -q --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/bin/pip:
+	scripts/make-venv "$(PYTHON)" $(VENV)
+
+lock: $(VENV)/.dev
+	scripts/lock
+
+clean:
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache

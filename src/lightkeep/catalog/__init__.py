@@ -1,0 +1,1 @@
+"""The catalogue: what exists, who may see it, and the audit trail."""

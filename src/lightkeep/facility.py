@@ -1,0 +1,1 @@
+"""The objects of one facility, composed once."""

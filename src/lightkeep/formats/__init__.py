@@ -1,0 +1,1 @@
+"""One file per file format: reader, writer or both."""

@@ -1,0 +1,58 @@
+"""Stations and experiments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """An end station of a beamline: where experiments take place."""
+
+    id: str
+    """As the facility writes it, e.g. `2-BM-A`."""
+    name: str = ""
+    """What is done there, e.g. `Micro-tomography`."""
+    techniques: tuple[str, ...] = ()
+    """Techniques offered, e.g. `("tomography",)`."""
+    created_at: datetime | None = None
+    """When it was registered; set by the catalogue."""
+
+
+class ExperimentState(StrEnum):
+    """planned -> open -> closed -> (retained <-> expiring) -> expired; released when public. Never deleted."""
+
+    PLANNED = "planned"
+    OPEN = "open"
+    CLOSED = "closed"
+    RETAINED = "retained"
+    EXPIRING = "expiring"
+    EXPIRED = "expired"
+    RELEASED = "released"
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """The unit of access and of policy: one group's beam time at one station."""
+
+    id: str
+    """Facility-wide name, e.g. `2026-11-lee-81234`: year-month, PI, proposal number."""
+    station_id: str
+    title: str = ""
+    """What the group set out to measure."""
+    state: ExperimentState = ExperimentState.OPEN
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    """The beam-time window; either side may be unknown."""
+    identifiers: dict[str, str] = field(default_factory=dict)
+    """Other systems' numbers by scheme, e.g. `{"esaf": "281234", "gup": "81234"}`."""
+    created_at: datetime | None = None
+    """Set by the catalogue."""
+    datasets: int = 0
+    """Number of complete datasets; kept by the catalogue."""
+    files: int = 0
+    """Number of files in them; kept by the catalogue."""
+    size: int = 0
+    """Bytes in them; kept by the catalogue."""

@@ -1,0 +1,56 @@
+"""Runs: one technique on one dataset, on one engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class RunState(StrEnum):
+    """queued -> running -> done | failed | cancelled | stopped_early."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    STOPPED_EARLY = "stopped_early"
+
+    @property
+    def is_over(self) -> bool:
+        """True when nothing more will happen to the run."""
+        return self not in (RunState.QUEUED, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a technique, with what is needed to repeat it."""
+
+    id: str
+    experiment_id: str
+    dataset_id: str
+    """The input."""
+    technique: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    """As asked for; the values in force after preflight are in `resolved`."""
+    resolved: Mapping[str, Any] = field(default_factory=dict)
+    """Every parameter's value in force, defaults derived from the data included."""
+    engine: str = "inline"
+    state: RunState = RunState.QUEUED
+    progress: float = 0.0
+    """0 to 1."""
+    message: str = ""
+    """What it does now, or how it ended, in one line."""
+    error: str = ""
+    """The error's code when it failed."""
+    result_id: str = ""
+    """The derived dataset."""
+    software: str = ""
+    """Name and version that computed it, e.g. `lightkeep 0.1.0`."""
+    created_by: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None

@@ -1,0 +1,189 @@
+"""Stores (places that keep bytes), replicas (a file on a store), and the protocol that every store obeys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import BinaryIO, Protocol
+
+
+class Tier(StrEnum):
+    """How near a store is."""
+
+    HOT = "hot"
+    WARM = "warm"
+    TAPE = "tape"
+    REMOTE = "remote"
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRecord:
+    """What the catalogue knows of a store."""
+
+    id: str
+    """Short name, e.g. `central` or `2-bm-disk`."""
+    kind: str
+    """Entry point name of its medium, e.g. `posix`."""
+    location: str
+    """Where it is, as its medium understands it; for `posix` an absolute folder."""
+    uuid: str
+    """Identity written into the store's own marker when it was initialised."""
+    tier: Tier = Tier.HOT
+    failure_domain: str = ""
+    """What fails together: two replicas in one domain count as one."""
+    is_managed: bool = True
+    """False: a station's own disk where files are registered in place; Lightkeep never writes there."""
+    created_at: datetime | None = None
+
+
+class ReplicaState(StrEnum):
+    """planned -> copying -> present -> verified -> (suspect -> verified | corrupt).
+
+    verified -> delete_pending -> deleted (tombstone), with undo from delete_pending.
+    """
+
+    PLANNED = "planned"
+    COPYING = "copying"
+    PRESENT = "present"
+    VERIFIED = "verified"
+    SUSPECT = "suspect"
+    CORRUPT = "corrupt"
+    DELETE_PENDING = "delete_pending"
+    DELETED = "deleted"
+
+
+class Proof(StrEnum):
+    """What a read-back proved. All but `unproven` went past the page cache of this machine."""
+
+    DIRECT = "direct"
+    """Read with O_DIRECT on a fresh descriptor."""
+    EVICTED = "evicted"
+    """Pages dropped, zero of them resident before the read."""
+    UNPROVEN = "unproven"
+    """The bytes may have come from this machine's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One file's bytes on one store."""
+
+    id: str
+    file_id: str
+    store_id: str
+    key: str
+    """Name on the store, as `os.fsdecode` gives it."""
+    state: ReplicaState
+    verified_at: datetime | None = None
+    """When all bytes were last read from the store and hashed equal (V1)."""
+    proof: Proof = Proof.UNPROVEN
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStat:
+    """What a store says of one object without reading it."""
+
+    key: str
+    size: int
+    """Bytes."""
+    mtime_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What a full read of an object found."""
+
+    sha256: str
+    size: int
+    proof: Proof
+
+
+class Staging(Protocol):
+    """A group of parts that no reader can see, until `publish` gives each its final name.
+
+    Use as a context manager: leaving it without `publish` discards every part.
+    The order is fixed: write*, sync, verify, publish. Calling one out of order raises StorageError.
+    """
+
+    def __enter__(self) -> Staging: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def write(self, key: str, blocks: Iterator[bytes | memoryview]) -> Verified:
+        """Write one part, hashing it on the way; return what was written (proof: unproven).
+
+        MUST be safe to call from several threads. MUST discard the part and raise when a write fails;
+        StoreFull when there is no room.
+        """
+        ...
+
+    def sync(self) -> None:
+        """Make every part durable: content and inode. An error poisons the whole group: it is never retried."""
+        ...
+
+    def verify(self) -> None:
+        """Read every part back through a fresh open, past the cache where possible; MUST raise Corrupt on any
+        difference of length or hash."""
+        ...
+
+    def publish(self) -> Sequence[Replicated]:
+        """Give every part its final name without replacing anything, and make the names durable.
+
+        Where the key exists with equal content it MUST be adopted (a crash's orphan); with different content
+        it MUST raise Conflict and leave both as they were.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Replicated:
+    """A part that now has its final name."""
+
+    key: str
+    sha256: str
+    size: int
+    proof: Proof
+    was_adopted: bool = False
+    """True when the same content stood there already."""
+
+
+class Store(Protocol):
+    """A place that keeps bytes under names. Written once: a key's content never changes.
+
+    A store MUST survive a kill at any instruction: what was published stays, what was not is invisible and is
+    cleared by the next `stage()`.
+    """
+
+    record: StoreRecord
+
+    def check_identity(self) -> None:
+        """MUST read the marker from the medium itself, each time, and raise StoreUnavailable when it is absent
+        or carries another uuid: an empty mount point is not an empty store."""
+        ...
+
+    def stage(self) -> Staging:
+        """Open a group of parts. One writer at a time holds the store; MUST raise Conflict when another does."""
+        ...
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for reading, seekable. MUST raise NotFound when the key is not there (after
+        check_identity), and MUST NOT follow a symlink or leave the store."""
+        ...
+
+    def stat(self, key: str) -> ObjectStat:
+        """MUST raise NotFound for a key that was never published."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectStat]:
+        """Every published object whose key starts with prefix, in the order of keys; no part, no marker."""
+        ...
+
+    def verify(self, key: str) -> Verified:
+        """Read the whole object through a fresh open, past the cache where possible, and hash it."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Room left, or None when the medium does not say."""
+        ...

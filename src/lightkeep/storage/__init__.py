@@ -1,0 +1,1 @@
+"""One file per medium that keeps bytes; the Store protocol is in lightkeep.model.stores."""

@@ -1,0 +1,1 @@
+"""One file per technique, binding analysis to data. Copy average.py to add one."""

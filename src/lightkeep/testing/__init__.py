@@ -1,0 +1,1 @@
+"""Fakes, conformance suites and simulated beamlines, shipped for everybody who extends Lightkeep."""

@@ -1,0 +1,1 @@
+"""The durable chain of verbs: when, again, after failure."""
