@@ -1,0 +1,1 @@
+"""Conformance suites: what every store, engine, format and technique must do."""
