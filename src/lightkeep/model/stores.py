@@ -100,23 +100,36 @@ class Verified:
     proof: Proof
 
 
+class Readable(Protocol):
+    """Where the bytes of a part come from: an open file, a descriptor, an object of another store."""
+
+    def readinto(self, buffer: memoryview, /) -> int | None:
+        """Fill the buffer from its start; return how many bytes, 0 at the end. May raise OSError."""
+        ...
+
+
 class Staging(Protocol):
     """A group of parts that no reader can see, until `publish` gives each its final name.
 
-    Use as a context manager: leaving it without `publish` discards every part.
-    The order is fixed: write*, sync, verify, publish. Calling one out of order raises StorageError.
+    Use as a context manager: leaving it discards every part that has no final name by then.
+    The order is fixed: write* (and discard*), sync, verify, publish. Calling one out of order raises StorageError.
     """
 
     def __enter__(self) -> Staging: ...
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def write(self, key: str, blocks: Iterator[bytes | memoryview]) -> Verified:
+    def write(self, key: str, source: Readable, *, size: int) -> Verified:
         """Write one part, hashing it on the way; return what was written (proof: unproven).
 
-        MUST be safe to call from several threads. MUST discard the part and raise when a write fails;
-        StoreFull when there is no room.
+        MUST be safe to call from several threads. MUST read the source to its end, and raise SourceError when
+        it does not hold exactly `size` bytes or cannot be read; StoreFull when there is no room. MUST keep nothing
+        of a part whose write fails. MUST raise Conflict when the group has a part of that key.
         """
+        ...
+
+    def discard(self, key: str) -> None:
+        """Drop one part that was written, as if it never had been; before `sync` only."""
         ...
 
     def sync(self) -> None:
@@ -131,10 +144,20 @@ class Staging(Protocol):
     def publish(self) -> Sequence[Replicated]:
         """Give every part its final name without replacing anything, and make the names durable.
 
-        Where the key exists with equal content it MUST be adopted (a crash's orphan); with different content
-        it MUST raise Conflict and leave both as they were.
+        Where the key holds equal content already it MUST be adopted (a crash's orphan), and read past the cache
+        as in `verify`. Where it holds anything else, that MUST stay as it is, and the part MUST be published under
+        `version_key(key, sha256)`; the result names the key used.
         """
         ...
+
+
+def version_key(key: str, sha256: str) -> str:
+    """Return where content goes whose own key is taken by other content.
+
+    >>> version_key("2-BM/lee/ds_1/scan.h5", "ab" * 32)
+    '.versions/abababababababab/2-BM/lee/ds_1/scan.h5'
+    """
+    return f".versions/{sha256[:16]}/{key}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +170,8 @@ class Replicated:
     proof: Proof
     was_adopted: bool = False
     """True when the same content stood there already."""
+    asked: str = ""
+    """The key that was asked for: differs from `key` when other content stood there."""
 
 
 class Store(Protocol):
@@ -163,8 +188,10 @@ class Store(Protocol):
         or carries another uuid: an empty mount point is not an empty store."""
         ...
 
-    def stage(self) -> Staging:
-        """Open a group of parts. One writer at a time holds the store; MUST raise Conflict when another does."""
+    def stage(self, *, wait_s: float = 0.0) -> Staging:
+        """Open a group of parts. One writer at a time holds the store; MUST raise Conflict when another still
+        does after `wait_s`. MUST clear what an interrupted writer left. MUST raise StorageError on a store that
+        is not managed, and touch nothing there."""
         ...
 
     def open(self, key: str) -> BinaryIO:

@@ -1,0 +1,279 @@
+"""A folder on a local or mounted filesystem, as a store.
+
+    <location>/
+      .lightkeep-store.json   who this store is; read from the medium at each check
+      .incoming/              mode 0700; locked by the one writer
+        group/                the parts of the group being written: its presence means work was interrupted
+      .versions/<sha256>/     content whose own name was taken by other content
+      <key>                   everything else: published objects, written once
+
+What a published object went through, each line done for the whole group before the next begins:
+parts written and hashed; `syncfs`; every part read back past the cache; renamed without replacing;
+the folders' names synced. A kill before the rename leaves parts that the next writer clears; after it, whole
+objects that the next writer makes durable and adopts. docs/decisions/0003 has the measurements.
+
+A store that is not managed (a station's own disk, registered in place) is never written, not even a marker:
+its identity is its filesystem's id and the folder's inode number, or a marker that somebody else put there.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from lightkeep.model.clock import Ids
+from lightkeep.model.errors import Conflict, NotFound, StorageError, StoreUnavailable
+from lightkeep.model.stores import ObjectStat, Staging, StoreRecord, Tier, Verified
+from lightkeep.storage.folders import Folders, read_names
+from lightkeep.storage.keys import INCOMING, MARKER, split_key, storage_error
+from lightkeep.storage.posix_staging import PosixStaging
+from lightkeep.storage.readback import BIG_BLOCK, aligned_buffer, read_back
+
+_POLL_S: Final = 0.02
+
+
+class PosixStore:
+    """A folder as a store; obeys `lightkeep.model.stores.Store`.
+
+    Parameters
+    ----------
+    record: what the catalogue knows; `location` is the absolute folder.
+    threads: how many files are read back at once; 2 gain most of what there is to gain (latency, not compute).
+    """
+
+    def __init__(self, record: StoreRecord, *, threads: int = 2) -> None:
+        self.record = record
+        self.threads = threads
+
+    @classmethod
+    def initialise(
+        cls,
+        location: Path | str,
+        id: str,  # noqa: A002
+        *,
+        ids: Ids,
+        is_managed: bool = True,
+        tier: Tier = Tier.HOT,
+        failure_domain: str = "",
+    ) -> StoreRecord:
+        """Make a folder into a store and return its record; a folder that is one already keeps its identity.
+
+        With `is_managed=False` nothing is written: the folder must exist, and is identified as it is.
+        Raises Conflict when the folder holds other things, StorageError when it cannot be made.
+        """
+        location = Path(location).absolute()
+        try:
+            uuid = _mark(location, ids) if is_managed else _identity(location)
+        except OSError as error:
+            raise storage_error(error, f"cannot make a store of {location}") from error
+        return StoreRecord(
+            id=id,
+            kind="posix",
+            location=str(location),
+            uuid=uuid,
+            tier=tier,
+            failure_domain=failure_domain or uuid,
+            is_managed=is_managed,
+        )
+
+    def check_identity(self) -> None:
+        """Raise StoreUnavailable unless the medium itself says that it is this store."""
+        with self.root():
+            pass
+
+    @contextmanager
+    def root(self) -> Iterator[int]:
+        """The open folder of the store, its identity checked through this very descriptor."""
+        location = self.record.location
+        remedy = f"mount the filesystem of store {self.record.id} at {location}, or correct its location"
+        try:
+            root = os.open(location, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StoreUnavailable(
+                f"store {self.record.id} is not there: {location}: {error.strerror}", remedy=remedy
+            ) from error
+        try:
+            found = _read_marker(root) or ("" if self.record.is_managed else _filesystem_identity(root))
+            if not found:
+                raise StoreUnavailable(f"{location} carries no store marker: an empty mount point?", remedy=remedy)
+            if found != self.record.uuid:
+                raise StoreUnavailable(
+                    f"{location} is another store ({found}), not {self.record.id} ({self.record.uuid})",
+                    remedy=remedy,
+                )
+            yield root
+        finally:
+            os.close(root)
+
+    def stage(self, *, wait_s: float = 0.0) -> Staging:
+        """Open a group of parts, holding the store's lock; see the protocol."""
+        if not self.record.is_managed:
+            raise StorageError(
+                f"store {self.record.id} is registered in place: Lightkeep never writes there",
+                remedy="name a managed store",
+            )
+        with self.root() as root:
+            try:
+                incoming = os.open(
+                    INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root
+                )
+            except OSError as error:
+                raise storage_error(error, f"store {self.record.id} has no {INCOMING}") from error
+            try:
+                self._lock(incoming, wait_s)
+                return PosixStaging(self.record.id, os.dup(root), incoming, threads=self.threads)
+            except BaseException:
+                os.close(incoming)
+                raise
+
+    def _lock(self, incoming: int, wait_s: float) -> None:
+        until = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(incoming, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise Conflict(
+                        f"store {self.record.id} is being written by another process",
+                        remedy="wait until it is done, then try again",
+                    ) from error
+            time.sleep(_POLL_S)
+
+    def open(self, key: str) -> BinaryIO:
+        """Open an object for reading; see the protocol."""
+        with self._object(key) as descriptor:
+            return os.fdopen(os.dup(descriptor), "rb")
+
+    def stat(self, key: str) -> ObjectStat:
+        """Size and time of an object; see the protocol."""
+        with self._object(key) as descriptor:
+            status = os.fstat(descriptor)
+            return ObjectStat(key, status.st_size, status.st_mtime_ns)
+
+    def verify(self, key: str) -> Verified:
+        """Read a whole object past the cache and hash it; see the protocol."""
+        names = split_key(key)
+        with self.root() as root, Folders(root) as folders, self._errors(key):
+            return read_back(names[-1], folder=folders.open(names[:-1]), buffer=aligned_buffer(BIG_BLOCK))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectStat]:
+        """Every published object below a prefix, in the order of keys; see the protocol."""
+        with self.root() as root:
+            yield from _walk(root, prefix)
+
+    def free_bytes(self) -> int | None:
+        """Bytes that an ordinary user may still write."""
+        with self.root() as root:
+            status = os.fstatvfs(root)
+            return status.f_bavail * status.f_frsize
+
+    @contextmanager
+    def _object(self, key: str) -> Iterator[int]:
+        names = split_key(key)
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with self.root() as root, Folders(root) as folders:
+            with self._errors(key):
+                descriptor = os.open(names[-1], flags, dir_fd=folders.open(names[:-1]))
+            try:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise self._absent(key)
+                yield descriptor
+            finally:
+                os.close(descriptor)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR):
+                raise self._absent(key) from error
+            raise storage_error(error, f"cannot read {key!r} on store {self.record.id}") from error
+
+    def _absent(self, key: str) -> NotFound:
+        return NotFound(f"no object {key!r} on store {self.record.id}", remedy="run `lightkeep doctor`")
+
+
+def _mark(location: Path, ids: Ids) -> str:
+    location.mkdir(parents=True, exist_ok=True)
+    root = os.open(location, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if uuid := _read_marker(root):
+            return uuid
+        others = [name for name in os.listdir(root) if name not in (INCOMING, MARKER + ".new", "lost+found")]
+        if others:
+            raise Conflict(
+                f"{location} is not empty: it holds {others[0]!r}",
+                remedy="name an empty folder, or register the files where they are with --in-place",
+            )
+        if INCOMING not in os.listdir(root):
+            os.mkdir(INCOMING, 0o700, dir_fd=root)
+        uuid = ids.new("store")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(MARKER + ".new", flags, 0o644, dir_fd=root), "w") as file:
+            json.dump({"lightkeep_store": 1, "uuid": uuid}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(MARKER + ".new", MARKER, src_dir_fd=root, dst_dir_fd=root)
+        os.fsync(root)
+    finally:
+        os.close(root)
+    return uuid
+
+
+def _identity(location: Path) -> str:
+    root = os.open(location, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _read_marker(root) or _filesystem_identity(root)
+    finally:
+        os.close(root)
+
+
+def _filesystem_identity(root: int) -> str:
+    return f"fs-{os.fstatvfs(root).f_fsid:x}-{os.fstat(root).st_ino:x}"
+
+
+def _read_marker(root: int) -> str:
+    """Return the uuid in the marker, read from the medium where the filesystem lets us; "" without one."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(MARKER, flags, dir_fd=root)
+    except FileNotFoundError:
+        return ""
+    try:
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        content = os.read(descriptor, 4096)
+    finally:
+        os.close(descriptor)
+    try:
+        return str(json.loads(content)["uuid"])
+    except (ValueError, KeyError, TypeError):
+        return "unreadable marker"
+
+
+def _walk(root: int, prefix: str) -> Iterator[ObjectStat]:
+    with Folders(root) as folders:
+        waiting = [(entry, "") for entry in reversed(read_names(root)) if entry.name not in (INCOMING, MARKER)]
+        while waiting:
+            entry, path = waiting.pop()
+            key = path + entry.name
+            if entry.is_file(follow_symlinks=False) and key.startswith(prefix):
+                status = os.stat(
+                    entry.name, dir_fd=folders.open(tuple(path.split("/")[:-1])), follow_symlinks=False
+                )
+                yield ObjectStat(key, status.st_size, status.st_mtime_ns)
+            elif entry.is_dir(follow_symlinks=False) and (
+                f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/")
+            ):
+                waiting.extend(
+                    (child, f"{key}/") for child in reversed(read_names(folders.open(tuple(key.split("/")))))
+                )

@@ -1,0 +1,263 @@
+"""The group of parts of a POSIX store, from the first byte written to the last name made durable."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Final
+
+from lightkeep.model.errors import Conflict, Corrupt, SourceError, StorageError
+from lightkeep.model.stores import Proof, Readable, Replicated, Verified, version_key
+from lightkeep.storage.folders import Folders
+from lightkeep.storage.keys import split_key, storage_error
+from lightkeep.storage.readback import BIG, BLOCK, aligned_buffer, copy_big, copy_small, read_back
+from lightkeep.storage.syscalls import rename_new, sync_filesystem
+
+_GROUP: Final = "group"
+_PART: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FEW: Final = 2  # folders synced one by one; more are cheaper, and bounded, by one syncfs
+
+
+@dataclass(slots=True)
+class _Part:
+    name: str
+    key: str
+    sha256: str
+    size: int
+    proof: Proof = Proof.UNPROVEN
+
+
+class PosixStaging:
+    """Obeys `lightkeep.model.stores.Staging`; made by `PosixStore.stage` only.
+
+    open -> synced -> verified -> published; any error of the store's side -> failed.
+    """
+
+    def __init__(self, store_id: str, root: int, incoming: int, *, threads: int) -> None:
+        self._store_id = store_id
+        self._root = root
+        self._incoming = incoming
+        self._threads = threads
+        self._state = "open"
+        self._parts: dict[str, _Part] = {}
+        self._big: dict[str, int] = {}
+        """Parts written with O_DIRECT, by key, still open: they are synced one by one."""
+        self._numbers = itertools.count()
+        self._local = threading.local()
+        self._group = self._begin()
+
+    def _begin(self) -> int:
+        """Clear what an interrupted writer left, and make what it published durable: it may be adopted."""
+        with self._store_errors("cannot begin to write"):
+            if _clear(self._incoming):
+                sync_filesystem(self._incoming)
+            os.mkdir(_GROUP, 0o700, dir_fd=self._incoming)
+            # Opened before anything is written: an error of writing back is reported to this descriptor.
+            return os.open(_GROUP, _FOLDER, dir_fd=self._incoming)
+
+    def __enter__(self) -> PosixStaging:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Discard what has no final name, and give the store free.
+
+        After a failed publish the group's folder stays: it tells the next writer that names may not be durable.
+        """
+        try:
+            for descriptor in self._big.values():
+                os.close(descriptor)
+            os.close(self._group)
+            if self._state not in ("publishing", "closed"):
+                with self._store_errors("cannot clear the parts"):
+                    _clear(self._incoming)
+        finally:
+            self._state = "closed"
+            os.close(self._root)
+            os.close(self._incoming)  # the lock goes with it
+
+    def write(self, key: str, source: Readable, *, size: int) -> Verified:
+        """Write one part; see the protocol."""
+        self._expect("open")
+        split_key(key)
+        part = _Part(str(next(self._numbers)), key, "", 0)
+        if self._parts.setdefault(key, part) is not part:
+            raise Conflict(f"the group has a part {key!r} already")
+        try:
+            with self._store_errors(f"cannot write {key!r}", poison=False):
+                part.sha256, part.size = self._copy(part, source, size)
+            if part.size != size:
+                raise SourceError(
+                    f"the source of {key!r} gave {part.size} bytes, not the {size} announced",
+                    remedy="wait until the file is written, then ingest it again",
+                )
+        except BaseException:
+            self.discard(key)
+            raise
+        return Verified(part.sha256, part.size, Proof.UNPROVEN)
+
+    def _copy(self, part: _Part, source: Readable, size: int) -> tuple[str, int]:
+        descriptor = os.open(part.name, _PART, 0o644, dir_fd=self._group)
+        if size > BIG:
+            self._big[part.key] = descriptor
+            return copy_big(source, descriptor)
+        try:
+            return copy_small(source, descriptor, self._buffer())
+        finally:
+            os.close(descriptor)
+
+    def discard(self, key: str) -> None:
+        """Drop one part; see the protocol."""
+        self._expect("open")
+        part = self._parts.pop(key)
+        if key in self._big:
+            os.close(self._big.pop(key))
+        with self._store_errors(f"cannot discard {key!r}"):
+            _unlink(part.name, self._group)
+
+    def sync(self) -> None:
+        """Make every part durable; see the protocol."""
+        self._expect("open")
+        with self._store_errors("the store could not make the group durable"):
+            for descriptor in self._big.values():
+                os.fsync(descriptor)
+            if len(self._big) < len(self._parts):
+                sync_filesystem(self._group)
+        self._state = "synced"
+
+    def verify(self) -> None:
+        """Read every part back; see the protocol."""
+        self._expect("synced")
+        with self._store_errors("the store could not read the group back"):
+            in_parallel(self._verify_part, list(self._parts.values()), threads=self._threads)
+        self._state = "verified"
+
+    def _verify_part(self, part: _Part) -> None:
+        found = read_back(part.name, folder=self._group, buffer=self._buffer())
+        if (found.sha256, found.size) != (part.sha256, part.size):
+            raise Corrupt(
+                f"{part.key!r} came back from store {self._store_id} as other bytes than were written "
+                f"({found.size} of {part.size} bytes)",
+                remedy="check the store's disk; nothing of this group was kept, the source is untouched",
+            )
+        part.proof = found.proof
+
+    def publish(self) -> Sequence[Replicated]:
+        """Give every part its final name; see the protocol."""
+        self._expect("verified")
+        self._state = "publishing"
+        with (
+            Folders(self._root) as folders,
+            self._store_errors("the store could not publish the group", poison=False),
+        ):
+            results = [self._publish_part(part, folders) for part in self._parts.values()]
+            if len(folders.changed) <= _FEW:
+                for folder in folders.changed.values():
+                    os.fsync(folder)
+            else:
+                sync_filesystem(self._root)
+            os.rmdir(_GROUP, dir_fd=self._incoming)
+        self._state = "published"
+        return results
+
+    def _publish_part(self, part: _Part, folders: Folders) -> Replicated:
+        for key in (part.key, version_key(part.key, part.sha256)):
+            names = split_key(key)
+            try:
+                folder = folders.open(names[:-1], make=True)
+                rename_new(part.name, names[-1], source_folder=self._group, target_folder=folder)
+            except FileExistsError:
+                proof = self._standing(part, names, folders)
+                if proof is not None:
+                    os.unlink(part.name, dir_fd=self._group)
+                    return Replicated(key, part.sha256, part.size, proof, was_adopted=True, asked=part.key)
+            except NotADirectoryError:
+                continue  # the path leads through a file or a symlink
+            else:
+                folders.note_change(names[:-1])
+                return Replicated(key, part.sha256, part.size, part.proof, asked=part.key)
+        raise Conflict(
+            f"{part.key!r} and its version's name are taken by other content on store {self._store_id}",
+            remedy="run `lightkeep doctor`; nothing was replaced",
+        )
+
+    def _standing(self, part: _Part, names: tuple[str, ...], folders: Folders) -> Proof | None:
+        """Return how it was proved that the same content stands under a name already; None when it does not."""
+        folder = folders.open(names[:-1])
+        if not stat.S_ISREG(os.stat(names[-1], dir_fd=folder, follow_symlinks=False).st_mode):
+            return None
+        found = read_back(names[-1], folder=folder, buffer=self._buffer())
+        return found.proof if (found.sha256, found.size) == (part.sha256, part.size) else None
+
+    def _buffer(self) -> memoryview:
+        """This thread's own buffer."""
+        if not hasattr(self._local, "buffer"):
+            self._local.buffer = aligned_buffer(BLOCK)
+        buffer: memoryview = self._local.buffer
+        return buffer
+
+    def _expect(self, state: str) -> None:
+        if self._state != state:
+            raise StorageError(
+                f"the group on store {self._store_id} is {self._state}, not {state}",
+                remedy="nothing of it counts: copy the whole group again from its source",
+            )
+
+    @contextmanager
+    def _store_errors(self, what: str, *, poison: bool = True) -> Iterator[None]:
+        """Say what an error of the operating system means; afterwards the group can only be left."""
+        try:
+            yield
+        except (OSError, Corrupt) as error:
+            if poison:
+                self._state = "failed"
+            if isinstance(error, Corrupt):
+                raise
+            raise storage_error(error, f"{what} (store {self._store_id})") from error
+
+
+def in_parallel(work: Callable[[_Part], None], parts: list[_Part], *, threads: int) -> None:
+    """Call `work` on each; the first error stops all and is raised."""
+    waiting = iter(parts)
+
+    def run() -> None:
+        try:
+            for part in waiting:
+                work(part)
+        except BaseException:
+            for _ in waiting:  # leaves the others nothing to take
+                pass
+            raise
+
+    if threads == 1 or len(parts) == 1:
+        return run()
+    with ThreadPoolExecutor(threads) as pool:
+        for done in [pool.submit(run) for _ in range(threads)]:
+            done.result()
+    return None
+
+
+def _clear(incoming: int) -> bool:
+    """Remove the group that an interrupted writer left; return whether there was one."""
+    try:
+        group = os.open(_GROUP, _FOLDER, dir_fd=incoming)
+    except FileNotFoundError:
+        return False
+    try:
+        for name in os.listdir(group):
+            os.unlink(name, dir_fd=group)
+    finally:
+        os.close(group)
+    os.rmdir(_GROUP, dir_fd=incoming)
+    return True
+
+
+def _unlink(name: str, folder: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
