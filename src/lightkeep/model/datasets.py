@@ -104,17 +104,3 @@ class SkippedFile:
     reason: str
     target: str = ""
     """Where a symlink points, as found; never followed."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceKey:
-    """What must be equal for a source file to count as unchanged (invariant I2)."""
-
-    path: str
-    """Relative to the source that was named, as `File.path`."""
-    dev: int
-    ino: int
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    """Changes with the content even where somebody sets `mtime` back."""
