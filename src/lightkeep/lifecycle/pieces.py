@@ -1,0 +1,177 @@
+"""What an engine runs for a run: the preflight, the pieces, the result. Each is one task in any process."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lightkeep import formats, techniques
+from lightkeep.lifecycle.scratch import Scratch, storage_error
+from lightkeep.model.engines import Task
+from lightkeep.model.errors import RunFailed
+from lightkeep.model.formats import Array, Output, Result, Source
+from lightkeep.model.techniques import OutputSpec, Preflight, Technique
+
+BLOCK_BYTES = 64 << 20
+"""What an incremental technique is handed at once."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every task of a run needs to know; picklable."""
+
+    path: str
+    """The input's main file, on this machine."""
+    format: str
+    technique: str
+    folder: str
+    """The run's scratch folder."""
+
+    def task(self, function: str, **arguments: Any) -> Task:
+        """Return the task that calls one of this module's functions."""
+        return Task(f"{__name__}:{function}", {"job": self, **arguments})
+
+    def open(self) -> Source:
+        """Open the input."""
+        return formats.get(self.format).open(Path(self.path))
+
+
+def preflight(job: Job, params: dict[str, Any]) -> Preflight:
+    """Ask the technique what will happen."""
+    technique = techniques.get(job.technique)
+    with job.open() as source:
+        found: Preflight = technique.preflight(source, technique.Params(**params))
+        return found
+
+
+def compute(job: Job, index: int) -> None:
+    """Compute one piece into the run's scratch folder and mark it as done."""
+    scratch = Scratch(Path(job.folder))
+    if scratch.is_finished(index):
+        return
+    plan = scratch.saved_plan()
+    technique: Any = techniques.get(job.technique)
+    params = technique.Params(**plan.params)
+    begin, end = plan.cuts[index]
+    progress = scratch.progress()
+
+    def report(fraction: float, _text: str = "") -> None:
+        progress[index] = fraction
+
+    with job.open() as source:
+        if is_incremental(technique):
+            scratch.finish_piece(index, _push_blocks(technique, source, params, begin, end, report))
+        else:
+            outputs = technique.run(source, params, report, begin, end)
+            _fill(scratch, technique, outputs, begin, end)
+            scratch.finish_piece(index)
+    progress[index] = 1.0
+
+
+def is_incremental(technique: Any) -> bool:
+    """True for a technique with start, push, merge and finish."""
+    return hasattr(technique, "start")
+
+
+def _push_blocks(technique: Any, source: Source, params: Any, begin: int, end: int, report: Any) -> Any:
+    frames = source.arrays["frames"]
+    size = max(1, BLOCK_BYTES // max(1, int(np.prod(frames.shape[1:])) * frames.dtype.itemsize))
+    state = technique.start(source, params)
+    for first in range(begin, end, size):
+        last = min(first + size, end)
+        state = technique.push(state, frames[first:last], first)
+        report((last - begin) / (end - begin), "")
+    return state
+
+
+def _fill(scratch: Scratch, technique: Technique, outputs: dict[str, Any], begin: int, end: int) -> None:
+    """Copy a piece's values into their places. An output without the axis SPLIT is taken from the first piece."""
+    for name, spec in technique.OUTPUTS.items():
+        whole = scratch.array(name)
+        part = part_of(whole, spec, technique.SPLIT, begin, end)
+        if part is None:
+            continue
+        values = np.asarray(outputs[name])
+        if values.shape != part.shape:
+            raise RunFailed(
+                f"{technique.__name__}: output `{name}` of {begin}:{end} has the shape {values.shape}, "
+                f"its preflight said {part.shape}"
+            )
+        part[...] = values
+        scratch.sync(name)
+
+
+def part_of(
+    whole: npt.NDArray[Any], spec: OutputSpec, split: str | None, begin: int, end: int
+) -> npt.NDArray[Any] | None:
+    """Return the view of an output that one piece fills, or None when it fills none of it."""
+    if split in spec.axes:
+        axis = spec.axes.index(split)
+        return whole[(slice(None),) * axis + (slice(begin, end),)]
+    return whole if begin == 0 else None
+
+
+def write(job: Job, title: str, software: str, inputs: dict[str, str], command: str) -> list[str]:
+    """Write the result's files in every format that the technique names; see `model.formats.Result`.
+
+    Returns
+    -------
+    : their paths inside `Scratch.result`, main file first. Files that are there already are not written again:
+        a writer may put the time of day into a file, and one run has one result.
+    """
+    scratch = Scratch(Path(job.folder))
+    if scratch.result.is_dir():
+        return scratch.written()
+    technique: Any = techniques.get(job.technique)
+    plan = scratch.saved_plan()
+    arrays = _finished(technique, scratch, len(plan.cuts), plan.params)
+    outputs = {
+        name: Output(arrays[name], spec.axes, spec.unit, spec.label) for name, spec in technique.OUTPUTS.items()
+    }
+    result = Result(
+        technique=job.technique,
+        title=title,
+        outputs=outputs,
+        default=next(iter(outputs)),
+        params=plan.params,
+        software=software,
+        inputs=inputs,
+        command=command,
+        previews={name: image for name, output in outputs.items() if (image := middle(output.data)) is not None},
+    )
+    part = scratch.folder / "result.part"
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir()
+        files = [file for name in technique.RESULTS for file in formats.get(name).write(part, result)]
+    except OSError as error:
+        raise storage_error(error, "the result") from error
+    scratch.publish(part, [file.relative_to(part).as_posix() for file in files])
+    return scratch.written()
+
+
+def _finished(technique: Any, scratch: Scratch, pieces: int, params: Any) -> dict[str, npt.NDArray[Any]]:
+    """Return the whole outputs: those that the pieces filled, or those of the merged states."""
+    if not is_incremental(technique):
+        return {name: scratch.array(name) for name in technique.OUTPUTS}
+    state = reduce(technique.merge, (scratch.state(index) for index in range(pieces)))
+    outputs: dict[str, npt.NDArray[Any]] = technique.finish(state, technique.Params(**params))
+    return outputs
+
+
+def middle(array: Array) -> npt.NDArray[Any] | None:
+    """Return the image in the middle of a stack, for a preview; None for what has fewer than two axes.
+
+    >>> middle(np.arange(12).reshape(3, 2, 2)).tolist()
+    [[4, 5], [6, 7]]
+    """
+    if len(array.shape) < 2:
+        return None
+    image: npt.NDArray[Any] = array[tuple(length // 2 for length in array.shape[:-2])]
+    return image

@@ -1,0 +1,356 @@
+"""Process: run a technique on a dataset, and keep what it made as a derived dataset.
+
+    request ──> queued ──process──> running ──> done          process again: the same derived dataset
+                   │                   ├──────> failed        retry: a new run with the same parameters
+                   └──────cancel───────┴──────> cancelled
+
+`process` may be killed at any instruction and called again: finished pieces are not computed twice (see
+`lifecycle.scratch`) and one run makes one dataset.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from lightkeep import __version__
+from lightkeep.facility import Facility
+from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
+from lightkeep.model.engines import Cancel, Engine
+from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, RunCancelled, RunFailed
+from lightkeep.model.people import SERVICE, Principal, Verb
+from lightkeep.model.runs import Run, RunState
+from lightkeep.model.techniques import Preflight, Report
+
+if TYPE_CHECKING:
+    from lightkeep.lifecycle.pieces import Job
+    from lightkeep.lifecycle.scratch import Plan, Scratch
+
+SOFTWARE = f"lightkeep {__version__}"
+MAX_PIECES = 32
+"""Pieces of a run whose technique does not say how large they should be. Not the number of workers: every
+engine cuts in the same places, so that every engine gives the same values to the last bit."""
+_PERIOD_S = 0.25
+"""Seconds between two looks at the catalogue during a run."""
+
+
+def request(
+    facility: Facility,
+    dataset_id: str,
+    technique: str,
+    params: Mapping[str, Any] | None = None,
+    *,
+    principal: Principal,
+    engine: str = "",
+    run_id: str = "",
+) -> Run:
+    """Ask for a run; return it, queued.
+
+    Parameters
+    ----------
+    params: values for the technique's `Params`; what is absent is derived from the data.
+    engine: name of an engine; the configured one when it is empty.
+    run_id: for a caller that may repeat the request: the same id gives the same run.
+
+    Raises
+    ------
+    NotFound, Forbidden, SignInRequired: the principal may not see or not process the dataset.
+    InvalidInput: there is no such technique, it cannot work on this dataset, or a parameter is wrong.
+    Conflict: the dataset is not complete.
+    """
+    view = facility.catalog.view(principal)
+    view.require(Verb.PROCESS, dataset_id=dataset_id)
+    dataset = view.dataset(dataset_id)
+    _check(dataset, technique, params or {})
+    run = Run(
+        id=run_id or facility.ids.new("run"),
+        experiment_id=dataset.experiment_id,
+        dataset_id=dataset.id,
+        technique=technique,
+        params=dict(params or {}),
+        engine=facility.engine(engine).name,
+        software=SOFTWARE,
+        created_by=principal.id,
+        created_at=facility.clock.now(),
+    )
+    try:
+        with facility.catalog.change(principal) as tx:
+            tx.add_run(run)
+    except Conflict:
+        if not run_id:
+            raise
+    return view.run(run.id)
+
+
+def _check(dataset: Dataset, name: str, params: Mapping[str, Any]) -> None:
+    from lightkeep import techniques
+
+    check_params(name, params)
+    if dataset.state is not DatasetState.COMPLETE:
+        raise Conflict(f"dataset {dataset.name} is {dataset.state}: only a complete dataset can be processed")
+    if not techniques.get(name).accepts(dataset):
+        raise InvalidInput(
+            f"{name} cannot work on dataset {dataset.name} (format {dataset.format or 'unknown'})",
+            remedy=f"choose one of: {', '.join(accepting(dataset)) or 'no technique here accepts it'}",
+        )
+
+
+def check_params(technique: str, params: Mapping[str, Any]) -> None:
+    """Raise InvalidInput when there is no such technique, or naming the first parameter that is wrong."""
+    from pydantic import ValidationError
+
+    from lightkeep import techniques
+
+    try:
+        techniques.get(technique).Params(**params)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or technique
+        raise InvalidInput(f"{technique}: parameter `{field}`: {first['msg']}", field=field) from error
+
+
+def accepting(dataset: Dataset) -> list[str]:
+    """Return the names of the techniques that accept a dataset."""
+    from lightkeep import techniques
+
+    return [name for name in techniques.names() if techniques.get(name).accepts(dataset)]
+
+
+def retry(facility: Facility, run_id: str, *, principal: Principal) -> Run:
+    """Ask again for what a run that is over was asked for; return the new run.
+
+    Raises
+    ------
+    Conflict: the run is not over.
+    """
+    run = facility.catalog.view(principal).run(run_id)
+    if not run.state.is_over:
+        raise Conflict(f"run {run.id} is {run.state}", remedy="cancel it first")
+    return request(facility, run.dataset_id, run.technique, run.params, principal=principal, engine=run.engine)
+
+
+def cancel(facility: Facility, run_id: str, *, principal: Principal) -> Run:
+    """Cancel a run, from any process: the catalogue tells the one that works on it. Over already: no change.
+
+    Raises
+    ------
+    NotFound, Forbidden, SignInRequired: the principal may not see or not process it.
+    """
+    view = facility.catalog.view(principal)
+    view.require(Verb.PROCESS, run_id=run_id)
+    with suppress(Conflict), facility.catalog.change(principal) as tx:
+        tx.update_run(run_id, state=RunState.CANCELLED, message=f"cancelled by {principal.id}")
+    return view.run(run_id)
+
+
+def process(
+    facility: Facility,
+    run_id: str,
+    *,
+    principal: Principal = SERVICE,
+    report: Report | None = None,
+    cancel: Cancel | None = None,
+) -> Dataset:
+    """Compute a run; return the derived dataset. Called again, it goes on where it was stopped.
+
+    The run's state, progress and message are kept in the catalogue, at most four times a second.
+
+    Raises
+    ------
+    RunCancelled: the run was cancelled, in the catalogue or by `cancel`.
+    RunFailed, InvalidInput, StorageError, SourceError: why the run failed; the run keeps code and message.
+    Conflict: another process works on this run.
+    """
+    from lightkeep.lifecycle.scratch import Scratch
+
+    view = facility.catalog.view(principal)
+    view.require(Verb.PROCESS, run_id=run_id)
+    run = view.run(run_id)
+    if run.state is RunState.DONE:
+        return view.dataset(run.result_id)
+    if run.state.is_over:
+        kind = RunCancelled if run.state is RunState.CANCELLED else RunFailed
+        raise kind(run.message, remedy="start it again as a new run")
+    with Scratch(facility.scratch / run.id) as scratch:
+        watch = _Watch(facility, run, scratch, report=report, cancel=cancel)
+        try:
+            watch.change(state=RunState.RUNNING)
+            dataset = _make(facility, run, scratch, watch)
+            _finish(facility, scratch, dataset, watch)
+        except RunCancelled as error:
+            watch.change(state=RunState.CANCELLED, message=error.message)
+            scratch.remove()
+            raise
+        except Exception as error:  # whatever it is, a run does not stay running for ever
+            code = error.code if isinstance(error, LightkeepError) else "internal"
+            message = error.message if isinstance(error, LightkeepError) else f"{type(error).__name__}: {error}"
+            watch.change(state=RunState.FAILED, message=message, error=code)
+            scratch.remove()
+            raise
+        scratch.remove()
+    return dataset
+
+
+def _finish(facility: Facility, scratch: Scratch, dataset: Dataset, watch: _Watch) -> None:
+    warnings = scratch.saved_plan().warnings
+    message = f"done; {'; '.join(warnings)}" if warnings else "done"
+    if not watch.change(state=RunState.DONE, progress=1.0, message=message, result_id=dataset.id):
+        with facility.catalog.change(SERVICE) as tx:
+            tx.withdraw_dataset(dataset.id)
+        raise RunCancelled("cancelled as it ended: its result was withdrawn")
+
+
+def _make(facility: Facility, run: Run, scratch: Scratch, watch: _Watch) -> Dataset:
+    from lightkeep.lifecycle.locate import local_path
+    from lightkeep.lifecycle.pieces import Job
+
+    source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
+    path = local_path(facility, source.id, source.main_file)
+    job = Job(str(path), source.format, run.technique, str(scratch.folder))
+    engine = facility.engine(run.engine)
+    if not scratch.is_planned():
+        _plan(run, scratch, job, engine, watch)
+    if not scratch.result.is_dir():
+        _compute(run, source, scratch, job, engine, watch)
+    return _keep(facility, run, source, scratch, watch)
+
+
+def _plan(run: Run, scratch: Scratch, job: Job, engine: Engine, watch: _Watch) -> None:
+    from lightkeep import techniques
+    from lightkeep.lifecycle.pieces import is_incremental
+    from lightkeep.lifecycle.scratch import Plan
+
+    watch.begin("looking at the data", 0.0, 0.05)
+    found: Preflight = engine.map([job.task("preflight", params=dict(run.params))], cancel=watch)[0]
+    plan = Plan(found.params, cut(found.length, found.piece), found.shapes, found.dtypes, found.warnings)
+    scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
+    watch.change(resolved=found.params)
+
+
+def cut(length: int, piece: int = 0) -> list[tuple[int, int]]:
+    """Return (begin, end) of the pieces that share out `length` indices, `piece` to each but the last.
+
+    >>> cut(10, 4)
+    [(0, 4), (4, 8), (8, 10)]
+    """
+    step = piece or -(-length // MAX_PIECES)
+    return [(begin, min(begin + step, length)) for begin in range(0, length, step)]
+
+
+def _compute(run: Run, source: Dataset, scratch: Scratch, job: Job, engine: Engine, watch: _Watch) -> None:
+    plan = scratch.saved_plan()
+    todo = [index for index in range(len(plan.cuts)) if not scratch.is_finished(index)]
+    watch.begin("computing", 0.05, 0.85)
+    engine.map([job.task("compute", index=index) for index in todo], cancel=watch)
+    watch.begin("writing the result", 0.85, 0.9)
+    task = job.task(
+        "write",
+        title=f"{run.technique} of {source.name}",
+        software=run.software,
+        inputs={source.id: source.name},
+        command=command(run, plan),
+    )
+    engine.map([task], cancel=watch)
+
+
+def command(run: Run, plan: Plan) -> str:
+    """Return the command that repeats a run, with every parameter's value in force."""
+    words = ["lightkeep", "run", run.technique, run.dataset_id]
+    for name, value in plan.params.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _keep(facility: Facility, run: Run, source: Dataset, scratch: Scratch, watch: _Watch) -> Dataset:
+    from lightkeep.lifecycle.ingest import ingest
+
+    watch.begin("storing the result", 0.9, 1.0)
+    stored = ingest(
+        facility,
+        scratch.result,
+        experiment_id=run.experiment_id,
+        principal=Principal(run.created_by, is_service=True),  # its right was to process, not to write
+        name=_name(facility, run, source),
+        kind=DatasetKind.DERIVED,
+        technique=run.technique,
+        parents=(source.id,),
+        run_id=run.id,
+        quiet_s=0.0,
+    )
+    return stored.dataset
+
+
+def _name(facility: Facility, run: Run, source: Dataset) -> str:
+    """Return the name of the run's result: the first free `<input>-<technique>-<n>`, or the one it has already."""
+    view = facility.catalog.view(SERVICE)
+    number = 1
+    while True:
+        name = f"{source.name}-{run.technique}-{number}"
+        taken = view.dataset_named(run.experiment_id, name)
+        if taken is None or taken.run_id == run.id:
+            return name
+        number += 1
+
+
+class _Watch:
+    """The run's record in the catalogue while it is worked on: progress goes in, a cancel comes out.
+
+    An engine asks `is_set` often, in the thread that called it; every _PERIOD_S that look also brings the progress
+    of the pieces to the catalogue.
+    """
+
+    def __init__(
+        self, facility: Facility, run: Run, scratch: Scratch, *, report: Report | None, cancel: Cancel | None
+    ) -> None:
+        self._facility = facility
+        self._run_id = run.id
+        self._scratch = scratch
+        self._report = report
+        self._asked = cancel
+        self._stage = ("", 0.0, 0.0)
+        self._is_cancelled = False
+        self._next_look = 0.0
+
+    def begin(self, message: str, start: float, end: float) -> None:
+        """Enter a stage that takes the progress from start to end."""
+        self._stage = (message, start, end)
+        self._next_look = 0.0
+        if self.is_set():
+            raise RunCancelled("cancelled")
+
+    def is_set(self) -> bool:
+        """True once somebody cancelled the run."""
+        if self._asked is not None and self._asked.is_set():
+            self._is_cancelled = True
+        now = time.monotonic()
+        if self._is_cancelled or now < self._next_look:
+            return self._is_cancelled
+        self._next_look = now + _PERIOD_S
+        state = self._facility.catalog.view(SERVICE).run(self._run_id).state
+        self._is_cancelled = state is RunState.CANCELLED
+        if not self._is_cancelled:
+            self._show_progress()
+        return self._is_cancelled
+
+    def _show_progress(self) -> None:
+        message, start, end = self._stage
+        is_computing = message == "computing"
+        done = float(self._scratch.progress().mean()) if is_computing else 0.0
+        fraction = start + (end - start) * done
+        self.change(progress=fraction, message=message)
+        if self._report is not None:
+            self._report(fraction, message)
+
+    def change(self, **values: Any) -> bool:
+        """Change the run's record; return False when somebody else ended the run: then it stays as it is."""
+        try:
+            with self._facility.catalog.change(SERVICE) as tx:
+                tx.update_run(self._run_id, **values)
+        except Conflict:
+            self._is_cancelled = True
+            return False
+        return True
