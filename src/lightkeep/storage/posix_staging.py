@@ -6,8 +6,7 @@ import itertools
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from lightkeep.storage.folders import Folders
 from lightkeep.storage.keys import split_key, storage_error
 from lightkeep.storage.readback import BIG, BLOCK, aligned_buffer, copy_big, copy_small, read_back
 from lightkeep.storage.syscalls import rename_new, sync_filesystem
+from lightkeep.storage.threads import share
 
 _GROUP: Final = "group"
 _PART: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -135,18 +135,19 @@ class PosixStaging:
         """Read every part back; see the protocol."""
         self._expect("synced")
         with self._store_errors("the store could not read the group back"):
-            in_parallel(self._verify_part, list(self._parts.values()), threads=self._threads)
+            share(list(self._parts.values()), self._verify_parts, threads=self._threads)
         self._state = "verified"
 
-    def _verify_part(self, part: _Part) -> None:
-        found = read_back(part.name, folder=self._group, buffer=self._buffer())
-        if (found.sha256, found.size) != (part.sha256, part.size):
-            raise Corrupt(
-                f"{part.key!r} came back from store {self._store_id} as other bytes than were written "
-                f"({found.size} of {part.size} bytes)",
-                remedy="check the store's disk; nothing of this group was kept, the source is untouched",
-            )
-        part.proof = found.proof
+    def _verify_parts(self, parts: Iterator[_Part]) -> None:
+        for part in parts:
+            found = read_back(part.name, folder=self._group, buffer=self._buffer())
+            if (found.sha256, found.size) != (part.sha256, part.size):
+                raise Corrupt(
+                    f"{part.key!r} came back from store {self._store_id} as other bytes than were written "
+                    f"({found.size} of {part.size} bytes)",
+                    remedy="check the store's disk; nothing of this group was kept, the source is untouched",
+                )
+            part.proof = found.proof
 
     def publish(self) -> Sequence[Replicated]:
         """Give every part its final name; see the protocol."""
@@ -220,27 +221,6 @@ class PosixStaging:
             if isinstance(error, Corrupt):
                 raise
             raise storage_error(error, f"{what} (store {self._store_id})") from error
-
-
-def in_parallel(work: Callable[[_Part], None], parts: list[_Part], *, threads: int) -> None:
-    """Call `work` on each; the first error stops all and is raised."""
-    waiting = iter(parts)
-
-    def run() -> None:
-        try:
-            for part in waiting:
-                work(part)
-        except BaseException:
-            for _ in waiting:  # leaves the others nothing to take
-                pass
-            raise
-
-    if threads == 1 or len(parts) == 1:
-        return run()
-    with ThreadPoolExecutor(threads) as pool:
-        for done in [pool.submit(run) for _ in range(threads)]:
-            done.result()
-    return None
 
 
 def _clear(incoming: int) -> bool:

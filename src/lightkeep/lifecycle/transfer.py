@@ -1,0 +1,141 @@
+"""One group of source files on its way to a store: copied and published, or hashed where it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lightkeep.lifecycle.walk import Found, OpenSource, SourceReader, SourceTree
+from lightkeep.model.errors import SourceError
+from lightkeep.model.stores import Proof, Store
+from lightkeep.storage.syscalls import sync_filesystem
+from lightkeep.storage.threads import share
+
+GROUP_FILES: Final = 1000
+GROUP_BYTES: Final = 64 << 20
+_THREADS: Final = 2  # 1 -> 2 gains x1.5 (waiting for the disk), 2 -> 8 another x1.1 on two cores
+_WAIT_S: Final = 600.0  # how long another writer's group may hold the store
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One file that is now on the store."""
+
+    found: Found
+    key: str
+    sha256: str
+    proof: Proof
+
+
+def split(files: Sequence[Found]) -> Iterator[list[Found]]:
+    """Cut into groups of at most GROUP_FILES files and GROUP_BYTES bytes; a larger file is a group of its own."""
+    group: list[Found] = []
+    size = 0
+    for found in files:
+        if group and (len(group) == GROUP_FILES or size + found.key.size > GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(found)
+        size += found.key.size
+    if group:
+        yield group
+
+
+def copy_group(
+    store: Store, tree: SourceTree, group: Sequence[Found], *, prefix: str, read: Callable[[int], None]
+) -> list[Kept]:
+    """Copy a group to a store and return what is on it, durable and read back.
+
+    A file that is not what its key says, before or after it was read, is left out (invariant I2).
+
+    Parameters
+    ----------
+    prefix: goes before each path to make its key on the store.
+    read: called with the bytes read since the last call, from any thread, for each large block.
+
+    Raises SourceError when a file cannot be read; StorageError when the store fails: nothing is kept then.
+    """
+    copied: list[Found] = []
+    with store.stage(wait_s=_WAIT_S) as staging:
+
+        def copy(source: OpenSource, found: Found) -> None:
+            key = prefix + found.key.path
+            try:
+                staging.write(key, _Counted(source, read), size=found.key.size)
+            except SourceError as error:
+                if source.is_unchanged():
+                    raise _unreadable(tree, found, error.message) from error
+                return
+            if source.is_unchanged():
+                copied.append(found)
+            else:
+                staging.discard(key)
+
+        _for_each(tree, group, copy)
+        if not copied:
+            return []
+        staging.sync()
+        staging.verify()
+        by_key = {replicated.asked: replicated for replicated in staging.publish()}
+    kept = ((found, by_key[prefix + found.key.path]) for found in copied)
+    return [Kept(found, on_store.key, on_store.sha256, on_store.proof) for found, on_store in kept]
+
+
+def register_group(
+    store: Store, tree: SourceTree, group: Sequence[Found], *, prefix: str, read: Callable[[int], None]
+) -> list[Kept]:
+    """Hash a group where it lies, on a store that is not managed; as `copy_group`, but nothing is written."""
+    kept: list[Kept] = []
+    sync_filesystem(tree.descriptor)  # what the catalogue says is there must be there after a power cut
+
+    def register(source: OpenSource, found: Found) -> None:
+        key = prefix + found.key.path
+        content = store.verify(key)
+        read(content.size)
+        if source.is_unchanged() and content.size == found.key.size:
+            kept.append(Kept(found, key, content.sha256, content.proof))
+
+    _for_each(tree, group, register)
+    return kept
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """A source that tells how much of it was read."""
+
+    source: OpenSource
+    read: Callable[[int], None]
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer; 0 at the end."""
+        count = self.source.readinto(buffer)
+        self.read(count)
+        return count
+
+
+def _for_each(tree: SourceTree, group: Sequence[Found], work: Callable[[OpenSource, Found], None]) -> None:
+    """Open each file, and call `work` when it is what its key says; the first error is raised."""
+
+    def run(waiting: Iterator[Found]) -> None:
+        with SourceReader(tree) as reader:
+            for found in waiting:
+                try:
+                    with reader.open(found.key) as source:
+                        if source.is_as_found():
+                            work(source, found)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue  # it went away: the next walk tells
+                except OSError as error:
+                    raise _unreadable(tree, found, error.strerror or str(error)) from error
+
+    share(group, run, threads=_THREADS)
+
+
+def _unreadable(tree: SourceTree, found: Found, why: str) -> SourceError:
+    shown = os.fsencode(found.key.path).decode(errors="backslashreplace")
+    return SourceError(
+        f"cannot read {shown} of {tree.source}: {why}",
+        remedy="make it readable for the account that ingests, or leave it out, then ingest again",
+    )

@@ -1,0 +1,223 @@
+"""What lies under a source: regular files with the key that tells whether they changed, and what is not kept.
+
+Nothing is followed, opened or changed. Names are bytes, kept as `os.fsdecode` gives them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from lightkeep.model.errors import SourceError
+from lightkeep.storage.folders import Folders, read_names
+
+_OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_BLOCK: Final = 1 << 20
+_KINDS: Final = (
+    (stat.S_ISFIFO, "fifo", "a named pipe has no content to keep"),
+    (stat.S_ISSOCK, "socket", "a socket has no content to keep"),
+    (stat.S_ISBLK, "device", "a device is not a file's content"),
+    (stat.S_ISCHR, "device", "a device is not a file's content"),
+)
+
+
+class Key(NamedTuple):
+    """What must be equal for a file to count as unchanged (invariant I2)."""
+
+    path: str
+    """Below the source's root, with `/`; as `os.fsdecode` gives it."""
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    """Changes with the content even where somebody sets the modification time back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One regular file."""
+
+    key: Key
+    mode: int
+    """Permission bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A name that is recorded, not kept (invariant I4)."""
+
+    path: str
+    kind: str
+    reason: str
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Everything under a source, in the order of names as bytes."""
+
+    files: tuple[Found, ...]
+    others: tuple[Other, ...]
+
+
+class SourceTree:
+    """A source file or folder, opened once: what replaces a folder on the way is not followed.
+
+    Use as a context manager. Raises SourceError when the source is missing or unreadable, naming it.
+
+    Parameters
+    ----------
+    source: a regular file, or a folder. A symlink named by the user is followed, those below are not.
+    """
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self.path = Path(os.path.realpath(source))
+        with self._errors(str(source)):
+            self.is_file = not stat.S_ISDIR(os.stat(self.path).st_mode)
+            self.root = self.path.parent if self.is_file else self.path
+            self.descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> SourceTree:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.descriptor)
+
+    def walk(self) -> Walk:
+        """Look at every name under the source; an unreadable folder raises SourceError."""
+        files: list[Found] = []
+        others: list[Other] = []
+        with Folders(self.descriptor) as folders:
+            names = [self.path.name] if self.is_file else self._names("", folders)
+            waiting = [(name, "") for name in reversed(names)]
+            while waiting:
+                name, folder = waiting.pop()
+                path = folder + name
+                with self._errors(path):
+                    status = os.stat(name, dir_fd=folders.open(parts(path)[:-1]), follow_symlinks=False)
+                    if stat.S_ISREG(status.st_mode):
+                        files.append(Found(key_of(path, status), stat.S_IMODE(status.st_mode)))
+                    elif stat.S_ISDIR(status.st_mode):
+                        below = self._names(path, folders)
+                        waiting.extend((child, f"{path}/") for child in reversed(below))
+                    else:
+                        others.append(_other(path, status, folders.open(parts(path)[:-1])))
+        return Walk(tuple(files), tuple(others))
+
+    def _names(self, path: str, folders: Folders) -> list[str]:
+        with self._errors(path or str(self.source)):
+            return [entry.name for entry in read_names(folders.open(parts(path)))]
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except PermissionError as error:
+            raise SourceError(
+                f"cannot read {self._shown(path)}: permission denied",
+                remedy="make it readable for the account that ingests, or leave it out, then ingest again",
+            ) from error
+        except OSError as error:
+            raise SourceError(
+                f"cannot read {self._shown(path)}: {error.strerror or error}", remedy="check the path and its disk"
+            ) from error
+
+    def _shown(self, path: str) -> str:
+        return os.fsencode(os.path.join(self.source, path)).decode(errors="backslashreplace")
+
+
+class SourceReader:
+    """Opens the files of a source one after the other; one per thread. Use as a context manager."""
+
+    def __init__(self, tree: SourceTree) -> None:
+        self._folders = Folders(tree.descriptor)
+        self._flags = _OPEN | os.O_NOATIME
+
+    def __enter__(self) -> SourceReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._folders.close()
+
+    @contextmanager
+    def open(self, key: Key) -> Iterator[OpenSource]:
+        """Open one file; `is_as_found` of the result tells whether it is what the key says. Raises OSError."""
+        names = parts(key.path)
+        folder = self._folders.open(names[:-1])
+        descriptor = self._descriptor(names[-1], folder)
+        try:
+            yield OpenSource(descriptor, names[-1], folder, key)
+        finally:
+            os.close(descriptor)
+
+    def sha256(self, key: Key) -> str:
+        """Return the hash of a file's content; "" when it is not what the key says. Raises OSError."""
+        with self.open(key) as source:
+            digest = hashlib.sha256()
+            buffer = memoryview(bytearray(_BLOCK))
+            while count := source.readinto(buffer):
+                digest.update(buffer[:count])
+            return digest.hexdigest() if source.is_unchanged() else ""
+
+    def _descriptor(self, name: str, folder: int) -> int:
+        try:
+            return os.open(name, self._flags, dir_fd=folder)
+        except PermissionError:  # leaving the access time alone is for the owner only
+            if not self._flags & os.O_NOATIME:
+                raise
+            self._flags = _OPEN
+            return os.open(name, self._flags, dir_fd=folder)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSource:
+    """One source file while it is read; a `lightkeep.model.stores.Readable`."""
+
+    descriptor: int
+    name: str
+    folder: int
+    key: Key
+
+    def readinto(self, buffer: memoryview, /) -> int:
+        """Fill the buffer; 0 at the end."""
+        return os.readv(self.descriptor, [buffer])
+
+    def is_as_found(self) -> bool:
+        """True when the file that was opened is the one that the key describes."""
+        return key_of(self.key.path, os.fstat(self.descriptor)) == self.key
+
+    def is_unchanged(self) -> bool:
+        """True while both the open file and its name still are what the key says (invariant I2)."""
+        try:
+            named = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return self.is_as_found() and key_of(self.key.path, named) == self.key
+
+
+def parts(path: str) -> tuple[str, ...]:
+    """Return the names of a relative path; () for the empty one."""
+    return tuple(path.split("/")) if path else ()
+
+
+def key_of(path: str, status: os.stat_result) -> Key:
+    """Return the key of a file from its status."""
+    return Key(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _other(path: str, status: os.stat_result, folder: int) -> Other:
+    if stat.S_ISLNK(status.st_mode):
+        target = os.readlink(parts(path)[-1], dir_fd=folder)
+        return Other(path, "symlink", "a symlink is recorded, never followed", target)
+    for is_kind, kind, reason in _KINDS:
+        if is_kind(status.st_mode):
+            return Other(path, kind, reason)
+    return Other(path, "device", "not a regular file")
