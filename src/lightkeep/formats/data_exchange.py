@@ -1,0 +1,218 @@
+"""Data Exchange: HDF5 as the imaging beamlines of the Advanced Photon Source write it.
+
+De Carlo et al. (2014), J. Synchrotron Rad. 21, 1224. Frames in `exchange/data` (angle, row, column), flats in
+`data_white`, darks in `data_dark`, angles in `theta`, in degrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.formats import hdf5
+from lightkeep.formats.metadata import Field, Gathered, gather, units_of
+from lightkeep.formats.scan import check_scan
+from lightkeep.formats.text import one_line
+from lightkeep.model.errors import BadFile, InvalidInput
+from lightkeep.model.formats import Array, Result, Source
+
+_NAMES = {
+    "projections": "exchange/data",
+    "flats": "exchange/data_white",
+    "darks": "exchange/data_dark",
+    "theta_deg": "exchange/theta",
+}
+_DETECTOR = "measurement/instrument/detector"
+QUANTITIES = {
+    "energy": Field(
+        ("measurement/instrument/monochromator/energy", "measurement/instrument/source/energy"), "keV"
+    ),
+    "exposure_time": Field((f"{_DETECTOR}/exposure_time", "process/acquisition/exposure_time"), "s"),
+    "pixel_size": Field(
+        (
+            "measurement/instrument/detection_system/objective/resolution",
+            f"{_DETECTOR}/pixel_size",
+            f"{_DETECTOR}/actual_pixel_size_x",
+            f"{_DETECTOR}/pixel_size_x",
+        ),
+        "um",
+    ),
+    "distance": Field(
+        (
+            "measurement/instrument/camera_motor_stack/setup/camera_distance",
+            f"{_DETECTOR}/distance",
+            "measurement/instrument/distance",
+        ),
+        "mm",
+    ),
+    "magnification": Field(("measurement/instrument/detection_system/objective/magnification",)),
+    "current": Field(("measurement/instrument/source/current",), "mA"),
+    "temperature": Field(("measurement/sample/temperature", "measurement/sample/environment/temperature"), "K"),
+}
+TEXTS = {
+    "title": Field(("exchange/title", "measurement/title")),
+    "sample": Field(("measurement/sample/name", "measurement/sample/sample_name")),
+    "description": Field(("measurement/sample/description", "measurement/sample/description_1")),
+    "instrument": Field(("measurement/instrument/name", "measurement/instrument/instrument_name")),
+    "source": Field(("measurement/instrument/source/name",)),
+    "beamline": Field(("measurement/instrument/source/beamline",)),
+    "detector": Field((f"{_DETECTOR}/model", f"{_DETECTOR}/manufacturer")),
+    "user": Field(("measurement/sample/experimenter/name", "measurement/experimenter/name")),
+    "proposal": Field(("measurement/sample/experiment/proposal", "measurement/experiment/proposal")),
+    "start_time": Field(("process/acquisition/start_date", "measurement/instrument/start_time", "file_creation_datetime")),
+    "end_time": Field(("process/acquisition/end_date", "measurement/instrument/end_time")),
+}  # fmt: skip
+
+
+class DataExchange:
+    """Reader of tomography scans."""
+
+    name: ClassVar[str] = "data-exchange"
+    can_read: ClassVar[bool] = True
+    can_write: ClassVar[bool] = False
+
+    def matches(self, path: Path) -> bool:
+        """True when it has `exchange/data`."""
+        if not hdf5.is_hdf5(path):
+            return False
+        try:
+            with hdf5.open_plain(path) as file:
+                return hdf5.has(file, "exchange/data")
+        except (BadFile, *hdf5.FOREIGN):
+            return False
+
+    def open(self, path: Path) -> Source:
+        """Open a scan; it may lead to other files below its own folder.
+
+        Raises
+        ------
+        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
+        BadFile: not HDF5, cut short, another layout, arrays that do not fit, no flats or darks, bad angles.
+        """
+        file = hdf5.open_safe(path, [path.parent])
+        try:
+            with hdf5.reading(path):
+                return _source(path, file)
+        except BaseException:
+            file.close()
+            raise
+
+    def write(self, folder: Path, result: Result) -> list[Path]:
+        """Not offered: results go to `nexus`."""
+        raise InvalidInput("data-exchange does not write results", remedy="use nexus", folder=str(folder))
+
+
+FORMAT = DataExchange()
+
+
+def _source(path: Path, file: h5py.File) -> Source:
+    found = gather(file, QUANTITIES, TEXTS)
+    arrays: dict[str, Array] = {role: _dataset(path, file, name) for role, name in _NAMES.items()}
+    arrays["theta_deg"] = _degrees(file["exchange/theta"], found)
+    check_scan(path, arrays, _NAMES)
+    return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)
+
+
+def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    node = file.get(name)
+    if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "iuf":
+        parent = file.get("exchange")
+        held = sorted(map(one_line, parent)) if isinstance(parent, h5py.Group) else []
+        what = "no numbers in" if node is not None else "no"
+        raise BadFile(
+            f"{path}: {what} {name} (exchange holds: {', '.join(held[:12]) or 'nothing'})",
+            remedy=f"add {name}: {_MEANING[name]}",
+        )
+    return node
+
+
+_MEANING = {
+    "exchange/data": "the projections (angle, row, column)",
+    "exchange/data_white": "flats (frame, row, column), beam on and sample out",
+    "exchange/data_dark": "darks (frame, row, column), shutter closed",
+    "exchange/theta": "one angle in degrees per projection",
+}
+
+
+def _degrees(theta: h5py.Dataset, found: Gathered) -> NDArray[np.float64]:
+    values = np.asarray(theta[()] if theta.size <= 10_000_000 else [], np.float64)
+    unit = units_of(theta).lower()
+    if unit.startswith("rad"):
+        return np.rad2deg(values)
+    if not unit.startswith(("deg", "°")):
+        found.notes.append(
+            f"theta is in {unit!r}: taken as degrees" if unit else "theta has no units: taken as degrees"
+        )
+    return values
+
+
+# ---- writing, for detectors and the simulated beamline
+
+
+@dataclass(frozen=True)
+class ScanHeader:
+    """What is known before the first frame."""
+
+    theta_deg: NDArray[np.float64]
+    """(angles,) degrees."""
+    rows: int
+    columns: int
+    title: str = ""
+    dtype: str = "uint16"
+    numbers: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    """Path -> (value, unit), e.g. `measurement/instrument/monochromator/energy`: (27.4, "keV")."""
+    texts: Mapping[str, str] = field(default_factory=dict)
+    """Path -> text."""
+
+
+def write_scan(
+    path: Path,
+    header: ScanHeader,
+    *,
+    projections: Iterable[NDArray[Any]],
+    flats: Iterable[NDArray[Any]],
+    darks: Iterable[NDArray[Any]],
+) -> Path:
+    """Write a scan frame by frame, as a detector would: darks, flats, then the projections.
+
+    Parameters
+    ----------
+    projections, flats, darks: frames (row, column); each is taken when its turn comes, so a generator sets the pace.
+
+    Returns
+    -------
+    : the path. Projections that never came leave a shorter `data` and `theta`.
+    """
+    with h5py.File(path, "w") as file:
+        file["implements"] = "exchange:measurement:process"
+        exchange = file.create_group("exchange")
+        exchange["title"] = header.title
+        for place, text in header.texts.items():
+            file[place] = text
+        for place, (value, unit) in header.numbers.items():
+            file[place] = value
+            file[place].attrs["units"] = unit
+        _write_frames(exchange, "data_dark", darks, header)
+        _write_frames(exchange, "data_white", flats, header)
+        count = _write_frames(exchange, "data", projections, header)
+        exchange["theta"] = header.theta_deg[:count]
+        exchange["theta"].attrs["units"] = "degrees"
+    return path
+
+
+def _write_frames(group: h5py.Group, name: str, frames: Iterable[NDArray[Any]], header: ScanHeader) -> int:
+    size = (header.rows, header.columns)
+    data = group.create_dataset(name, (0, *size), header.dtype, maxshape=(None, *size), chunks=(1, *size))
+    data.attrs["units"] = "counts"
+    data.attrs["axes"] = f"theta{name.removeprefix('data')}:y:x"
+    count = 0
+    for count, frame in enumerate(frames, 1):  # noqa: B007 -- the number of frames is the answer
+        data.resize(count, axis=0)
+        data[count - 1] = frame
+    return count

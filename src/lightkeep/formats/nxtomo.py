@@ -1,0 +1,198 @@
+"""NXtomo: the NeXus application definition of a tomography scan.
+
+`instrument/detector/data` holds all frames; `image_key` says which are projections (0), flats (1), darks (2) and
+invalid (3); `sample/rotation_angle` has one angle per frame. https://manual.nexusformat.org/classes/applications/NXtomo.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.formats import hdf5
+from lightkeep.formats.metadata import Field, Gathered, gather, units_of, value_of
+from lightkeep.formats.scan import check_scan
+from lightkeep.formats.text import one_line
+from lightkeep.model.errors import BadFile, InvalidInput
+from lightkeep.model.formats import Array, Result, Source
+
+_DETECTOR = ("instrument/detector", "control/detector", "data")
+_NAMES = {
+    "projections": "frames with image_key 0",
+    "flats": "frames with image_key 1",
+    "darks": "frames with image_key 2",
+    "theta_deg": "rotation_angle of the projections",
+}
+QUANTITIES = {
+    "energy": Field(("beam/incident_energy", "instrument/beam/incident_energy", "instrument/monochromator/energy"), "keV"),
+    "exposure_time": Field(("instrument/detector/count_time", "instrument/detector/exposure_time"), "s"),
+    "pixel_size": Field(("instrument/detector/x_pixel_size", "instrument/detector/real_x_pixel_size"), "m"),
+    "distance": Field(("instrument/detector/distance",), "m"),
+    "magnification": Field(("instrument/detector/magnification",)),
+    "current": Field(("instrument/source/current", "control/data"), "mA"),
+    "temperature": Field(("sample/temperature",), "K"),
+}  # fmt: skip
+TEXTS = {
+    "title": Field(("title",)),
+    "sample": Field(("sample/name",)),
+    "description": Field(("sample/description",)),
+    "instrument": Field(("instrument/name",)),
+    "source": Field(("instrument/source/name",)),
+    "beamline": Field(("instrument/beamline", "beamline")),
+    "detector": Field(("instrument/detector/description", "instrument/detector/model")),
+    "user": Field(("user/name",)),
+    "proposal": Field(("experiment_identifier",)),
+    "start_time": Field(("start_time",)),
+    "end_time": Field(("end_time",)),
+}
+
+
+class Frames:
+    """Some frames of a stack, as an array of its own: nothing is read until it is sliced."""
+
+    def __init__(self, stack: h5py.Dataset, indices: NDArray[np.intp]) -> None:
+        self._stack = stack
+        self._indices = indices
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(frame, row, column)."""
+        return (self._indices.size, *self._stack.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
+        return np.dtype(self._stack.dtype)
+
+    def __getitem__(self, key: Any) -> Any:
+        first, *others = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, others = slice(None), [Ellipsis, *others]
+        chosen = self._indices[first]
+        if np.ndim(chosen) == 0:
+            return self._stack[(int(chosen), *others)]
+        if chosen.size == 0:
+            return self._stack[(slice(0, 0), *others)]
+        step = np.diff(chosen)
+        if chosen.size == 1 or (step == step[0]).all() and step[0] > 0:
+            every = int(step[0]) if step.size else 1
+            return self._stack[(slice(int(chosen[0]), int(chosen[-1]) + 1, every), *others)]
+        order, back = np.unique(chosen, return_inverse=True)  # HDF5 reads increasing indices only
+        return np.asarray(self._stack[(order, *others)])[back]
+
+
+class NXtomo:
+    """Reader of tomography scans."""
+
+    name: ClassVar[str] = "nxtomo"
+    can_read: ClassVar[bool] = True
+    can_write: ClassVar[bool] = False
+
+    def matches(self, path: Path) -> bool:
+        """True when an entry has the definition NXtomo, or an image_key."""
+        if not hdf5.is_hdf5(path):
+            return False
+        try:
+            with hdf5.open_plain(path) as file:
+                return _entry(file) is not None
+        except (BadFile, *hdf5.FOREIGN):
+            return False
+
+    def open(self, path: Path) -> Source:
+        """Open a scan; it may lead to other files below its own folder.
+
+        Raises
+        ------
+        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
+        BadFile: not HDF5, cut short, another layout, arrays that do not fit, no flats or darks, bad angles.
+        """
+        file = hdf5.open_safe(path, [path.parent])
+        try:
+            with hdf5.reading(path):
+                return _source(path, file)
+        except BaseException:
+            file.close()
+            raise
+
+    def write(self, folder: Path, result: Result) -> list[Path]:
+        """Not offered: results go to `nexus`."""
+        raise InvalidInput("nxtomo does not write results", remedy="use nexus", folder=str(folder))
+
+
+FORMAT = NXtomo()
+
+
+def _entry(file: h5py.File) -> h5py.Group | None:
+    """The first entry, or subentry, that is an NXtomo."""
+    groups = [file[name] for name in file if _is_own_group(file, name)]
+    groups += [group[name] for group in groups for name in group if _is_own_group(group, name)]
+    for group in groups:
+        if value_of(group.get("definition")) == "NXtomo" or hdf5.has(group, "instrument/detector/image_key"):
+            return group
+    return None
+
+
+def _is_own_group(parent: h5py.Group, name: str) -> bool:
+    is_hard = isinstance(parent.get(name, getlink=True), h5py.HardLink)
+    return is_hard and isinstance(parent.get(name), h5py.Group)
+
+
+def _source(path: Path, file: h5py.File) -> Source:
+    entry = _entry(file)
+    if entry is None:
+        raise BadFile(
+            f"{path}: no entry with definition NXtomo (it holds: {', '.join(map(one_line, list(file)[:12])) or 'nothing'})",
+            remedy="check that it is a NeXus tomography scan",
+        )
+    found = gather(entry, QUANTITIES, TEXTS)
+    stack = _node(path, entry, [f"{place}/data" for place in _DETECTOR])
+    keys = np.asarray(_node(path, entry, [f"{place}/image_key" for place in _DETECTOR])[()]).ravel()
+    angles = _node(path, entry, ["sample/rotation_angle", "data/rotation_angle"])
+    if (
+        len(stack.shape) != 3
+        or keys.size != stack.shape[0]
+        or angles.size not in (stack.shape[0], np.sum(keys == 0))
+    ):
+        raise BadFile(
+            f"{path}: {stack.name} has shape {stack.shape}, image_key {keys.size} and rotation_angle {angles.size} values",
+            remedy="write one image_key and one rotation_angle per frame",
+        )
+    theta = _degrees(angles, found)
+    arrays: dict[str, Array] = {
+        role: Frames(stack, np.flatnonzero(keys == key))
+        for role, key in {"projections": 0, "flats": 1, "darks": 2}.items()
+    }
+    arrays["theta_deg"] = theta[keys == 0] if theta.size == keys.size else theta
+    check_scan(path, arrays, _NAMES)
+    if (keys == 3).any():
+        found.notes.append(f"{np.sum(keys == 3)} frames are marked invalid and are left out")
+    return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)
+
+
+def _node(path: Path, entry: h5py.Group, places: list[str]) -> h5py.Dataset:
+    for place in places:
+        node = entry.get(place)
+        if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf":
+            return node
+    raise BadFile(
+        f"{path}: no {places[0]} in {entry.name} (it holds: {', '.join(map(one_line, list(entry)[:12])) or 'nothing'})",
+        remedy="write the file as the NXtomo definition says",
+    )
+
+
+def _degrees(angles: h5py.Dataset, found: Gathered) -> NDArray[np.float64]:
+    values = np.asarray(angles[()], np.float64).ravel()
+    unit = units_of(angles).lower()
+    if unit.startswith("rad"):
+        return np.rad2deg(values)
+    if not unit.startswith(("deg", "°")):
+        found.notes.append(
+            f"rotation_angle is in {unit!r}: taken as degrees"
+            if unit
+            else "rotation_angle has no units: taken as degrees"
+        )
+    return values
