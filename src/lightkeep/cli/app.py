@@ -1,0 +1,116 @@
+"""The commands, by name; each module is imported when its command is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, ClassVar
+
+import click
+
+from lightkeep import __version__
+
+
+def _turn_on_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.ensure_object(object)
+        ctx.obj.as_json = True
+
+
+class _ExampleFirst:
+    """Puts the examples above everything else that `--help` says."""
+
+    examples: Sequence[str] = ()
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, then what click writes."""
+        if self.examples:
+            with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+                for example in self.examples:
+                    formatter.write(f"  {example}\n")
+            formatter.write("\n")
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+
+class Command(_ExampleFirst, click.Command):
+    """A command with examples in its help and `--json` among its options."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        option = click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_turn_on_json,
+            help="Print one JSON object; errors too, on the standard error stream.",
+        )
+        self.params.append(option)
+
+
+class Group(_ExampleFirst, click.Group):
+    """A noun with its verbs."""
+
+    command_class = Command
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the commands in the order in which they were written."""
+        return list(self.commands)
+
+
+class _Root(Group):
+    """The commands of `lightkeep`, in the order of a first day's work."""
+
+    places: ClassVar[dict[str, str]] = {
+        "demo": "demo:demo",
+        "init": "settings:init",
+        "station": "stations:station",
+        "experiment": "experiments:experiment",
+        "person": "people:person",
+        "store": "stores:store",
+        "ingest": "ingest:ingest",
+        "ls": "datasets:ls",
+        "find": "datasets:find",
+        "get": "transfer:get",
+        "verify": "transfer:verify",
+        "run": "compute:run",
+        "runs": "runs:runs",
+        "serve": "server:serve",
+        "doctor": "doctor:doctor",
+        "config": "settings:config",
+        "catalog": "settings:catalog",
+    }
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names without importing anything."""
+        return list(self.places)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module of one command."""
+        if cmd_name not in self.places:
+            return None
+        module, name = self.places[cmd_name].split(":")
+        command: click.Command = getattr(import_module(f"lightkeep.cli.{module}"), name)
+        return command
+
+
+@click.group(
+    cls=_Root,
+    examples=(
+        "lightkeep demo                          a simulated scan, reconstructed and shown",
+        "lightkeep ingest tooth.h5               keep a measured file",
+        "lightkeep run tomography tooth          reconstruct it",
+    ),
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, "--version", message="lightkeep %(version)s")
+@click.option("--config", "config_file", type=click.Path(), help="Use this lightkeep.toml.")
+@click.pass_context
+def root(ctx: click.Context, config_file: str | None) -> None:
+    """Keep what the beamlines measure, and turn it into results while the beam is on."""
+    if config_file:
+        ctx.obj.config_file = config_file

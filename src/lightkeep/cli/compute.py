@@ -1,0 +1,170 @@
+"""`run`: a technique on a dataset. Its options are the fields of the technique's `Params`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lightkeep.cli.app import Command, Group
+from lightkeep.cli.output import emit, facts, progress, say, size, state
+from lightkeep.cli.session import Session, Work
+from lightkeep.model.errors import InvalidInput, RunCancelled, RunFailed
+from lightkeep.model.runs import Run, RunState
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+_PERIOD_S = 0.1
+
+
+class _Techniques(Group):
+    """One command per installed technique; its module is imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the techniques' names without importing them."""
+        from lightkeep import techniques
+
+        return list(techniques.names())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Build the command of one technique."""
+        from lightkeep import techniques
+
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        return command_of(cmd_name, techniques.get(cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the techniques' names: their help is one `--help` further."""
+        with formatter.section("Techniques"):
+            formatter.write_text(", ".join(self.list_commands(ctx)))
+            formatter.write_paragraph()
+            formatter.write_text("`lightkeep run TECHNIQUE --help` lists the parameters.")
+
+
+@click.group(
+    cls=_Techniques,
+    subcommand_metavar="TECHNIQUE DATASET [PARAMETERS]",
+    examples=("lightkeep run tomography tooth", "lightkeep run tomography tooth --center 295.5"),
+)
+def run() -> None:
+    """Compute a dataset with a technique, and keep the result as a dataset."""
+
+
+def command_of(name: str, technique: Any) -> click.Command:
+    """Return the command of a technique: one option per parameter, with its help, unit and default."""
+    fields: dict[str, FieldInfo] = technique.Params.model_fields
+
+    def callback(dataset: str, experiment: str | None, engine: str, no_wait: bool, **given: str | None) -> None:
+        params = {key: parsed(key, fields[key], text) for key, text in given.items() if text is not None}
+        session: Session = click.get_current_context().obj
+        start(session, name, dataset, params, experiment=experiment, engine=engine, waits=not no_wait)
+
+    options: list[click.Parameter] = [
+        click.Argument(["dataset"]),
+        *(_option(key, field) for key, field in fields.items()),
+        click.Option(["-e", "--experiment"], help="Where the dataset belongs, when it is given by name."),
+        click.Option(["--engine"], default="", help="Where to compute; the configured engine otherwise."),
+        click.Option(["--no-wait"], is_flag=True, help="Only queue the run: a running `lightkeep serve` does it."),
+    ]
+    summary = (technique.__doc__ or name).strip()
+    return Command(
+        name, params=options, callback=callback, help=summary, examples=(f"lightkeep run {name} tooth",)
+    )
+
+
+def _option(key: str, field: FieldInfo) -> click.Option:
+    from pydantic_core import PydanticUndefined
+
+    known = field.default not in (None, PydanticUndefined)
+    default = f" [default: {field.default}]" if known else ""
+    required = field.is_required()
+    return click.Option(
+        [f"--{key.replace('_', '-')}", key], help=f"{field.description or ''}{default}", required=required
+    )
+
+
+def parsed(key: str, field: FieldInfo, text: str) -> Any:
+    """Return a parameter's value from the text of its option.
+
+    Raises
+    ------
+    InvalidInput: naming the option.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    candidates: list[Any] = [text]
+    if text[:1] in "([" or "," in text:
+        candidates.append([part.strip() for part in text.strip("()[] ").split(",")])
+    for candidate in candidates:
+        try:
+            return TypeAdapter(field.annotation).validate_python(candidate)
+        except ValidationError as error:
+            why = error.errors()[0]["msg"]
+    option = f"--{key.replace('_', '-')}"
+    raise InvalidInput(f"{option} `{text}`: {why}", remedy=field.description or f"correct {option}")
+
+
+def start(
+    session: Session,
+    technique: str,
+    asked: str,
+    params: dict[str, Any],
+    *,
+    experiment: str | None,
+    engine: str,
+    waits: bool,
+) -> None:
+    """Ask for a run, wait for its end unless told otherwise, and print it."""
+    from lightkeep.lifecycle import process
+
+    with session.opened() as work:
+        found = work.dataset(asked, experiment)
+        queued = process.request(
+            work.facility, found.id, technique, params, principal=work.principal, engine=engine
+        )
+        ended = perform(session, work, queued.id, waits=waits)
+        result = work.view.dataset(ended.result_id) if ended.result_id else None
+    answer = {"run": ended, "result": result}
+
+    def human() -> None:
+        facts({"run": ended.id, "state": state(ended.state)})
+        if result is not None:
+            facts(
+                {"result": result.id, "name": result.name, "size": f"{size(result.size)} in {result.files} files"}
+            )
+            say(f"Next: lightkeep get {result.id}")
+        elif not ended.state.is_over:
+            say("It starts when `lightkeep serve` runs; `lightkeep runs list` shows it")
+
+    emit(session, answer, human)
+
+
+def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) -> Run:
+    """Give a queued run to the workflow and follow it to its end.
+
+    Raises
+    ------
+    RunFailed, RunCancelled: how it ended, when it did not end well.
+    """
+    from lightkeep.workflow import open_workflow
+
+    with open_workflow(work.facility, work=waits) as orchestrator:
+        orchestrator.submit_run(run_id)
+        if not waits:
+            return work.view.run(run_id)
+        try:
+            with progress(session, work.view.run(run_id).technique) as report:
+                while not (ended := work.view.run(run_id)).state.is_over:
+                    report(ended.progress, ended.message)
+                    orchestrator.work()  # should the worker die that was there, this process is the next
+                    time.sleep(_PERIOD_S)
+        except KeyboardInterrupt:
+            orchestrator.cancel(run_id, principal=work.principal)
+            raise
+    if ended.state in (RunState.FAILED, RunState.CANCELLED):
+        kind = RunCancelled if ended.state is RunState.CANCELLED else RunFailed
+        raise kind(f"run {ended.id}: {ended.message}", remedy=f"start it again: lightkeep runs retry {ended.id}")
+    return ended

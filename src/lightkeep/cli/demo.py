@@ -1,0 +1,183 @@
+"""`demo`: the whole way once, from a beamline's file to a reconstruction in the portal."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lightkeep import config as configuration
+from lightkeep.cli.app import Command
+from lightkeep.cli.output import emit, progress, say, size
+from lightkeep.cli.server import address, listen, listen_anywhere, run_server
+from lightkeep.cli.session import Session, Work, os_person, principal
+from lightkeep.cli.settings import write_starter
+from lightkeep.model.errors import RunFailed, SourceError
+from lightkeep.model.experiments import Experiment, Station
+from lightkeep.model.people import Grant, Person, Role, Scope
+from lightkeep.model.runs import Run, RunState
+
+if TYPE_CHECKING:
+    from lightkeep.model.datasets import Dataset
+
+STATION = "2-BM"
+EXPERIMENT = "demo"
+USER = "demo"
+_PERIOD_S = 0.1
+
+
+@click.command(
+    cls=Command,
+    examples=("lightkeep demo", "lightkeep demo --data tooth.h5 --port 9000", "lightkeep demo --no-serve --json"),
+)
+@click.option("--data", type=click.Path(path_type=Path), help="A measured scan; a simulated one otherwise.")
+@click.option(
+    "--root", type=click.Path(path_type=Path), default="demo", show_default=True, help="Facility's folder."
+)
+@click.option("--port", type=click.IntRange(0, 65535), help="TCP port of the portal; a free one otherwise.")
+@click.option("--no-serve", is_flag=True, help="Do everything but serve the portal, and end.")
+@click.pass_obj
+def demo(session: Session, data: Path | None, root: Path, port: int | None, no_serve: bool) -> None:
+    """Measure, keep and reconstruct a tomography scan, then show it in the portal.
+
+    Makes a facility in ./demo, or goes on with the one that is there. Delete the folder to begin anew.
+    """
+    from lightkeep.facility import create_facility
+
+    write_starter(root)
+    settings = configuration.load(root / configuration.FILE_NAME)
+    with create_facility(settings, admin=os_person()) as facility:
+        work = Work(facility, principal(facility))
+        password = _people_and_places(work)
+        tell = (lambda _text: None) if session.as_json else say
+        source = data or _simulated(session, root / "detector" / "scan_0001.h5", tell)
+        answer = reconstruct(session, work, source, tell)
+    answer |= {"user": USER, "password": password, "root": settings.root}
+    if no_serve:
+        answer["portal"] = f"http://{settings.http.host}:{settings.http.port}/"
+        emit(session, answer, lambda: say(f"Portal   LIGHTKEEP_CONFIG={settings.file} lightkeep serve"))
+        return
+    host = settings.http.host
+    listener = listen_anywhere(host, settings.http.port) if port is None else listen(host, port)
+    answer["portal"] = address(host, listener)
+    emit(session, answer, lambda: _invite(answer))
+    sys.stdout.flush()
+    os.environ["LIGHTKEEP_CONFIG"] = str(settings.file)
+    _open_browser(answer["portal"])
+    run_server(listener)
+
+
+def _invite(answer: dict[str, Any]) -> None:
+    say()
+    say(f"Portal   {answer['portal']}")
+    say(f"Sign in  {answer['user']} with the password {answer['password']}")
+    say("Ctrl-C ends it; the data stay.")
+
+
+def _people_and_places(work: Work) -> str:
+    """Make station, experiment and a person where they are not there; return that person's new password."""
+    from lightkeep.lifecycle import set_up, sign_in
+
+    facility, who = work.facility, work.principal
+    if all(each.id != STATION for each in work.view.stations()):
+        set_up.add_station(facility, Station(STATION, "Micro-tomography", ("tomography",)), principal=who)
+    if all(each.id != EXPERIMENT for each in work.view.experiments(limit=1000).items):
+        set_up.create_experiment(
+            facility, Experiment(EXPERIMENT, STATION, "A first look at Lightkeep"), principal=who
+        )
+    if all(each.id != USER for each in work.view.people()):
+        set_up.add_person(facility, Person(USER, "Demo"), principal=who)
+        set_up.grant(facility, Grant(USER, Role.PI, Scope.EXPERIMENT, EXPERIMENT), principal=who)
+    password = "-".join(secrets.token_hex(2) for _ in range(4))
+    sign_in.set_password(facility, USER, password, principal=who)
+    return password
+
+
+def _simulated(session: Session, path: Path, tell: Callable[[str], None]) -> Path:
+    """Return the simulated beamline's scan; measured once, the same each time."""
+    if path.exists():
+        return path
+    from lightkeep.testing.beamline import simulate_tomography
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.unlink(missing_ok=True)
+    with progress(session, "Measuring (simulated)") as report:
+        report(0.0, "")
+        simulate_tomography(part)
+    part.replace(path)
+    tell(f"Measured       {path} ({size(path.stat().st_size)}, simulated)")
+    return path
+
+
+def reconstruct(session: Session, work: Work, source: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Ingest, verify, reconstruct and keep the result, as the durable chain does it; return what to print.
+
+    Raises
+    ------
+    SourceError: the file is missing. RunFailed: the reconstruction failed.
+    """
+    from lightkeep.workflow import open_workflow
+
+    if not source.exists():
+        raise SourceError(f"{source} does not exist", remedy="check the path given to --data")
+    before = time.monotonic()
+    with open_workflow(work.facility) as orchestrator:
+        job_id = orchestrator.submit_ingest(
+            source, experiment_id=EXPERIMENT, principal=work.principal, technique="tomography"
+        )
+        with progress(session, f"Reconstructing {source.name}") as report:
+            while (job := orchestrator.look(job_id)) is None:
+                orchestrator.work()
+                _report_newest(work, report)
+                time.sleep(_PERIOD_S)
+    run = job.runs[0]
+    if run.state is not RunState.DONE:
+        raise RunFailed(f"run {run.id}: {run.message}", remedy=f"start it again: lightkeep runs retry {run.id}")
+    dataset, result = work.view.dataset(job.dataset_id), work.view.dataset(run.result_id)
+    answer = _answer(work, dataset, run, result)
+    tell(f"Kept           {dataset.name}: {size(dataset.size)}, verified   {dataset.id}")
+    tell(f"Reconstructed  {result.name}: {size(result.size)} in {answer['seconds']:.1f} s   {run.id}")
+    if answer["center"] is not None:
+        tell(f"Centre         {answer['center']:.2f} pixel")
+    tell(f"Result         {result.id}, in {time.monotonic() - before:.1f} s from the file to here")
+    for each in answer["files"]:
+        tell(f"  {each}")
+    return answer
+
+
+def _report_newest(work: Work, report: Callable[[float, str], None]) -> None:
+    for run in work.view.runs(experiment_id=EXPERIMENT, limit=1).items:
+        if not run.state.is_over:
+            report(run.progress, run.message)
+
+
+def _answer(work: Work, dataset: Dataset, run: Run, result: Dataset) -> dict[str, Any]:
+    from lightkeep.lifecycle.locate import local_path
+
+    files = work.view.files(result.id, limit=1000).items
+    shown = [each for each in files if not each.path.endswith((".tif", ".tiff"))] or files[:1]
+    took = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else 0.0
+    return {
+        "dataset": dataset.id,
+        "run": run.id,
+        "result": result.id,
+        "center": run.resolved.get("center"),
+        "seconds": took,
+        "files": [str(local_path(work.facility, result.id, each.path)) for each in shown],
+    }
+
+
+def _open_browser(portal: str) -> None:
+    """Open the portal where somebody sits in front of a display; nothing elsewhere."""
+    if sys.stdout.isatty() and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        import threading
+        import webbrowser
+
+        threading.Timer(2.0, webbrowser.open, [portal]).start()

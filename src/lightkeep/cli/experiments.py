@@ -1,0 +1,149 @@
+"""`experiment`: the unit of access and of policy."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import click
+
+from lightkeep.cli.app import Group
+from lightkeep.cli.output import ago, emit, facts, say, size, state, table
+from lightkeep.cli.session import Session
+from lightkeep.model.experiments import Experiment, ExperimentState
+from lightkeep.model.people import Grant, Role, Scope
+
+_WHEN = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"])
+_ROLES = click.Choice([Role.COLLABORATOR, Role.MEMBER, Role.PI, Role.STATION_SCIENTIST, Role.STATION_MANAGER])
+
+
+@click.group(cls=Group, examples=("lightkeep experiment create 2026-11-lee-81234 --station 2-BM",))
+def experiment() -> None:
+    """Make, show, open and close experiments, and grant access to them."""
+
+
+@experiment.command(
+    "create", examples=('lightkeep experiment create 2026-11-lee-81234 --station 2-BM --title "Teeth"',)
+)
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.option("--station", "station_id", required=True, help="Where it takes place.")
+@click.option("--title", default="", help="What the group set out to measure.")
+@click.option("--starts", type=_WHEN, help="Beginning of the beam time, local time.")
+@click.option("--ends", type=_WHEN, help="End of the beam time, local time.")
+@click.option("--planned", is_flag=True, help="Make it planned instead of open.")
+@click.pass_obj
+def create(
+    session: Session,
+    experiment_id: str,
+    station_id: str,
+    title: str,
+    starts: datetime | None,
+    ends: datetime | None,
+    planned: bool,
+) -> None:
+    """Make an experiment: year-month, principal investigator and proposal number make a good name."""
+    made = Experiment(
+        experiment_id,
+        station_id,
+        title,
+        ExperimentState.PLANNED if planned else ExperimentState.OPEN,
+        starts.astimezone() if starts else None,
+        ends.astimezone() if ends else None,
+    )
+    from lightkeep.lifecycle import set_up
+
+    with session.opened() as work:
+        set_up.create_experiment(work.facility, made, principal=work.principal)
+    emit(session, made, lambda: say(f"Made experiment {made.id} ({made.state}). Next: lightkeep ingest FILE"))
+
+
+@experiment.command("list", examples=("lightkeep experiment list --station 2-BM",))
+@click.option("--station", "station_id", default="", help="Only those of this station.")
+@click.option("--text", default="", help="Only those whose name or title holds these words.")
+@click.option("--limit", default=50, type=click.IntRange(1, 1000), show_default=True, help="At most so many.")
+@click.pass_obj
+def show_all(session: Session, station_id: str, text: str, limit: int) -> None:
+    """List the experiments that you may see."""
+    with session.opened() as work:
+        page = work.view.experiments(station_id=station_id, text=text, limit=limit)
+
+    def human() -> None:
+        columns = ["experiment!", "state", "station", "title", "datasets>", "size>"]
+        table(
+            columns, [(e.id, state(e.state), e.station_id, e.title, e.datasets, size(e.size)) for e in page.items]
+        )
+        if page.total > len(page.items):
+            say(f"{len(page.items)} of {page.total}; --limit shows more")
+        if not page.total:
+            say("No experiment yet: lightkeep experiment create 2026-11-lee-81234 --station 2-BM")
+
+    emit(session, page, human)
+
+
+@experiment.command("show", examples=("lightkeep experiment show 2026-11-lee-81234",))
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.pass_obj
+def show(session: Session, experiment_id: str) -> None:
+    """Show one experiment and who may do what in it."""
+    with session.opened() as work:
+        found = work.view.experiment(experiment_id)
+        grants = work.view.grants(experiment_id)
+
+    def human() -> None:
+        facts(
+            {
+                "experiment": found.id,
+                "state": state(found.state),
+                "station": found.station_id,
+                "title": found.title,
+                "beam time": " to ".join(
+                    f"{t.astimezone():%Y-%m-%d %H:%M}" for t in (found.starts_at, found.ends_at) if t
+                ),
+                "made": ago(found.created_at),
+                "datasets": f"{found.datasets} ({found.files} files, {size(found.size)})",
+            }
+        )
+        for each in grants:
+            say(f"  {each.person_id}  {each.role}")
+
+    emit(session, {"experiment": found, "grants": grants}, human)
+
+
+def _set_state(session: Session, experiment_id: str, new: ExperimentState, done: str) -> None:
+    from lightkeep.lifecycle import set_up
+
+    with session.opened() as work:
+        set_up.set_experiment_state(work.facility, experiment_id, new, principal=work.principal)
+    emit(session, {"id": experiment_id, "state": new}, lambda: say(f"{done} {experiment_id}"))
+
+
+@experiment.command("open", examples=("lightkeep experiment open 2026-11-lee-81234",))
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.pass_obj
+def reopen(session: Session, experiment_id: str) -> None:
+    """Open an experiment: data may be taken in."""
+    _set_state(session, experiment_id, ExperimentState.OPEN, "Opened")
+
+
+@experiment.command("close", examples=("lightkeep experiment close 2026-11-lee-81234",))
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.pass_obj
+def close(session: Session, experiment_id: str) -> None:
+    """Close an experiment: its raw data are complete, the clock of its policy starts."""
+    _set_state(session, experiment_id, ExperimentState.CLOSED, "Closed")
+
+
+@experiment.command("grant", examples=("lightkeep experiment grant 2026-11-lee-81234 maria --role member",))
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.argument("person")
+@click.option("--role", type=_ROLES, default=Role.MEMBER, show_default=True, help="What the person may do.")
+@click.option("--remove", is_flag=True, help="Take the grant back.")
+@click.pass_obj
+def grant(session: Session, experiment_id: str, person: str, role: str, remove: bool) -> None:
+    """Give a person a role in an experiment, or take it back."""
+    made = Grant(person, Role(role), Scope.EXPERIMENT, experiment_id)
+    from lightkeep.lifecycle import set_up
+
+    with session.opened() as work:
+        set_up.grant(work.facility, made, principal=work.principal, remove=remove)
+    verb = "is no longer" if remove else "is now"
+    emit(session, {"grant": made, "removed": remove}, lambda: say(f"{person} {verb} {role} of {experiment_id}"))

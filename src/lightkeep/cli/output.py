@@ -1,0 +1,148 @@
+"""What commands print: JSON, tables, facts and progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from os import PathLike, fspath
+from typing import Any
+
+import click
+
+from lightkeep.cli.session import Session
+from lightkeep.model.techniques import Report
+
+# One word, one shape, one colour, as in the portal.
+STATES = {
+    "live": ("●", "magenta"), "receiving": ("●", "magenta"), "open": ("●", "green"), "planned": ("○", "dim"),
+    "queued": ("○", "dim"), "running": ("▶", "blue"), "done": ("✓", "green"), "complete": ("✓", "green"),
+    "failed": ("✕", "red"), "cancelled": ("-", "dim"), "stopped_early": ("■", "yellow"), "closed": ("■", "dim"),
+    "withdrawn": ("-", "dim"), "error": ("✕", "red"), "warning": ("▲", "yellow"), "ok": ("✓", "green"),
+}  # fmt: skip
+
+
+def plain(value: Any) -> Any:
+    """Return the JSON-safe form of a noun: the names of its fields are the keys."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain(inner) for inner in value]
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return fspath(value) if isinstance(value, PathLike) else value
+
+
+def emit(session: Session, data: Any, human: Callable[[], None]) -> None:
+    """Print a command's answer: the data as one JSON object, or what `human` prints."""
+    if session.as_json:
+        click.echo(json.dumps(plain(data), indent=2))
+    else:
+        human()
+
+
+def say(text: str = "") -> None:
+    """Print one line for a person."""
+    click.echo(text)
+
+
+def printable(text: str) -> str:
+    """Return text with control characters and odd bytes escaped: a file's name cannot drive a terminal."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows below their columns in the width of the terminal, or in 80.
+
+    A column's name ending in `>` puts it to the right, one ending in `!` is never shortened.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name in columns:
+        label = name.rstrip(">!")
+        cells = [printable(str(row[list(columns).index(name)])) for row in rows]
+        least = max([len(label), *map(len, cells)]) if name != label or label == "state" else min(len(label), 8)
+        right = "right" if name.endswith(">") else "left"
+        grid.add_column(label, justify=right, no_wrap=True, overflow="ellipsis", min_width=least)  # type: ignore[arg-type]
+    for row in rows:
+        grid.add_row(*[Text(printable(str(cell)), style=_style(str(cell))) for cell in row])
+    Console(highlight=False, soft_wrap=False).print(grid)
+
+
+def state(name: str) -> str:
+    """Return a state's shape and word."""
+    return f"{STATES.get(name, ('·', ''))[0]} {name.replace('_', ' ')}"
+
+
+def _style(cell: str) -> str:
+    shape, _, word = cell.partition(" ")
+    found = STATES.get(word.replace(" ", "_"))
+    return found[1] if found and found[0] == shape else ""
+
+
+def facts(rows: Mapping[str, Any]) -> None:
+    """Print names and values, one per line."""
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
+        if value not in ("", None):
+            say(f"{name:<{width}}  {printable(str(value))}")
+
+
+def size(count: float) -> str:
+    """Return bytes with an SI prefix and three digits.
+
+    >>> size(40_700_000), size(999), size(0)
+    ('40.7 MB', '999 B', '0 B')
+    """
+    if count < 1000:
+        return f"{count:.0f} B"
+    for unit in ("kB", "MB", "GB", "TB", "PB"):
+        count /= 1000
+        if count < 999.5 or unit == "PB":
+            break
+    return f"{count:#.3g}".rstrip(".") + f" {unit}"
+
+
+def ago(at: datetime | None) -> str:
+    """Return how long ago something was, in one unit."""
+    if at is None:
+        return ""
+    seconds = (datetime.now(UTC) - at).total_seconds()
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return "just now"
+
+
+@contextmanager
+def progress(session: Session, label: str, *, total_bytes: int = 0) -> Iterator[Report]:
+    """Yield a report that draws a bar with rate and remaining time; silent when piped or when JSON is wanted."""
+    if session.as_json or not sys.stderr.isatty():
+        yield lambda _fraction, _message: None
+        return
+    from rich import progress as bars
+    from rich.console import Console
+
+    rate = (
+        (bars.DownloadColumn(), bars.TransferSpeedColumn())
+        if total_bytes
+        else (bars.TaskProgressColumn(show_speed=True),)
+    )
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(24), *rate, bars.TimeRemainingColumn())
+    total = total_bytes or 100
+    with bars.Progress(
+        *columns, bars.TextColumn("[dim]{task.fields[note]}"), console=Console(stderr=True), transient=True
+    ) as bar:
+        task = bar.add_task(label, total=total, note="")
+        yield lambda fraction, message: bar.update(task, completed=fraction * total, note=message)

@@ -1,0 +1,121 @@
+"""Set up what data are measured under: stations, stores, experiments, people and what each may do.
+
+Each verb asks `policy.access` first, on behalf of the principal, and leaves one event.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightkeep.model.errors import Conflict, InvalidInput
+from lightkeep.model.experiments import Experiment, ExperimentState, Station
+from lightkeep.model.people import Grant, Person, Principal, Scope, Verb
+from lightkeep.model.stores import StoreRecord
+from lightkeep.policy import access
+
+if TYPE_CHECKING:
+    from lightkeep.facility import Facility
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED = ("anonymous", "lightkeep")
+
+
+def check_name(name: str, noun: str) -> None:
+    """Raise InvalidInput when a name cannot stand in an address, a folder and a command line."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"`{name}` is not a name for {noun}",
+            remedy="use up to 64 letters, digits, `.`, `-` and `_`, beginning with a letter or a digit",
+        )
+
+
+def add_station(facility: Facility, station: Station, *, principal: Principal) -> None:
+    """Register a station. Needs `manage` on the facility; Conflict when it exists."""
+    check_name(station.id, "a station")
+    facility.catalog.view(principal).require(Verb.MANAGE)
+    with facility.catalog.change(principal) as tx:
+        tx.add_station(station)
+
+
+def add_store(
+    facility: Facility, store_id: str, folder: Path, *, principal: Principal, is_managed: bool = True
+) -> StoreRecord:
+    """Register a folder as a store and return its record. Needs `manage` on the facility; Conflict when it exists.
+
+    Parameters
+    ----------
+    is_managed: False for a station's own disk: files are registered where they are, nothing is written there.
+    """
+    from lightkeep.storage.posix import PosixStore
+
+    check_name(store_id, "a store")
+    view = facility.catalog.view(principal)
+    view.require(Verb.MANAGE)
+    if any(each.id == store_id for each in view.stores()):
+        raise Conflict(f"store {store_id} exists already", remedy="choose another name")
+    record = PosixStore.initialise(folder, store_id, ids=facility.ids, is_managed=is_managed)
+    with facility.catalog.change(principal) as tx:
+        tx.add_store(record)
+    return record
+
+
+def create_experiment(facility: Facility, experiment: Experiment, *, principal: Principal) -> None:
+    """Register an experiment. Needs `write` on its station; Conflict when it exists."""
+    check_name(experiment.id, "an experiment")
+    if experiment.starts_at and experiment.ends_at and experiment.ends_at <= experiment.starts_at:
+        raise InvalidInput(
+            f"experiment {experiment.id} would end before it starts", remedy="exchange the two times"
+        )
+    view = facility.catalog.view(principal)
+    view.station(experiment.station_id)
+    view.require(Verb.WRITE, station_id=experiment.station_id)
+    with facility.catalog.change(principal) as tx:
+        tx.add_experiment(experiment)
+
+
+def set_experiment_state(
+    facility: Facility, experiment_id: str, state: ExperimentState, *, principal: Principal
+) -> None:
+    """Open or close an experiment. Needs `write` on it; idempotent; Conflict when its state does not allow it."""
+    view = facility.catalog.view(principal)
+    view.require(Verb.WRITE, experiment_id=experiment_id)
+    if view.experiment(experiment_id).state is state:
+        return
+    with facility.catalog.change(principal) as tx:
+        tx.set_experiment_state(experiment_id, state)
+
+
+def add_person(facility: Facility, person: Person, *, principal: Principal, password_hash: str = "") -> None:
+    """Make an account. Needs `manage` on the facility; Conflict when it exists."""
+    check_name(person.id, "a person")
+    if person.id != person.id.lower() or person.id in _RESERVED:
+        raise InvalidInput(
+            f"`{person.id}` cannot be a user name",
+            remedy="use lower case, and neither of: " + ", ".join(_RESERVED),
+        )
+    facility.catalog.view(principal).require(Verb.MANAGE)
+    with facility.catalog.change(principal) as tx:
+        tx.add_person(person, password_hash=password_hash)
+
+
+def grant(facility: Facility, made: Grant, *, principal: Principal, remove: bool = False) -> None:
+    """Give a role, or take it back. Idempotent.
+
+    Needs `share` there, and every verb that the role includes: nobody gives away what they do not have.
+    """
+    view = facility.catalog.view(principal)
+    where = {
+        Scope.FACILITY: {},
+        Scope.STATION: {"station_id": made.scope_id},
+        Scope.EXPERIMENT: {"experiment_id": made.scope_id},
+    }[made.scope]
+    for verb in (Verb.SHARE, *sorted(access.verbs(made.role) - {Verb.SHARE})):
+        view.require(verb, **where)
+    view.person(made.person_id)
+    with facility.catalog.change(principal) as tx:
+        if remove:
+            tx.remove_grant(made)
+        else:
+            tx.add_grant(made)
