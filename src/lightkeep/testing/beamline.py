@@ -1,0 +1,146 @@
+"""A beamline that does not exist: scans with exactly known truth, written as a real one writes them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.analysis import simulate
+from lightkeep.formats.data_exchange import ScanHeader, write_scan
+from lightkeep.model.clock import Clock, SystemClock
+from lightkeep.model.techniques import Report
+
+Frame = TypeVar("Frame")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated scan measured."""
+
+    path: Path
+    """The Data Exchange file."""
+    center: float
+    """Column (0-based pixel index) where the rotation axis is seen."""
+    theta_deg: NDArray[np.float64]
+    """(angles,) degrees."""
+    phantom: simulate.Phantom
+    """The sample; its densities are attenuation per pixel."""
+    rows: int
+    columns: int
+
+    def slices(self) -> NDArray[np.float32]:
+        """Return the true attenuation per pixel, (row, y, x)."""
+        return self.phantom.slices(self.columns, rows=self.rows)
+
+
+def simulate_tomography(
+    path: Path,
+    *,
+    size: int = 256,
+    rows: int = 64,
+    angles: int = 360,
+    flats: int = 20,
+    darks: int = 10,
+    i0: float = 1e4,
+    center_offset: float = 7.3,
+    rate_hz: float | None = None,
+    seed: int = 0,
+    title: str = "Simulated core",
+    sample: str = "Core 7, sandstone in a glass capillary",
+    clock: Clock | None = None,
+    report: Report | None = None,
+) -> Truth:
+    """Measure a rock-like core on a simulated beamline and write it as Data Exchange; return the truth.
+
+    Parameters
+    ----------
+    path: gets its name when the last frame is in; until then the file is called `<name>.part`.
+    size, rows: width and height of the detector in pixels.
+    angles: projections over 180 degrees. flats, darks: frames of each, taken before.
+    i0: photons per pixel and frame where the beam is brightest; at most 60,000.
+    center_offset: how far the rotation axis is seen from the middle of the detector, in pixels.
+    rate_hz: frames per second, as a detector would write them; None: at once.
+    seed: decides the sample and the noise.
+    report: told after each projection.
+
+    Raises
+    ------
+    ValueError: i0 is out of range.
+    """
+    rng = np.random.default_rng(seed)
+    scan = simulate.tomography_scan(
+        simulate.materials_sample(rng),
+        np.arange(angles) * (180.0 / angles),
+        rows=rows,
+        columns=size,
+        rng=rng,
+        center=(size - 1) / 2 + center_offset,
+        flats=flats,
+        darks=darks,
+        i0=i0,
+    )
+    header = ScanHeader(
+        theta_deg=scan.theta_deg,
+        rows=rows,
+        columns=size,
+        title=title,
+        numbers=_NUMBERS,
+        texts=_TEXTS
+        | {
+            "measurement/sample/name": sample,
+            "process/acquisition/start_date": (clock or SystemClock()).now().isoformat(timespec="seconds"),
+        },
+    )
+    part = path.with_name(f"{path.name}.part")
+    write_scan(
+        part,
+        header,
+        darks=scan.darks,
+        flats=scan.flats,
+        projections=_told(paced(scan.projections, rate_hz), angles, report),
+    )
+    os.replace(part, path)
+    return Truth(path, scan.center, scan.theta_deg, scan.phantom, rows, size)
+
+
+_NUMBERS = {
+    "measurement/instrument/monochromator/energy": (27.4, "keV"),
+    "measurement/instrument/source/current": (130.2, "mA"),
+    "measurement/instrument/detector/exposure_time": (0.1, "s"),
+    "measurement/instrument/detection_system/objective/resolution": (1.17, "um"),
+    "measurement/instrument/detection_system/objective/magnification": (5.0, ""),
+    "measurement/instrument/camera_motor_stack/setup/camera_distance": (40.0, "mm"),
+    "measurement/sample/temperature": (295.0, "K"),
+}
+_TEXTS = {
+    "measurement/instrument/name": "Simulated micro-tomography",
+    "measurement/instrument/source/name": "Simulated light source",
+    "measurement/instrument/source/beamline": "2-BM",
+    "measurement/instrument/detector/model": "Simulated 16-bit camera",
+    "measurement/sample/description": "Grains, bright inclusions, pores and a crack; every line integral is exact",
+    "measurement/sample/experimenter/name": "Ada Lee",
+    "measurement/sample/experiment/proposal": "81234",
+}
+
+
+def paced(frames: Iterable[Frame], rate_hz: float | None) -> Iterator[Frame]:
+    """Yield the frames at a rate, without drift; None: as fast as they are taken."""
+    started = time.monotonic()
+    for number, frame in enumerate(frames):
+        if rate_hz is not None:
+            time.sleep(max(0.0, started + number / rate_hz - time.monotonic()))
+        yield frame
+
+
+def _told(frames: Iterator[NDArray[Any]], count: int, report: Report | None) -> Iterator[NDArray[Any]]:
+    for number, frame in enumerate(frames, 1):
+        yield frame
+        if report is not None:
+            report(number / count, f"projection {number} of {count}")
