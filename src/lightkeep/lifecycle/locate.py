@@ -38,7 +38,7 @@ def local_path(facility: Facility, dataset_id: str, path: str) -> Path:
             continue
         if found.size != file.size:
             raise Corrupt(
-                f"{path} of dataset {dataset_id} has {found.size}, not {file.size} bytes on store {store.record.id}",
+                f"{path} of dataset {dataset_id} has {found.size}, not {file.size} bytes on {store.record.id}",
                 remedy=f"run `lightkeep verify {dataset_id}`; restore it from another copy",
             )
         return Path(store.record.location, replica.key)

@@ -1,0 +1,323 @@
+"""A store in memory that fails as real ones do, at the operation that a test chooses.
+
+medium = Medium()
+store = FaultyStore(medium)
+medium.faults = [Fault("sync", EIO)]              # the first sync from here on
+medium.faults = [Fault("rename", CRASH, when=3)]  # killed just before the third name
+medium.cut_power()                                # what was not synced is lost
+FaultyStore(medium)                               # the next process, on the same medium
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import itertools
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+from lightkeep.model.errors import Conflict, Corrupt, NotFound, SourceError, StorageError, StoreUnavailable
+from lightkeep.model.stores import (
+    ObjectStat,
+    Proof,
+    Readable,
+    Replicated,
+    StoreRecord,
+    Verified,
+    version_key,
+)
+from lightkeep.storage.keys import split_key, storage_error
+
+ENOSPC: Final = "no space"
+EIO: Final = "input/output error"
+DROP: Final = "drop"
+"""A write says that all went well and keeps nothing of the block."""
+FLIP: Final = "flip"
+"""One bit of the block is another one afterwards."""
+CRASH: Final = "crash"
+"""The process dies before the operation."""
+POWER: Final = "power"
+"""The machine loses power before the operation."""
+_BLOCK: Final = 1 << 16
+
+
+class Crashed(BaseException):
+    """The process of the store's user was killed: nothing of it runs any more, also no clean-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What goes wrong at the `when`-th operation of a name."""
+
+    operation: str
+    """`write`, `sync`, `read`, `rename`, `sync-names`, `unlink`; empty: any."""
+    kind: str
+    when: int = 1
+
+
+@dataclass(slots=True)
+class _Inode:
+    now: bytearray = field(default_factory=bytearray)
+    durable: bytes = b""
+    """What a power cut leaves: nothing, before the first sync."""
+
+
+class Medium:
+    """A disk: names and contents, each as the running machine sees it and as a power cut would leave it."""
+
+    def __init__(self, uuid: str = "store_in_memory", *, free: int = 1 << 30) -> None:
+        self.uuid = uuid
+        self.free = free
+        """Bytes left."""
+        self.faults: Sequence[Fault] = ()
+        self.counts: Counter[str] = Counter()
+        """Operations so far by name; "" counts all. Assign a new Counter to count afresh."""
+        self.writer: object | None = None
+        self.lock = threading.RLock()
+        self.parts: dict[str, _Inode] = {}
+        self.names: dict[str, _Inode] = {}
+        self.durable_names: dict[str, _Inode] = {}
+
+    def cut_power(self) -> None:
+        """Lose every part, name and content that was not made durable."""
+        self.writer = None
+        self.parts.clear()
+        self.names = dict(self.durable_names)
+        for inode in self.names.values():
+            inode.now = bytearray(inode.durable)
+
+    def operate(self, operation: str) -> str:
+        """Count an operation; raise what its fault wants, or return the kind of a silent one."""
+        self.counts[operation] += 1
+        self.counts[""] += 1
+        for fault in self.faults:
+            if fault.operation in ("", operation) and fault.when == self.counts[fault.operation]:
+                return self._fail(fault.kind)
+        return ""
+
+    def _fail(self, kind: str) -> str:
+        if kind == POWER:
+            self.cut_power()
+        if kind in (CRASH, POWER):
+            self.writer = None
+            raise Crashed
+        if kind in (ENOSPC, EIO):
+            code = errno.ENOSPC if kind == ENOSPC else errno.EIO
+            raise OSError(code, os.strerror(code))
+        return kind
+
+
+class FaultyStore:
+    """Obeys `lightkeep.model.stores.Store` on a `Medium`."""
+
+    def __init__(self, medium: Medium | None = None, *, id: str = "memory") -> None:  # noqa: A002
+        self.medium = medium or Medium()
+        self.record = StoreRecord(
+            id=id, kind="memory", location="memory", uuid=self.medium.uuid, failure_domain=self.medium.uuid
+        )
+
+    def check_identity(self) -> None:
+        """See the protocol."""
+        if self.medium.uuid != self.record.uuid:
+            raise StoreUnavailable(f"store {self.record.id} is not there", remedy="mount it")
+
+    def stage(self, *, wait_s: float = 0.0) -> FaultyStaging:
+        """See the protocol; never waits, because nobody else's time passes here."""
+        del wait_s
+        self.check_identity()
+        with self.medium.lock:
+            if self.medium.writer is not None:
+                raise Conflict(f"store {self.record.id} is being written", remedy="wait until it is done")
+            staging = FaultyStaging(self.medium, self.record.id)
+            self.medium.writer = staging
+            self.medium.parts.clear()
+            _sync_names(self.medium)  # what an interrupted writer published may be adopted
+        return staging
+
+    def open(self, key: str) -> BinaryIO:
+        """See the protocol."""
+        return io.BytesIO(bytes(self._inode(key).now))
+
+    def stat(self, key: str) -> ObjectStat:
+        """See the protocol."""
+        return ObjectStat(key, len(self._inode(key).now))
+
+    def list(self, prefix: str = "") -> Iterator[ObjectStat]:
+        """See the protocol."""
+        self.check_identity()
+        for key in sorted(self.medium.names, key=os.fsencode):
+            if key.startswith(prefix):
+                yield self.stat(key)
+
+    def verify(self, key: str) -> Verified:
+        """See the protocol."""
+        inode = self._inode(key)
+        try:
+            return _read_back(self.medium, inode)
+        except OSError as error:
+            raise storage_error(error, f"cannot read {key!r}") from error
+
+    def free_bytes(self) -> int | None:
+        """See the protocol."""
+        self.check_identity()
+        return self.medium.free
+
+    def _inode(self, key: str) -> _Inode:
+        split_key(key)
+        self.check_identity()
+        if key not in self.medium.names:
+            raise NotFound(f"no object {key!r} on store {self.record.id}")
+        return self.medium.names[key]
+
+
+class FaultyStaging:
+    """Obeys `lightkeep.model.stores.Staging`."""
+
+    def __init__(self, medium: Medium, store_id: str) -> None:
+        self._medium = medium
+        self._store_id = store_id
+        self._state = "open"
+        self._parts: dict[str, tuple[str, Verified]] = {}
+        self._numbers = itertools.count()
+
+    def __enter__(self) -> FaultyStaging:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Discard what has no final name; a crashed process cleans nothing."""
+        del kind, trace
+        if self._medium.writer is self and not isinstance(error, Crashed):
+            self._medium.parts.clear()
+            self._medium.writer = None
+        self._state = "closed"
+
+    def write(self, key: str, source: Readable, *, size: int) -> Verified:
+        """See the protocol."""
+        self._expect("open")
+        split_key(key)
+        if key in self._parts:
+            raise Conflict(f"the group has a part {key!r} already")
+        name = str(next(self._numbers))
+        self._parts[key] = name, Verified("", 0, Proof.UNPROVEN)
+        self._medium.parts[name] = inode = _Inode()
+        try:
+            written = self._copy(source, inode)
+            if written.size != size:
+                raise SourceError(f"the source of {key!r} gave {written.size} bytes, not {size}")
+        except (SourceError, StorageError):
+            self.discard(key)
+            raise
+        self._parts[key] = name, written
+        return written
+
+    def _copy(self, source: Readable, inode: _Inode) -> Verified:
+        digest = hashlib.sha256()
+        size = 0
+        buffer = memoryview(bytearray(_BLOCK))
+        while count := _read(source, buffer):
+            digest.update(buffer[:count])
+            size += count
+            block = bytearray(buffer[:count])
+            with self._medium.lock:
+                try:
+                    kind = self._medium.operate("write")
+                    if count > self._medium.free:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                except OSError as error:
+                    raise storage_error(error, f"cannot write on store {self._store_id}") from error
+                self._medium.free -= count
+                if kind == FLIP:
+                    block[len(block) // 2] ^= 1
+                if kind != DROP:
+                    inode.now += block
+        return Verified(digest.hexdigest(), size, Proof.UNPROVEN)
+
+    def discard(self, key: str) -> None:
+        """See the protocol."""
+        self._expect("open")
+        with self._medium.lock:
+            name, _ = self._parts.pop(key)
+            self._medium.free += len(self._medium.parts.pop(name).now)
+
+    def sync(self) -> None:
+        """See the protocol."""
+        self._expect("open")
+        self._try("sync")
+        for inode in self._medium.parts.values():
+            inode.durable = bytes(inode.now)
+        self._state = "synced"
+
+    def verify(self) -> None:
+        """See the protocol."""
+        self._expect("synced")
+        for key, (name, written) in self._parts.items():
+            try:
+                found = _read_back(self._medium, self._medium.parts[name])
+            except OSError as error:
+                self._state = "failed"
+                raise storage_error(error, f"cannot read back {key!r}") from error
+            if (found.sha256, found.size) != (written.sha256, written.size):
+                self._state = "failed"
+                raise Corrupt(
+                    f"{key!r} came back from store {self._store_id} as other bytes", remedy="check its disk"
+                )
+        self._state = "verified"
+
+    def publish(self) -> Sequence[Replicated]:
+        """See the protocol."""
+        self._expect("verified")
+        self._state = "publishing"
+        results = [self._publish_part(key, *part) for key, part in self._parts.items()]
+        self._try("sync-names")
+        _sync_names(self._medium)
+        self._state = "published"
+        return results
+
+    def _publish_part(self, asked: str, name: str, written: Verified) -> Replicated:
+        self._try("rename")
+        part = self._medium.parts[name]
+        for key in (asked, version_key(asked, written.sha256)):
+            parents = ["/".join(split_key(key)[:depth]) for depth in range(1, key.count("/") + 1)]
+            is_folder = any(other.startswith(f"{key}/") for other in self._medium.names)
+            if is_folder or any(parent in self._medium.names for parent in parents):
+                continue
+            standing = self._medium.names.setdefault(key, part)
+            if standing is part or standing.now == part.now:
+                del self._medium.parts[name]
+                was_adopted = standing is not part
+                return Replicated(key, written.sha256, written.size, Proof.DIRECT, was_adopted, asked=asked)
+        raise Conflict(f"{asked!r} and its version's name are taken by other content")
+
+    def _try(self, operation: str) -> None:
+        try:
+            self._medium.operate(operation)
+        except OSError as error:
+            self._state = "failed"
+            raise storage_error(error, f"{operation} on store {self._store_id}") from error
+
+    def _expect(self, state: str) -> None:
+        if self._state != state:
+            raise StorageError(f"the group on store {self._store_id} is {self._state}, not {state}")
+
+
+def _read(source: Readable, buffer: memoryview) -> int:
+    try:
+        return source.readinto(buffer) or 0
+    except OSError as error:
+        raise SourceError(f"the source cannot be read: {error.strerror or error}") from error
+
+
+def _read_back(medium: Medium, inode: _Inode) -> Verified:
+    content = bytearray(inode.now)
+    if medium.operate("read") == FLIP and content:
+        content[len(content) // 2] ^= 1
+    return Verified(hashlib.sha256(content).hexdigest(), len(content), Proof.DIRECT)
+
+
+def _sync_names(medium: Medium) -> None:
+    medium.durable_names = dict(medium.names)
