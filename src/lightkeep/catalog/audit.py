@@ -1,0 +1,124 @@
+"""The audit trail: events appended in the transaction of the change, each sealed with the hash of the last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, insert, select, update
+
+from lightkeep.catalog import rows, schema
+from lightkeep.catalog.text import clean, json_safe, to_json
+from lightkeep.model.events import Event, event_hash
+
+GENESIS = "0" * 64
+"""What stands for the hash before the first event."""
+
+
+class Chain:
+    """The end of the chain during one change; nobody else appends until the change is over."""
+
+    def __init__(self, connection: Connection, seq: int, last: str) -> None:
+        self._connection = connection
+        self.seq = seq
+        """Number of the last event."""
+        self._last = last
+
+    def append(
+        self, verb: str, subject: str, *, at: datetime, actor: str, experiment_id: str, detail: Mapping[str, Any]
+    ) -> Event:
+        """Write one event after the last, and move the head to it."""
+        event = Event(
+            seq=self.seq + 1,
+            at=at.astimezone(UTC),
+            actor=clean(actor),
+            verb=clean(verb),
+            subject=clean(subject),
+            experiment_id=clean(experiment_id),
+            detail=json_safe(detail),
+            previous=self._last,
+        )
+        event = replace(event, hash=event_hash(event))
+        self._connection.execute(
+            insert(schema.event).values(
+                seq=event.seq,
+                at=event.at,
+                actor=event.actor,
+                verb=event.verb,
+                subject=event.subject,
+                experiment_id=event.experiment_id,
+                detail=to_json(event.detail),
+                previous=event.previous,
+                hash=event.hash,
+            )
+        )
+        self._connection.execute(update(schema.chain_head).values(seq=event.seq, hash=event.hash))
+        self.seq, self._last = event.seq, event.hash
+        return event
+
+
+def files_digest(files: Iterable[tuple[bytes, bytes, int, int]]) -> str:
+    """Return SHA-256 over (path, sha256, size, version) of files, in the order of path and content.
+
+    The event of a group of files carries it: the hash of the chain so covers the manifest as well.
+    """
+    digest = hashlib.sha256()
+    for path, sha256, size, version in sorted(files):
+        digest.update(b"%d %b %b %d %d\n" % (len(path), path, sha256.hex().encode(), size, version))
+    return digest.hexdigest()
+
+
+def problems(connection: Connection, *, anchor: tuple[int, str] | None = None) -> list[str]:
+    """Return what is wrong with the trail, one line for each finding; nothing when it is whole.
+
+    Finds any row that was changed, removed, swapped or put in, a tail that was cut off, and any file's entry that
+    differs from the event that registered it.
+    """
+    found: list[str] = []
+    last, expected, digests = GENESIS, 1, {}
+    stream = connection.execution_options(yield_per=2_000)
+    for row in stream.execute(select(schema.event).order_by(schema.event.c.seq)).mappings():
+        event = rows.event_of(row)
+        if event.seq != expected:
+            found.append(f"event {expected} is missing (next is {event.seq})")
+        elif event.previous != last:
+            found.append(f"event {event.seq} does not follow the event before it")
+        if event_hash(event) != event.hash:
+            found.append(f"event {event.seq} ({event.verb}) was changed after it was written")
+        if anchor is not None and event.seq == anchor[0] and event.hash != anchor[1]:
+            found.append(f"event {event.seq} differs from the anchor kept elsewhere")
+        if event.verb == FILES_ADDED:
+            digests[event.seq] = str(event.detail.get("digest"))
+        last, expected = event.hash, event.seq + 1
+    head = connection.execute(select(schema.chain_head)).mappings().first()
+    if head is None or (head["seq"], head["hash"]) != (expected - 1, last):
+        kept = "nothing" if head is None else head["seq"]
+        found.append(f"the trail ends at event {expected - 1}, its head says {kept}")
+    if anchor is not None and anchor[0] >= expected:
+        found.append(f"the trail ends at event {expected - 1}, before the anchor at {anchor[0]}")
+    return found + list(_manifest_problems(connection, digests))
+
+
+FILES_ADDED = "dataset.files_added"
+
+
+def _manifest_problems(connection: Connection, digests: dict[int, str]) -> Iterator[str]:
+    c = schema.file.c
+    columns = select(c.event_seq, c.path, c.sha256, c.size, c.version).order_by(c.event_seq)
+    stream = connection.execution_options(yield_per=10_000).execute(columns)
+    waiting = dict(digests)
+    for seq, group in groupby(stream, key=lambda row: row.event_seq):
+        digest = files_digest((bytes(r.path), bytes(r.sha256), r.size, r.version) for r in group)
+        if waiting.pop(seq, None) != digest:
+            yield f"the files registered by event {seq} differ from what it recorded"
+    for seq in waiting:
+        yield f"the files registered by event {seq} are gone"
+
+
+def head_of(row: RowMapping) -> tuple[int, str]:
+    """Return number and hash of the last event: what an anchor keeps elsewhere."""
+    return row["seq"], row["hash"]

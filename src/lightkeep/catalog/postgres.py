@@ -1,0 +1,120 @@
+"""PostgreSQL 15 or later: snapshots for readers, one row as the lock of the chain, tsvector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, literal_column
+
+from lightkeep.catalog.dialect import AGAIN, first_line, leave_to_the_parent
+from lightkeep.model.errors import (
+    Conflict,
+    Corrupt,
+    InvalidInput,
+    LightkeepError,
+    StoreFull,
+    StoreUnavailable,
+)
+
+_WAIT_MS = 20_000
+_SCHEMA_LOCK = 0x6C69676874  # any number that is ours: "light"
+_LAST_POSITION = 16_383  # a tsvector counts words to here
+
+
+class Postgres:
+    """The catalogue on a server."""
+
+    name = "postgresql"
+    driver_error: type[Exception] = psycopg.Error
+
+    def create_engine(self, url: str) -> Engine:
+        """Return the engine; nothing is connected yet."""
+        engine = create_engine(
+            url,
+            isolation_level="REPEATABLE READ",
+            pool_size=8,
+            max_overflow=24,
+            pool_timeout=_WAIT_MS / 1000,
+            pool_pre_ping=True,
+            connect_args={"options": f"-c lock_timeout={_WAIT_MS} -c timezone=UTC", "connect_timeout": 10},
+        )
+        leave_to_the_parent(engine)
+        return engine
+
+    def writer(self, engine: Engine) -> Engine:
+        """Return the engine that sees, after the lock of the chain, all that was committed before."""
+        return engine.execution_options(isolation_level="READ COMMITTED")
+
+    def lock_schema(self, connection: Connection) -> None:
+        """Take the advisory lock of this database."""
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
+
+    def lock_chain(self, connection: Connection) -> tuple[int, str]:
+        """Lock the one row of chain_head."""
+        row = connection.exec_driver_sql("SELECT seq, hash FROM chain_head FOR UPDATE").one()
+        return row.seq, row.hash
+
+    def insert(
+        self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert through COPY."""
+        if not rows:
+            return
+        driver: Any = connection.connection.driver_connection
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for row in rows:
+                copy.write_row(row)
+
+    def files_at(
+        self, connection: Connection, dataset_id: str, paths: Sequence[bytes]
+    ) -> list[tuple[bytes, bytes, str, int, int]]:
+        """Look the paths up in the index of (dataset, path, sha256)."""
+        rows = connection.exec_driver_sql(
+            "SELECT path, sha256, id, version, size FROM file WHERE dataset_id = %s AND path = ANY(%s)",
+            (dataset_id, list(paths)),
+        )
+        return [(bytes(row.path), bytes(row.sha256), row.id, row.version, row.size) for row in rows]
+
+    def index_words(self, connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
+        """Insert lexemes with their positions; the words hold letters and digits only, so quotes are enough."""
+        self.insert(
+            connection,
+            "dataset_words",
+            ("number", "words"),
+            [(n, " ".join(f"'{w}':{i}" for i, w in enumerate(words[:_LAST_POSITION], 1))) for n, words in rows],
+        )
+
+    def match(self, words: Sequence[str], *, is_prefix: bool) -> tuple[str, str]:
+        """Return a tsquery of words that follow each other."""
+        query = " <-> ".join(f"'{word}'" for word in words) + (":*" if is_prefix else "")
+        sql = "SELECT dataset_words.number FROM dataset_words WHERE dataset_words.words @@ CAST(:words AS tsquery)"
+        return sql, query
+
+    def month(self, column: str) -> ColumnElement[str]:
+        """Return it by to_char; the session's time zone is UTC."""
+        return literal_column(f"to_char(to_timestamp({column} / 1000000), 'YYYY-MM')", Text)
+
+    def translate(self, error: BaseException) -> LightkeepError | None:
+        """Return our error for the SQLSTATE."""
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith("23"):
+            return Conflict(f"the catalogue refused the change: {first_line(error)}")
+        if state in ("55P03", "40001", "40P01"):
+            return Conflict("another process is changing the catalogue and did not finish in time", remedy=AGAIN)
+        if state == "53100":
+            return StoreFull(
+                "no room for the catalogue on its server", remedy="free space there; nothing was changed"
+            )
+        if state.startswith("XX"):
+            return Corrupt(f"the catalogue's server found damage: {error}", remedy="restore it from a backup")
+        if state.startswith("22"):
+            return InvalidInput(f"the catalogue cannot hold a value: {error}")
+        if not state or state.startswith(("08", "57P", "53", "28", "3D")):
+            return StoreUnavailable(
+                f"the catalogue's server cannot be used: {first_line(error)}",
+                remedy="check that it runs and that catalog_url is right",
+            )
+        return None

@@ -1,0 +1,330 @@
+"""The tables. What is here and what the migrations make is the same; a test compares them.
+
+station --< experiment --< dataset --< file --< replica >-- store
+                |             |--< dataset_field    index of metadata, made again from dataset.metadata
+                |             |--< dataset_parent
+                |             |--< skipped_file, source_key
+                |             '--- dataset_words    full text; its form is the dialect's own
+                |--< facet_count                    kept with each dataset completed or withdrawn
+                '--< run
+person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+
+from lightkeep.catalog.text import clean
+
+VERSION = "0001"
+"""The migration that this code works with."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def to_microseconds(at: datetime) -> int:
+    """Return microseconds since 1970 UTC of an aware datetime; exact."""
+    return (at - _EPOCH) // _MICROSECOND
+
+
+def from_microseconds(value: int) -> datetime:
+    """Return the datetime in UTC; exact inverse of `to_microseconds`."""
+    return _EPOCH + timedelta(microseconds=value)
+
+
+class Words(TypeDecorator[str]):
+    """Text that every database can hold, compared byte by byte."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> Any:
+        """Return text in code point order: PostgreSQL would use the language of the server otherwise."""
+        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Clean what goes in, also where it is only compared with."""
+        del dialect
+        return None if value is None else clean(value)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware datetime as microseconds since 1970 UTC: sorts, compares and comes back exactly."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Return the integer."""
+        del dialect
+        return None if value is None else to_microseconds(value)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """Return the datetime in UTC."""
+        del dialect
+        return None if value is None else from_microseconds(value)
+
+
+_Serial = BigInteger().with_variant(Integer(), "sqlite")  # INTEGER PRIMARY KEY is SQLite's own row number
+
+tables = MetaData()
+
+station = Table(
+    "station",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("name", Words, nullable=False),
+    Column("techniques", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+experiment = Table(
+    "experiment",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("station_id", Words, ForeignKey("station.id"), nullable=False, index=True),
+    Column("title", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("starts_at", Instant),
+    Column("ends_at", Instant),
+    Column("identifiers", Words, nullable=False),
+    Column("searched", Words, nullable=False),
+    Column("created_at", Instant, nullable=False, index=True),
+    Column("datasets", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+)
+
+person = Table(
+    "person",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("name", Words, nullable=False),
+    Column("email", Words, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("password_hash", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+access_grant = Table(
+    "access_grant",
+    tables,
+    Column("person_id", Words, ForeignKey("person.id"), primary_key=True),
+    Column("scope", Words, primary_key=True),
+    Column("role", Words, primary_key=True),
+    Column("scope_id", Words, primary_key=True),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_access_grant_scope", "scope", "scope_id"),
+    sqlite_with_rowid=False,
+)
+
+token = Table(
+    "token",
+    tables,
+    Column("token_hash", Words, primary_key=True),
+    Column("person_id", Words, ForeignKey("person.id"), nullable=False, index=True),
+    Column("kind", Words, nullable=False),
+    Column("label", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant),
+)
+
+store = Table(
+    "store",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("kind", Words, nullable=False),
+    Column("location", LargeBinary, nullable=False),
+    Column("uuid", Words, nullable=False, unique=True),
+    Column("tier", Words, nullable=False),
+    Column("failure_domain", Words, nullable=False),
+    Column("is_managed", Boolean, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+dataset = Table(
+    "dataset",
+    tables,
+    Column("number", _Serial, primary_key=True, autoincrement=False),
+    Column("id", Words, nullable=False, unique=True),
+    Column("experiment_id", Words, ForeignKey("experiment.id"), nullable=False),
+    Column("name", Words, nullable=False),
+    Column("name_folded", Words, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("technique", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("format", Words, nullable=False),
+    Column("main_file", LargeBinary, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("run_id", Words, nullable=False),
+    Column("metadata", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("completed_at", Instant),
+    Column("created_by", Words, nullable=False),
+    UniqueConstraint("experiment_id", "name", name="uq_dataset_name"),
+    Index("ix_dataset_experiment", "experiment_id", "state", "created_at"),
+    Index("ix_dataset_created", "state", "created_at"),
+)
+
+dataset_parent = Table(
+    "dataset_parent",
+    tables,
+    Column("dataset_id", Words, ForeignKey("dataset.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("parent_id", Words, ForeignKey("dataset.id"), nullable=False, index=True),
+    sqlite_with_rowid=False,
+)
+
+dataset_field = Table(
+    "dataset_field",
+    tables,
+    Column("dataset_id", Words, ForeignKey("dataset.id"), primary_key=True),
+    Column("key", Words, primary_key=True),
+    Column("text_value", Words),
+    Column("value", Double),
+    Column("unit", Words),
+    Column("si_value", Double),
+    Column("si_unit", Words),
+    Index("ix_dataset_field_text", "key", "text_value"),
+    Index("ix_dataset_field_value", "key", "value"),
+    Index("ix_dataset_field_si", "key", "si_unit", "si_value"),
+    sqlite_with_rowid=False,
+)
+
+facet_count = Table(
+    "facet_count",
+    tables,
+    Column("experiment_id", Words, ForeignKey("experiment.id"), primary_key=True),
+    Column("facet", Words, primary_key=True),
+    Column("value", Words, primary_key=True),
+    Column("n", BigInteger, nullable=False),
+    CheckConstraint("n >= 0", name="ck_facet_count_n"),
+    sqlite_with_rowid=False,
+)
+
+file = Table(
+    "file",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("dataset_id", Words, ForeignKey("dataset.id"), nullable=False),
+    Column("path", LargeBinary, nullable=False),
+    Column("shown_path", Words, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("mode", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("event_seq", BigInteger, nullable=False),
+    UniqueConstraint("dataset_id", "path", "sha256", name="uq_file_content"),
+)
+
+replica = Table(
+    "replica",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("file_id", Words, ForeignKey("file.id"), nullable=False, index=True),
+    Column("store_id", Words, ForeignKey("store.id"), nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("verified_at", Instant),
+    Column("proof", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_replica_store", "store_id", "key"),
+)
+
+skipped_file = Table(
+    "skipped_file",
+    tables,
+    Column("dataset_id", Words, ForeignKey("dataset.id"), primary_key=True),
+    Column("path", LargeBinary, primary_key=True),
+    Column("kind", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("target", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+source_key = Table(
+    "source_key",
+    tables,
+    Column("dataset_id", Words, ForeignKey("dataset.id"), primary_key=True),
+    Column("root", LargeBinary, primary_key=True),
+    Column("path", LargeBinary, primary_key=True),
+    Column("dev", BigInteger, nullable=False),
+    Column("ino", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("ctime_ns", BigInteger, nullable=False),
+    Column("file_id", Words, nullable=False),
+    Index("ix_source_key_root", "root", "path"),
+    sqlite_with_rowid=False,
+)
+
+run = Table(
+    "run",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("experiment_id", Words, ForeignKey("experiment.id"), nullable=False),
+    Column("dataset_id", Words, ForeignKey("dataset.id"), nullable=False, index=True),
+    Column("technique", Words, nullable=False),
+    Column("params", Words, nullable=False),
+    Column("resolved", Words, nullable=False),
+    Column("engine", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("progress", Double, nullable=False),
+    Column("message", Words, nullable=False),
+    Column("error", Words, nullable=False),
+    Column("result_id", Words, nullable=False),
+    Column("software", Words, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("started_at", Instant),
+    Column("ended_at", Instant),
+    Index("ix_run_experiment", "experiment_id", "created_at"),
+    Index("ix_run_state", "state", "created_at"),
+)
+
+event = Table(
+    "event",
+    tables,
+    Column("seq", _Serial, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("actor", Words, nullable=False),
+    Column("verb", Words, nullable=False),
+    Column("subject", Words, nullable=False),
+    Column("experiment_id", Words, nullable=False),
+    Column("detail", Words, nullable=False),
+    Column("previous", Words, nullable=False),
+    Column("hash", Words, nullable=False),
+    Index("ix_event_experiment", "experiment_id", "seq"),
+    Index("ix_event_subject", "subject", "seq"),
+)
+
+chain_head = Table(
+    "chain_head",
+    tables,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", Words, nullable=False),
+    CheckConstraint("id = 1", name="ck_chain_head_one"),
+)

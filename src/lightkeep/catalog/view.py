@@ -1,0 +1,449 @@
+"""Reads. Each answers with what the principal may see, as if nothing else existed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    TextClause,
+    and_,
+    case,
+    false,
+    func,
+    or_,
+    select,
+    true,
+)
+
+from lightkeep.catalog import facets, rows, schema
+from lightkeep.catalog.conditions import allowed, matches
+from lightkeep.catalog.dialect import Dialect
+from lightkeep.catalog.page import Page
+from lightkeep.catalog.query import Query
+from lightkeep.catalog.text import encode_path, words
+from lightkeep.model.datasets import Dataset, DatasetKind, File, SkippedFile
+from lightkeep.model.decision import Decision
+from lightkeep.model.errors import Forbidden, InvalidInput, NotFound, SignInRequired
+from lightkeep.model.events import Event
+from lightkeep.model.experiments import Experiment, Station
+from lightkeep.model.people import Grant, Person, Principal, Scope, Verb
+from lightkeep.model.runs import Run, RunState
+from lightkeep.model.stores import Replica, StoreRecord
+from lightkeep.policy import access
+
+T = TypeVar("T")
+_MOST = 10_000  # rows on one page, whatever is asked for
+_ORDERS = ("created_at", "completed_at", "name", "size")
+_e, _d, _f, _r = schema.experiment, schema.dataset, schema.file, schema.replica
+
+
+class View:
+    """What one principal sees. Each method is one consistent read with a fixed number of statements."""
+
+    def __init__(
+        self,
+        read: Callable[[], AbstractContextManager[Connection]],
+        *,
+        dialect: Dialect,
+        principal: Principal,
+    ) -> None:
+        self._read = read
+        self._dialect = dialect
+        self._principal = principal
+        self._see = allowed(access.visible(principal, Verb.SEE))
+
+    # ---- may I?
+
+    def can(
+        self, verb: Verb, *, experiment_id: str = "", dataset_id: str = "", station_id: str = "", run_id: str = ""
+    ) -> Decision:
+        """Decide whether the principal may do this to the thing named; to the facility when none is."""
+        who = self._principal.id
+        if station_id:
+            place = f"station {station_id}"
+            may = true() if verb is Verb.SEE else allowed(access.granted_on_station(self._principal, verb))
+            question = select(_yes(may)).where(schema.station.c.id == station_id)
+        elif experiment_id or dataset_id or run_id:
+            place, question = self._experiment_question(verb, experiment_id, dataset_id, run_id)
+        else:
+            place = "the facility"
+            question = select(_yes(allowed(access.granted_on_facility(self._principal, verb))))
+        with self._read() as connection:
+            answer = connection.execute(question).scalar()
+        if answer is None:
+            return Decision(False, f"{place} does not exist", UNSEEN)
+        if answer:
+            return Decision(True, f"{who} may {verb} {place}", f"verb:{verb}")
+        roles = ", ".join(access.roles_allowing(verb))
+        return Decision(
+            False, f"{who} may not {verb} {place}; that takes one of the roles {roles}", f"verb:{verb}"
+        )
+
+    def require(
+        self, verb: Verb, *, experiment_id: str = "", dataset_id: str = "", station_id: str = "", run_id: str = ""
+    ) -> None:
+        """Return when `can` says yes.
+
+        Raises
+        ------
+        NotFound: the thing does not exist, or this principal may not see it.
+        SignInRequired: nobody is signed in, and the thing is public but not this verb.
+        Forbidden: it is seen, but this may not be done to it.
+        """
+        decision = self.can(
+            verb, experiment_id=experiment_id, dataset_id=dataset_id, station_id=station_id, run_id=run_id
+        )
+        if decision:
+            return
+        if decision.rule == UNSEEN:
+            raise NotFound(decision.reason)
+        if self._principal.is_anonymous:
+            raise SignInRequired(f"only somebody signed in may {verb} this", remedy="sign in")
+        raise Forbidden(
+            decision.reason, remedy="ask the principal investigator or the station's staff for the role"
+        )
+
+    # ---- places
+
+    def stations(self) -> list[Station]:
+        """Every station of the facility, by id: that they exist is no secret."""
+        return self._all(select(schema.station).order_by(schema.station.c.id), rows.station_of)
+
+    def station(self, id: str) -> Station:  # noqa: A002
+        """One station. NotFound."""
+        return self._one(
+            select(schema.station).where(schema.station.c.id == id), rows.station_of, f"station {id!r}"
+        )
+
+    def experiments(
+        self, *, station_id: str = "", text: str = "", limit: int = 50, offset: int = 0
+    ) -> Page[Experiment]:
+        """Experiments, newest first; `text`: words (or beginnings of words) of id, title and identifiers."""
+        found = select(_e).where(self._see)
+        if station_id:
+            found = found.where(_e.c.station_id == station_id)
+        for word in words(text):
+            found = found.where((" " + _e.c.searched).like(f"% {word}%"))
+        return self._page(found, (_e.c.created_at.desc(), _e.c.id), rows.experiment_of, limit, offset)
+
+    def experiment(self, id: str) -> Experiment:  # noqa: A002
+        """One experiment. NotFound."""
+        return self._one(select(_e).where(_e.c.id == id, self._see), rows.experiment_of, f"experiment {id!r}")
+
+    # ---- datasets
+
+    def datasets(
+        self,
+        query: Query = Query(),  # noqa: B008 (frozen)
+        *,
+        experiment_id: str = "",
+        kind: DatasetKind | None = None,
+        limit: int = 50,
+        offset: int = 0,
+        order: str = "-created_at",
+    ) -> Page[Dataset]:
+        """Datasets that a query finds; complete ones only, unless it names a state.
+
+        Raises
+        ------
+        InvalidInput: order is not created_at, completed_at, name or size, with `-` before it for falling.
+        """
+        column = order.removeprefix("-")
+        if column not in _ORDERS:
+            raise InvalidInput(
+                f"datasets cannot be ordered by {order!r}", remedy=f"use one of {', '.join(_ORDERS)}"
+            )
+        found = self._datasets().where(matches(query, self._dialect))
+        if experiment_id:
+            found = found.where(_d.c.experiment_id == experiment_id)
+        if kind is not None:
+            found = found.where(_d.c.kind == kind.value)
+        keys = (_d.c[column], _d.c.number)
+        ordered = found.order_by(*(key.desc() for key in keys) if order.startswith("-") else keys)
+        with self._read() as connection:
+            total = self._count_datasets(connection, found, is_plain=not query and kind is None, at=experiment_id)
+            page = connection.execute(ordered.limit(_limit(limit)).offset(_offset(offset))).mappings().all()
+            return Page(self._with_parents(connection, page), total)
+
+    def facets(self, query: Query = Query(), *, experiment_id: str = "") -> facets.Facets:  # noqa: B008 (frozen)
+        """How many of the datasets that a query finds are of each station, technique, kind, format and month.
+
+        Values by falling count, then by name.
+        """
+        predicate = access.visible(self._principal, Verb.SEE)
+        with self._read() as connection:
+            if not query:
+                return facets.kept(connection, predicate, experiment_id)
+            return facets.grouped(connection, query, predicate, dialect=self._dialect, experiment_id=experiment_id)
+
+    def dataset(self, id: str) -> Dataset:  # noqa: A002
+        """One dataset, in any state. NotFound."""
+        found = self._dataset_where(_d.c.id == id)
+        if found is None:
+            raise NotFound(f"dataset {id!r} does not exist")
+        return found
+
+    def dataset_named(self, experiment_id: str, name: str) -> Dataset | None:
+        """The experiment's dataset of that name, in any state, or None."""
+        return self._dataset_where(and_(_d.c.experiment_id == experiment_id, _d.c.name == name))
+
+    def children(self, dataset_id: str) -> list[Dataset]:
+        """Datasets that were derived from it, newest first. NotFound."""
+        self.dataset(dataset_id)
+        derived = select(schema.dataset_parent.c.dataset_id).where(schema.dataset_parent.c.parent_id == dataset_id)
+        statement = self._datasets().where(_d.c.id.in_(derived)).order_by(_d.c.number.desc())
+        with self._read() as connection:
+            return self._with_parents(connection, connection.execute(statement).mappings().all())
+
+    # ---- files
+
+    def files(self, dataset_id: str, *, limit: int = 1000, offset: int = 0, prefix: str = "") -> Page[File]:
+        """The manifest, or what of it begins with prefix, in the order of the paths' bytes. NotFound."""
+        found = self._current_files(dataset_id)
+        if prefix:
+            begin = encode_path(prefix)
+            found = found.where(_f.c.path >= begin, _f.c.path < _after(begin))
+        with self._read() as connection:
+            self._must_see(connection, dataset_id)
+            total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+            page = found.order_by(_f.c.path).limit(_limit(limit)).offset(_offset(offset))
+            return Page([rows.file_of(row) for row in connection.execute(page).mappings()], total)
+
+    def file(self, dataset_id: str, path: str) -> File:
+        """One entry of a manifest: the newest version at that path. NotFound."""
+        found = self._current_files(dataset_id).where(_f.c.path == encode_path(path))
+        with self._read() as connection:
+            self._must_see(connection, dataset_id)
+            row = connection.execute(found).mappings().first()
+        if row is None:
+            raise NotFound(f"dataset {dataset_id} has no file {path!r}")
+        return rows.file_of(row)
+
+    def replicas(self, of: str | Sequence[str]) -> list[Replica]:
+        """Replicas of a dataset's files (its id), or of some files (their ids), by the files' paths."""
+        statement = (
+            select(_r)
+            .join_from(_r, _f, _f.c.id == _r.c.file_id)
+            .join(_d, _d.c.id == _f.c.dataset_id)
+            .join(_e, _e.c.id == _d.c.experiment_id)
+            .where(self._see)
+            .order_by(_f.c.path, _f.c.version, _r.c.id)
+        )
+        if isinstance(of, str):
+            return self._all(statement.where(_f.c.dataset_id == of), rows.replica_of)
+        ids = list(of)
+        with self._read() as connection:
+            return [
+                rows.replica_of(row)
+                for start in range(0, len(ids), 1_000)
+                for row in connection.execute(statement.where(_f.c.id.in_(ids[start : start + 1_000]))).mappings()
+            ]
+
+    def skipped(self, dataset_id: str) -> list[SkippedFile]:
+        """Names under the source that were recorded but not kept. NotFound."""
+        c = schema.skipped_file.c
+        with self._read() as connection:
+            self._must_see(connection, dataset_id)
+            found = select(schema.skipped_file).where(c.dataset_id == dataset_id).order_by(c.path)
+            return [rows.skipped_of(row) for row in connection.execute(found).mappings()]
+
+    def stores(self) -> list[StoreRecord]:
+        """Every store, by id, for people who are signed in."""
+        return self._all(self._stores().order_by(schema.store.c.id), rows.store_of)
+
+    def store(self, id: str) -> StoreRecord:  # noqa: A002
+        """One store. NotFound."""
+        return self._one(self._stores().where(schema.store.c.id == id), rows.store_of, f"store {id!r}")
+
+    # ---- runs
+
+    def runs(
+        self,
+        *,
+        experiment_id: str = "",
+        dataset_id: str = "",
+        state: RunState | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> Page[Run]:
+        """Runs, newest first."""
+        c = schema.run.c
+        found = self._runs()
+        if experiment_id:
+            found = found.where(c.experiment_id == experiment_id)
+        if dataset_id:
+            found = found.where(c.dataset_id == dataset_id)
+        if state is not None:
+            found = found.where(c.state == state.value)
+        return self._page(found, (c.created_at.desc(), c.id.desc()), rows.run_of, limit, offset)
+
+    def run(self, id: str) -> Run:  # noqa: A002
+        """One run. NotFound."""
+        return self._one(self._runs().where(schema.run.c.id == id), rows.run_of, f"run {id!r}")
+
+    # ---- people and the trail
+
+    def events(
+        self, *, experiment_id: str = "", subject: str = "", after: int = 0, limit: int = 100
+    ) -> list[Event]:
+        """Events after a sequence number, oldest first: of experiments where the principal has a role.
+
+        Facility managers see those of no experiment as well. The numbers between tell that something else
+        happened, not what.
+        """
+        c = schema.event.c
+        seen = c.experiment_id.in_(select(_e.c.id).where(allowed(access.granted(self._principal, Verb.SEE))))
+        everywhere = and_(c.experiment_id == "", allowed(access.granted_on_facility(self._principal, Verb.MANAGE)))
+        found = select(schema.event).where(or_(seen, everywhere), c.seq > _offset(after))
+        if experiment_id:
+            found = found.where(c.experiment_id == experiment_id)
+        if subject:
+            found = found.where(c.subject == subject)
+        return self._all(found.order_by(c.seq).limit(_limit(limit)), rows.event_of)
+
+    def people(self) -> list[Person]:
+        """Oneself and those with a role on experiments where one has a role; all, for who may share something."""
+        return self._all(self._people().order_by(schema.person.c.id), rows.person_of)
+
+    def person(self, id: str) -> Person:  # noqa: A002
+        """One person among `people`. NotFound."""
+        return self._one(self._people().where(schema.person.c.id == id), rows.person_of, f"person {id!r}")
+
+    def grants(self, experiment_id: str = "") -> list[Grant]:
+        """Roles on an experiment; without one: one's own, those on all one's experiments, and all for managers."""
+        c = schema.access_grant.c
+        found = (
+            select(schema.access_grant)
+            .where(self._grants_seen())
+            .order_by(c.scope, c.scope_id, c.person_id, c.role)
+        )
+        if experiment_id:
+            found = found.where(c.scope == Scope.EXPERIMENT.value, c.scope_id == experiment_id)
+        return self._all(found, rows.grant_of)
+
+    # ---- how
+
+    def _all(self, statement: Select[Any], make: Callable[[RowMapping], T]) -> list[T]:
+        with self._read() as connection:
+            return [make(row) for row in connection.execute(statement).mappings()]
+
+    def _one(self, statement: Select[Any], make: Callable[[RowMapping], T], what: str) -> T:
+        with self._read() as connection:
+            row = connection.execute(statement).mappings().first()
+        if row is None:
+            raise NotFound(f"{what} does not exist")
+        return make(row)
+
+    def _page(
+        self, found: Select[Any], order: Sequence[Any], make: Callable[[RowMapping], T], limit: int, offset: int
+    ) -> Page[T]:
+        with self._read() as connection:
+            total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
+            page = found.order_by(*order).limit(_limit(limit)).offset(_offset(offset))
+            return Page([make(row) for row in connection.execute(page).mappings()], total)
+
+    def _datasets(self) -> Select[Any]:
+        return select(_d).join_from(_d, _e, _e.c.id == _d.c.experiment_id).where(self._see)
+
+    def _dataset_where(self, condition: ColumnElement[bool]) -> Dataset | None:
+        with self._read() as connection:
+            found = connection.execute(self._datasets().where(condition)).mappings().all()
+            return next(iter(self._with_parents(connection, found)), None)
+
+    def _with_parents(self, connection: Connection, found: Sequence[RowMapping]) -> list[Dataset]:
+        c = schema.dataset_parent.c
+        parents: dict[str, list[str]] = {row["id"]: [] for row in found}
+        derived = [row["id"] for row in found if row["kind"] != DatasetKind.RAW]
+        if derived:
+            rows_ = connection.execute(
+                select(c.dataset_id, c.parent_id)
+                .where(c.dataset_id.in_(derived))
+                .order_by(c.dataset_id, c.position)
+            )
+            for row in rows_:
+                parents[row.dataset_id].append(row.parent_id)
+        return [rows.dataset_of(row, tuple(parents[row["id"]])) for row in found]
+
+    def _count_datasets(self, connection: Connection, found: Select[Any], *, is_plain: bool, at: str) -> int:
+        if not is_plain:
+            return int(connection.execute(select(func.count()).select_from(found.subquery())).scalar_one())
+        kept = select(func.coalesce(func.sum(_e.c.datasets), 0)).where(self._see)
+        return int(connection.execute(kept.where(_e.c.id == at) if at else kept).scalar_one())
+
+    def _current_files(self, dataset_id: str) -> Select[Any]:
+        newer = _f.alias("newer")
+        superseded = select(newer.c.id).where(
+            newer.c.dataset_id == _f.c.dataset_id, newer.c.path == _f.c.path, newer.c.version > _f.c.version
+        )
+        return select(_f).where(_f.c.dataset_id == dataset_id, ~superseded.exists())
+
+    def _must_see(self, connection: Connection, dataset_id: str) -> None:
+        if connection.execute(self._datasets().where(_d.c.id == dataset_id)).first() is None:
+            raise NotFound(f"dataset {dataset_id!r} does not exist")
+
+    def _runs(self) -> Select[Any]:
+        return select(schema.run).join_from(schema.run, _e, _e.c.id == schema.run.c.experiment_id).where(self._see)
+
+    def _stores(self) -> Select[Any]:
+        return select(schema.store).where(false() if self._principal.is_anonymous else true())
+
+    def _people(self) -> Select[Any]:
+        g = schema.access_grant.c
+        team = select(g.person_id).where(self._grants_seen(), g.scope == Scope.EXPERIMENT.value)
+        mine = select(g.person_id).where(
+            g.person_id == self._principal.id, g.role.in_(access.roles_allowing(Verb.SHARE))
+        )
+        p = schema.person.c
+        everybody = true() if self._principal.is_service else mine.exists()
+        return select(schema.person).where(or_(p.id == self._principal.id, p.id.in_(team), everybody))
+
+    def _grants_seen(self) -> ColumnElement[bool]:
+        g = schema.access_grant.c
+        mine = select(_e.c.id).where(allowed(access.granted(self._principal, Verb.SEE)))
+        return or_(
+            g.person_id == self._principal.id,
+            and_(g.scope == Scope.EXPERIMENT.value, g.scope_id.in_(mine)),
+            allowed(access.granted_on_facility(self._principal, Verb.MANAGE)),
+        )
+
+    def _experiment_question(
+        self, verb: Verb, experiment_id: str, dataset_id: str, run_id: str
+    ) -> tuple[str, Select[Any]]:
+        may = _yes(allowed(access.visible(self._principal, verb)))
+        if run_id:
+            joined = select(may).join_from(schema.run, _e, _e.c.id == schema.run.c.experiment_id)
+            return f"run {run_id}", joined.where(schema.run.c.id == run_id, self._see)
+        if dataset_id:
+            joined = select(may).join_from(_d, _e, _e.c.id == _d.c.experiment_id)
+            return f"dataset {dataset_id}", joined.where(_d.c.id == dataset_id, self._see)
+        return f"experiment {experiment_id}", select(may).select_from(_e).where(
+            _e.c.id == experiment_id, self._see
+        )
+
+
+UNSEEN = "not-found"
+"""The rule of a Decision about what does not exist, or may not be seen: the two are one answer."""
+
+
+def _yes(condition: ColumnElement[bool] | TextClause) -> ColumnElement[int]:
+    return case((and_(true(), condition), 1), else_=0)
+
+
+def _limit(limit: int) -> int:
+    return max(0, min(int(limit), _MOST))
+
+
+def _offset(offset: int) -> int:
+    return max(0, min(int(offset), 2**62))
+
+
+def _after(prefix: bytes) -> bytes:
+    """Return the least bytes that are greater than everything with the prefix; no path holds 0xff 256 times."""
+    trimmed = prefix.rstrip(b"\xff")
+    return trimmed[:-1] + bytes([trimmed[-1] + 1]) if trimmed else b"\xff" * 256
