@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from lightkeep.facility import Facility
+from lightkeep.lifecycle.manifest import all_files
 from lightkeep.lifecycle.walk import Key, SourceReader, SourceTree, Walk
 from lightkeep.model.datasets import Dataset, DatasetState, Metadata
 from lightkeep.model.errors import BadFile, SourceError
@@ -108,7 +109,7 @@ def find_dataset(
 def _known(facility: Facility, dataset: Dataset, tree: SourceTree) -> dict[str, Key]:
     """Path -> key of what is in a dataset from this source."""
     sources = facility.catalog.known_sources(str(tree.root), dataset_id=dataset.id)
-    return {s.path: Key(s.path, s.dev, s.ino, s.size, s.mtime_ns, s.ctime_ns) for s in sources}
+    return {s.path: Key(s.path, s.dev, s.ino, s.size, s.mtime_ns, s.ctime_ns) for s in sources.values()}
 
 
 def _holds(
@@ -119,7 +120,7 @@ def _holds(
         return True
     if len(walk.files) != dataset.files:
         return False
-    files = facility.catalog.view(principal).files(dataset.id, limit=dataset.files).items
+    files = all_files(facility.catalog.view(principal), dataset.id)
     content = {file.path: (file.size, file.sha256) for file in files}
     with SourceReader(tree) as reader:
         for found in sorted(walk.files, key=lambda found: found.key.size):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lightkeep.facility import Facility
+from lightkeep.lifecycle.manifest import all_files
 from lightkeep.model.datasets import Dataset, File
 from lightkeep.model.errors import NotFound, StorageError, StoreUnavailable
 from lightkeep.model.people import Principal, Verb
@@ -45,7 +46,7 @@ def verify(
     view = facility.catalog.view(principal)
     view.require(Verb.READ, dataset_id=dataset_id)
     dataset = view.dataset(dataset_id)
-    files = {file.id: file for file in view.files(dataset_id, limit=max(dataset.files, 1)).items}
+    files = {file.id: file for file in all_files(view, dataset_id)}
     work = _Verification(facility, principal, dataset, report)
     replicas = [r for r in view.replicas(dataset_id) if r.state in _CHECKED and r.file_id in files]
     for start in range(0, len(replicas), _GROUP):

@@ -35,7 +35,7 @@ from lightkeep.model.stores import ObjectStat, Staging, StoreRecord, Tier, Verif
 from lightkeep.storage.folders import Folders, read_names
 from lightkeep.storage.keys import INCOMING, MARKER, split_key, storage_error
 from lightkeep.storage.posix_staging import PosixStaging
-from lightkeep.storage.readback import BIG_BLOCK, aligned_buffer, read_back
+from lightkeep.storage.readback import buffer_for, read_back
 
 _POLL_S: Final = 0.02
 
@@ -163,7 +163,11 @@ class PosixStore:
         """Read a whole object past the cache and hash it; see the protocol."""
         names = split_key(key)
         with self.root() as root, Folders(root) as folders, self._errors(key):
-            return read_back(names[-1], folder=folders.open(names[:-1]), buffer=aligned_buffer(BIG_BLOCK))
+            folder = folders.open(names[:-1])
+            status = os.stat(names[-1], dir_fd=folder, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                raise self._absent(key)
+            return read_back(names[-1], folder=folder, buffer=buffer_for(status.st_size))
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Every published object below a prefix, in the order of keys; see the protocol."""

@@ -27,6 +27,11 @@ def aligned_buffer(size: int) -> memoryview:
     return memoryview(mmap.mmap(-1, size))
 
 
+def buffer_for(size: int) -> memoryview:
+    """Return an aligned buffer that takes a small file at once; pinning more memory than is read costs time."""
+    return aligned_buffer(min(BLOCK, (size // _ALIGNED + 1) * _ALIGNED))
+
+
 def read_back(name: str, *, folder: int, buffer: memoryview) -> Verified:
     """Read a whole file through a fresh descriptor, past the cache where the filesystem lets us, and hash it.
 

@@ -1,4 +1,4 @@
-"""What every store must do. Subclass `StoreSuite` in a test module; say how to make, kill and unmount the store."""
+"""What every store must do. Subclass `StoreSuite` in a test module; say how to make, kill and unmount it."""
 
 # ruff: noqa: S101 -- a suite is a test that ships
 
