@@ -18,7 +18,7 @@ from typing import Final
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.examine import Look, find_dataset, look_into, settled, still_written
-from lightkeep.lifecycle.transfer import Kept, copy_group, register_group, split
+from lightkeep.lifecycle.transfer import Kept, Pace, copy_group, register_group, split
 from lightkeep.lifecycle.walk import Found, SourceTree, Walk
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState, File, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput
@@ -58,6 +58,7 @@ def ingest(
     run_id: str = "",
     quiet_s: float | None = None,
     report: Report | None = None,
+    pace: Pace = Pace(),  # noqa: B008 (frozen)
 ) -> Ingested:
     """Make a source file or folder a complete dataset of an experiment. Idempotent.
 
@@ -75,6 +76,7 @@ def ingest(
     in_place: register the files where they are, on a store that is not managed and holds the source.
     quiet_s: how long every file must have been unchanged; the configured time when None.
     report: called with the fraction of the bytes done.
+    pace: how much is made durable at once; the default is fast.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def ingest(
         )
         store = (_store_around if in_place else _store)(facility, tree, store_id)
         quiet_s = facility.config.ingest.quiet_s if quiet_s is None else quiet_s
-        work = _Ingest(facility, principal, experiment, tree, store, quiet_s=quiet_s, report=report)
+        work = _Ingest(facility, principal, experiment, tree, store, quiet_s=quiet_s, pace=pace, report=report)
         try:
             return work.run(wanted)
         except Conflict:  # another ingest of the same source was faster: see what it left to do
@@ -120,6 +122,7 @@ class _Ingest:
         store: Store,
         *,
         quiet_s: float,
+        pace: Pace,
         report: Report | None,
     ) -> None:
         self.facility = facility
@@ -128,6 +131,7 @@ class _Ingest:
         self.tree = tree
         self.store = store
         self.quiet_s = quiet_s
+        self.pace = pace
         self.root = str(tree.root)
         self.progress = _Progress(report)
         self.added = 0
@@ -142,7 +146,7 @@ class _Ingest:
         self.progress.total = sum(found.key.size for found in walk.files)
         for _ in range(_ROUNDS):
             todo = [found for found in walk.files if known.get(found.key.path) != found.key]
-            groups = list(split(todo)) or [[]]
+            groups = list(split(todo, self.pace)) or [[]]
             for group in groups:
                 kept = self._move(dataset, group)
                 known.update({each.found.key.path: each.found.key for each in kept})
@@ -163,10 +167,10 @@ class _Ingest:
             return []
         if self.store.record.is_managed:
             prefix = f"{self.experiment.station_id}/{self.experiment.id}/{dataset.name}/"
-            return copy_group(self.store, self.tree, group, prefix=prefix, read=self.progress.add)
+            return copy_group(self.store, self.tree, group, prefix=prefix, pace=self.pace, read=self.progress.add)
         below = os.path.relpath(self.tree.root, os.path.realpath(self.store.record.location))
         prefix = "" if below == "." else f"{below}/"
-        return register_group(self.store, self.tree, group, prefix=prefix, read=self.progress.add)
+        return register_group(self.store, self.tree, group, prefix=prefix, pace=self.pace, read=self.progress.add)
 
     def _commit(self, dataset: Dataset, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> Dataset:
         """Make a group known, and with `seal` the dataset complete, in one transaction."""

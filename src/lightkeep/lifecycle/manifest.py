@@ -11,7 +11,7 @@ _PAGE = 1000
 
 
 def all_files(view: View, dataset_id: str, *, prefix: str = "") -> Iterator[File]:
-    """Yield the manifest, or what of it begins with prefix, in the order of paths; raises NotFound at the first."""
+    """Yield the manifest, or what of it begins with prefix, in the order of paths. Raises NotFound."""
     offset = 0
     while True:
         page = view.files(dataset_id, limit=_PAGE, offset=offset, prefix=prefix)

@@ -13,10 +13,19 @@ from lightkeep.model.stores import Proof, Store
 from lightkeep.storage.syscalls import sync_filesystem
 from lightkeep.storage.threads import share
 
-GROUP_FILES: Final = 1000
-GROUP_BYTES: Final = 64 << 20
-_THREADS: Final = 2  # 1 -> 2 gains x1.5 (waiting for the disk), 2 -> 8 another x1.1 on two cores
 _WAIT_S: Final = 600.0  # how long another writer's group may hold the store
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How much is made durable, and known, at once. More costs more work when it is interrupted."""
+
+    files: int = 1000
+    """Most files in a group; from 100 on the catalogue's share is small, the disk's barriers want more."""
+    size: int = 64 << 20
+    """Most bytes in a group; a larger file is a group of its own."""
+    threads: int = 2
+    """Files that are read at once; 1 -> 2 gains x1.5 (waiting for the disk), 2 -> 8 little on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +38,12 @@ class Kept:
     proof: Proof
 
 
-def split(files: Sequence[Found]) -> Iterator[list[Found]]:
-    """Cut into groups of at most GROUP_FILES files and GROUP_BYTES bytes; a larger file is a group of its own."""
+def split(files: Sequence[Found], pace: Pace) -> Iterator[list[Found]]:
+    """Cut into groups."""
     group: list[Found] = []
     size = 0
     for found in files:
-        if group and (len(group) == GROUP_FILES or size + found.key.size > GROUP_BYTES):
+        if group and (len(group) == pace.files or size + found.key.size > pace.size):
             yield group
             group, size = [], 0
         group.append(found)
@@ -44,7 +53,13 @@ def split(files: Sequence[Found]) -> Iterator[list[Found]]:
 
 
 def copy_group(
-    store: Store, tree: SourceTree, group: Sequence[Found], *, prefix: str, read: Callable[[int], None]
+    store: Store,
+    tree: SourceTree,
+    group: Sequence[Found],
+    *,
+    prefix: str,
+    pace: Pace,
+    read: Callable[[int], None],
 ) -> list[Kept]:
     """Copy a group to a store and return what is on it, durable and read back.
 
@@ -73,7 +88,7 @@ def copy_group(
             else:
                 staging.discard(key)
 
-        _for_each(tree, group, copy)
+        _for_each(tree, group, copy, threads=pace.threads)
         if not copied:
             return []
         staging.sync()
@@ -84,7 +99,13 @@ def copy_group(
 
 
 def register_group(
-    store: Store, tree: SourceTree, group: Sequence[Found], *, prefix: str, read: Callable[[int], None]
+    store: Store,
+    tree: SourceTree,
+    group: Sequence[Found],
+    *,
+    prefix: str,
+    pace: Pace,
+    read: Callable[[int], None],
 ) -> list[Kept]:
     """Hash a group where it lies, on a store that is not managed; as `copy_group`, but nothing is written."""
     kept: list[Kept] = []
@@ -97,7 +118,7 @@ def register_group(
         if source.is_unchanged() and content.size == found.key.size:
             kept.append(Kept(found, key, content.sha256, content.proof))
 
-    _for_each(tree, group, register)
+    _for_each(tree, group, register, threads=pace.threads)
     return kept
 
 
@@ -115,7 +136,9 @@ class _Counted:
         return count
 
 
-def _for_each(tree: SourceTree, group: Sequence[Found], work: Callable[[OpenSource, Found], None]) -> None:
+def _for_each(
+    tree: SourceTree, group: Sequence[Found], work: Callable[[OpenSource, Found], None], *, threads: int
+) -> None:
     """Open each file, and call `work` when it is what its key says; the first error is raised."""
 
     def run(waiting: Iterator[Found]) -> None:
@@ -130,7 +153,7 @@ def _for_each(tree: SourceTree, group: Sequence[Found], work: Callable[[OpenSour
                 except OSError as error:
                     raise _unreadable(tree, found, error.strerror or str(error)) from error
 
-    share(group, run, threads=_THREADS)
+    share(group, run, threads=threads)
 
 
 def _unreadable(tree: SourceTree, found: Found, why: str) -> SourceError:

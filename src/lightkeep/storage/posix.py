@@ -35,7 +35,7 @@ from lightkeep.model.stores import ObjectStat, Staging, StoreRecord, Tier, Verif
 from lightkeep.storage.folders import Folders, read_names
 from lightkeep.storage.keys import INCOMING, MARKER, split_key, storage_error
 from lightkeep.storage.posix_staging import PosixStaging
-from lightkeep.storage.readback import buffer_for, read_back
+from lightkeep.storage.readback import BIG, buffer_for, read_back
 
 _POLL_S: Final = 0.02
 
@@ -47,11 +47,13 @@ class PosixStore:
     ----------
     record: what the catalogue knows; `location` is the absolute folder.
     threads: how many files are read back at once; 2 gain most of what there is to gain (latency, not compute).
+    big: size in bytes from which a part is written past the cache, with a thread to read and hash.
     """
 
-    def __init__(self, record: StoreRecord, *, threads: int = 2) -> None:
+    def __init__(self, record: StoreRecord, *, threads: int = 2, big: int = BIG) -> None:
         self.record = record
         self.threads = threads
+        self.big = big
 
     @classmethod
     def initialise(
@@ -129,7 +131,7 @@ class PosixStore:
                 raise storage_error(error, f"store {self.record.id} has no {INCOMING}") from error
             try:
                 self._lock(incoming, wait_s)
-                return PosixStaging(self.record.id, os.dup(root), incoming, threads=self.threads)
+                return PosixStaging(self.record.id, os.dup(root), incoming, threads=self.threads, big=self.big)
             except BaseException:
                 os.close(incoming)
                 raise

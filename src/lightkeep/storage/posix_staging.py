@@ -15,7 +15,7 @@ from lightkeep.model.errors import Conflict, Corrupt, SourceError, StorageError
 from lightkeep.model.stores import Proof, Readable, Replicated, Verified, version_key
 from lightkeep.storage.folders import Folders
 from lightkeep.storage.keys import split_key, storage_error
-from lightkeep.storage.readback import BIG, BLOCK, aligned_buffer, copy_big, copy_small, read_back
+from lightkeep.storage.readback import BLOCK, aligned_buffer, copy_big, copy_small, read_back
 from lightkeep.storage.syscalls import rename_new, sync_filesystem
 from lightkeep.storage.threads import share
 
@@ -40,11 +40,12 @@ class PosixStaging:
     open -> synced -> verified -> published; any error of the store's side -> failed.
     """
 
-    def __init__(self, store_id: str, root: int, incoming: int, *, threads: int) -> None:
+    def __init__(self, store_id: str, root: int, incoming: int, *, threads: int, big: int) -> None:
         self._store_id = store_id
         self._root = root
         self._incoming = incoming
         self._threads = threads
+        self._big_size = big
         self._state = "open"
         self._parts: dict[str, _Part] = {}
         self._big: dict[str, int] = {}
@@ -104,7 +105,7 @@ class PosixStaging:
 
     def _copy(self, part: _Part, source: Readable, size: int) -> tuple[str, int]:
         descriptor = os.open(part.name, _PART, 0o644, dir_fd=self._group)
-        if size > BIG:
+        if size > self._big_size:
             self._big[part.key] = descriptor
             return copy_big(source, descriptor)
         try:
