@@ -101,9 +101,9 @@ class _Root(Group):
 @click.group(
     cls=_Root,
     examples=(
-        "lightkeep demo                          a simulated scan, reconstructed and shown",
-        "lightkeep ingest tooth.h5               keep a measured file",
-        "lightkeep run tomography tooth          reconstruct it",
+        "lightkeep demo                     a simulated scan, reconstructed and shown",
+        "lightkeep ingest tooth.h5          keep a measured file",
+        "lightkeep run tomography tooth     reconstruct it",
     ),
     context_settings={"help_option_names": ["-h", "--help"]},
 )

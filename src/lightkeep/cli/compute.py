@@ -46,6 +46,7 @@ class _Techniques(Group):
 
 @click.group(
     cls=_Techniques,
+    short_help="Compute a dataset with a technique.",
     subcommand_metavar="TECHNIQUE DATASET [PARAMETERS]",
     examples=("lightkeep run tomography tooth", "lightkeep run tomography tooth --center 295.5"),
 )

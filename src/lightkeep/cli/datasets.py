@@ -19,7 +19,9 @@ _LIMIT = click.option(
 )
 
 
-@click.command(cls=Command, examples=("lightkeep ls", "lightkeep ls tooth"))
+@click.command(
+    cls=Command, short_help="List datasets, or the files of one.", examples=("lightkeep ls", "lightkeep ls tooth")
+)
 @click.argument("dataset", required=False)
 @click.option("-e", "--experiment", help="Only this experiment.")
 @_LIMIT
@@ -37,6 +39,7 @@ def ls(session: Session, dataset: str | None, experiment: str | None, limit: int
 
 @click.command(
     cls=Command,
+    short_help="Search datasets by words, fields and units.",
     examples=(
         "lightkeep find technique:tomography energy:20..30keV",
         'lightkeep find sample:"gold wire" kind:raw',
@@ -93,17 +96,15 @@ def _show(session: Session, work: Work, found: Dataset, limit: int) -> None:
                 "name": found.name,
                 "state": state(found.state),
                 "experiment": found.experiment_id,
-            }
-        )
-        facts(
-            {
-                "kind": str(found.kind),
+                "kind": found.kind,
                 "technique": found.technique,
                 "format": found.format,
                 "made": ago(found.created_at),
+                "made from": ", ".join(found.parents),
+                "by run": found.run_id,
+                **metadata,
             }
         )
-        facts({"made from": ", ".join(found.parents), "by run": found.run_id} | metadata)
         for child in children:
             say(f"result  {child.id}  {child.name}")
         say()

@@ -34,6 +34,7 @@ _PERIOD_S = 0.1
 
 @click.command(
     cls=Command,
+    short_help="Measure, keep, reconstruct and show a scan.",
     examples=("lightkeep demo", "lightkeep demo --data tooth.h5 --port 9000", "lightkeep demo --no-serve --json"),
 )
 @click.option("--data", type=click.Path(path_type=Path), help="A measured scan; a simulated one otherwise.")

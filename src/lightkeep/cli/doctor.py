@@ -12,7 +12,9 @@ from lightkeep.model.people import Verb
 UNHEALTHY = 1
 
 
-@click.command(cls=Command, examples=("lightkeep doctor", "lightkeep doctor --full"))
+@click.command(
+    cls=Command, short_help="Look for what is wrong.", examples=("lightkeep doctor", "lightkeep doctor --full")
+)
 @click.option("--full", is_flag=True, help="Also read every byte of every file and compare checksums.")
 @click.pass_context
 def doctor(ctx: click.Context, full: bool) -> None:

@@ -18,7 +18,7 @@ _ROLES = click.Choice([Role.COLLABORATOR, Role.MEMBER, Role.PI, Role.STATION_SCI
 
 @click.group(cls=Group, examples=("lightkeep experiment create 2026-11-lee-81234 --station 2-BM",))
 def experiment() -> None:
-    """Make, show, open and close experiments, and grant access to them."""
+    """Make, show, open, close and share experiments."""
 
 
 @experiment.command(

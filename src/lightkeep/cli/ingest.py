@@ -15,6 +15,7 @@ from lightkeep.model.errors import InvalidInput
 
 @click.command(
     cls=Command,
+    short_help="Keep measured files, verified and catalogued.",
     examples=(
         "lightkeep ingest tooth.h5",
         "lightkeep ingest --in-place /data/2026-11/scan_0042",

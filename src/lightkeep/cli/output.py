@@ -64,6 +64,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
 
     A column's name ending in `>` puts it to the right, one ending in `!` is never shortened.
     """
+    if not rows:
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -77,7 +79,10 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         grid.add_column(label, justify=right, no_wrap=True, overflow="ellipsis", min_width=least)  # type: ignore[arg-type]
     for row in rows:
         grid.add_row(*[Text(printable(str(cell)), style=_style(str(cell))) for cell in row])
-    Console(highlight=False, soft_wrap=False).print(grid)
+    console = Console(highlight=False)
+    with console.capture() as text:
+        console.print(grid)
+    say("\n".join(line.rstrip() for line in text.get().splitlines()))
 
 
 def state(name: str) -> str:
@@ -92,11 +97,11 @@ def _style(cell: str) -> str:
 
 
 def facts(rows: Mapping[str, Any]) -> None:
-    """Print names and values, one per line."""
-    width = max(map(len, rows), default=0)
-    for name, value in rows.items():
-        if value not in ("", None):
-            say(f"{name:<{width}}  {printable(str(value))}")
+    """Print names and values, one per line; those without a value are left out."""
+    shown = {name: str(value) for name, value in rows.items() if value not in ("", None)}
+    width = max(map(len, shown), default=0)
+    for name, value in shown.items():
+        say(f"{name:<{width}}  {printable(value)}")
 
 
 def size(count: float) -> str:

@@ -14,7 +14,11 @@ from lightkeep.cli.session import Session
 from lightkeep.model.errors import ConfigError
 
 
-@click.command(cls=Command, examples=("lightkeep serve", "lightkeep serve --host 0.0.0.0 --port 8000"))
+@click.command(
+    cls=Command,
+    short_help="Serve the portal and the HTTP API.",
+    examples=("lightkeep serve", "lightkeep serve --host 0.0.0.0 --port 8000"),
+)
 @click.option("--host", help="Address to listen on; the configured one otherwise.")
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port; 0 means any free one.")
 @click.pass_obj

@@ -16,7 +16,9 @@ from lightkeep.model.errors import ConfigError
 from lightkeep.model.people import Verb
 
 
-@click.command(cls=Command, examples=("lightkeep init /data/lightkeep",))
+@click.command(
+    cls=Command, short_help="Make a facility in a folder.", examples=("lightkeep init /data/lightkeep",)
+)
 @click.argument("folder", type=click.Path(path_type=Path), default=".")
 @click.pass_obj
 def init(session: Session, folder: Path) -> None:

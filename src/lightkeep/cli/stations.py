@@ -54,8 +54,8 @@ def show(session: Session, station_id: str) -> None:
         page = work.view.experiments(station_id=station_id, limit=20)
 
     def human() -> None:
-        facts({"station": found.id, "name": found.name, "techniques": ", ".join(found.techniques)})
-        facts({"added": ago(found.created_at), "experiments": f"{page.total}"})
+        known = {"station": found.id, "name": found.name, "techniques": ", ".join(found.techniques)}
+        facts(known | {"added": ago(found.created_at), "experiments": page.total})
         for each in page.items:
             say(f"  {each.id}")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lightkeep.cli.app import Group
-from lightkeep.cli.output import emit, plain, say, size, table
+from lightkeep.cli.output import emit, plain, say, size, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import StorageError
 
@@ -50,7 +50,7 @@ def show_all(session: Session) -> None:
             except StorageError as error:
                 items.append({**plain(record), "state": "error", "free": None, "error": error.message})
     rows = [
-        (s["id"], s["state"], "yes" if s["is_managed"] else "in place", size(s["free"] or 0), s["location"])
+        (s["id"], state(s["state"]), "yes" if s["is_managed"] else "in place", size(s["free"] or 0), s["location"])
         for s in items
     ]
     emit(

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from lightkeep.lifecycle.verify import VerifyReport
 
 
-@click.command(cls=Command, examples=("lightkeep get tooth", "lightkeep get tooth tooth.h5 --to /scratch/me"))
+@click.command(
+    cls=Command,
+    short_help="Copy a dataset's files out.",
+    examples=("lightkeep get tooth", "lightkeep get tooth tooth.h5 --to /scratch/me"),
+)
 @click.argument("dataset")
 @click.argument("paths", nargs=-1, metavar="[FILE]...")
 @click.option("-e", "--experiment", help="Where the dataset belongs, when it is given by name.")
@@ -49,7 +53,9 @@ def get(
     )
 
 
-@click.command(cls=Command, examples=("lightkeep verify tooth",))
+@click.command(
+    cls=Command, short_help="Read datasets back and compare checksums.", examples=("lightkeep verify tooth",)
+)
 @click.argument("datasets", nargs=-1, required=True, metavar="DATASET...")
 @click.option("-e", "--experiment", help="Where the datasets belong, when they are given by name.")
 @click.pass_obj

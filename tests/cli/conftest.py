@@ -1,0 +1,102 @@
+"""A facility in a folder, and the command line in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from lightkeep import config
+from lightkeep.cli.session import os_person
+from lightkeep.facility import create_facility
+from lightkeep.lifecycle import set_up
+from lightkeep.model.experiments import Experiment, Station
+from lightkeep.model.people import Principal
+
+
+@dataclass(frozen=True)
+class Answer:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        """The JSON object that was printed."""
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Answer]
+
+
+def run(
+    *arguments: str | bytes, folder: Path, wrap: Sequence[str] = (), stdin: str = "", **environ: str
+) -> Answer:
+    """Run the command line as a user would, in a folder; `wrap` goes before it, e.g. `prlimit`."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("LIGHTKEEP_")} | environ
+    done = subprocess.run(
+        [*wrap, sys.executable, "-m", "lightkeep", *arguments],
+        cwd=folder,
+        env=environment | {"COLUMNS": "80", "PYTHONDONTWRITEBYTECODE": "1"},
+        input=stdin.encode(),
+        capture_output=True,
+        timeout=120,
+    )
+    return Answer(done.returncode, done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """Return the folder of a facility with a station and one open experiment."""
+    folder = tmp_path / "facility"
+    folder.mkdir()
+    (folder / "lightkeep.toml").write_text('[ingest]\nquiet_s = 0\n[engine]\nname = "inline"\n')
+    admin = os_person()
+    with create_facility(config.load(folder / "lightkeep.toml", environ={}), admin=admin) as facility:
+        who = Principal(admin.id)
+        set_up.add_station(facility, Station("2-BM", "Micro-tomography", ("tomography",)), principal=who)
+        set_up.create_experiment(facility, Experiment("2026-11-lee-1", "2-BM", "Teeth"), principal=who)
+    return folder
+
+
+@pytest.fixture
+def cli(home: Path) -> Cli:
+    """Return the command line, run in the facility's folder."""
+
+    def inside(*arguments: str | bytes, **options: Any) -> Answer:
+        return run(*arguments, folder=home, **options)
+
+    return inside
+
+
+def write_scan(path: Path, *, angles: int = 24, rows: int = 4, columns: int = 32, flats: int = 3) -> Path:
+    """Write a small Data Exchange scan of a disk and return its path."""
+    theta = np.arange(angles) * 180.0 / angles
+    x = np.arange(columns) - columns / 2
+    line = np.exp(-0.05 * 2 * np.sqrt(np.maximum(0, (columns / 3) ** 2 - x**2)))
+    data = np.tile((line * 1000).astype("u2"), (angles, rows, 1))
+    with h5py.File(path, "w") as file:
+        file["implements"] = "exchange"
+        file["exchange/data"] = data
+        file["exchange/data_white"] = np.full((flats, rows, columns), 1000, "u2")
+        file["exchange/data_dark"] = np.zeros((2, rows, columns), "u2")
+        file["exchange/theta"] = theta
+        file["exchange/theta"].attrs["units"] = "deg"
+    return path
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """Return a small tomography scan, as a beamline writes it."""
+    return write_scan(tmp_path / "tooth.h5")
