@@ -77,7 +77,8 @@ def inspect(path: Path, *, within: Path | None = None, timeout_s: float = 30.0) 
 
     Raises
     ------
-    SourceError: missing or unreadable. BadFile: cut short, damaged, not what its layout promises, too slow to read.
+    SourceError: missing or unreadable.
+    BadFile: cut short, damaged, not what its layout promises, too slow to read.
     UnsafeFile: it leads outside, or is built to exhaust the reader.
     """
     from lightkeep.formats import sandbox

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
-from lightkeep.formats.metadata import Field, Gathered, gather, units_of
+from lightkeep.formats.metadata import Field, degrees, gather, held
 from lightkeep.formats.scan import check_scan
-from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile, InvalidInput
 from lightkeep.model.formats import Array, Result, Source
 
@@ -65,9 +64,9 @@ TEXTS = {
     "detector": Field((f"{_DETECTOR}/model", f"{_DETECTOR}/manufacturer")),
     "user": Field(("measurement/sample/experimenter/name", "measurement/experimenter/name")),
     "proposal": Field(("measurement/sample/experiment/proposal", "measurement/experiment/proposal")),
-    "start_time": Field(("process/acquisition/start_date", "measurement/instrument/start_time", "file_creation_datetime")),
-    "end_time": Field(("process/acquisition/end_date", "measurement/instrument/end_time")),
-}  # fmt: skip
+    "start_time": Field(("process/acquisition/start_date", "file_creation_datetime")),
+    "end_time": Field(("process/acquisition/end_date",)),
+}
 
 
 class DataExchange:
@@ -103,7 +102,7 @@ class DataExchange:
             file.close()
             raise
 
-    def write(self, folder: Path, result: Result) -> list[Path]:
+    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
         """Not offered: results go to `nexus`."""
         raise InvalidInput("data-exchange does not write results", remedy="use nexus", folder=str(folder))
 
@@ -114,7 +113,7 @@ FORMAT = DataExchange()
 def _source(path: Path, file: h5py.File) -> Source:
     found = gather(file, QUANTITIES, TEXTS)
     arrays: dict[str, Array] = {role: _dataset(path, file, name) for role, name in _NAMES.items()}
-    arrays["theta_deg"] = _degrees(file["exchange/theta"], found)
+    arrays["theta_deg"] = degrees(file["exchange/theta"], found)
     check_scan(path, arrays, _NAMES)
     return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)
 
@@ -122,11 +121,9 @@ def _source(path: Path, file: h5py.File) -> Source:
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
     node = file.get(name)
     if not isinstance(node, h5py.Dataset) or node.dtype.kind not in "iuf":
-        parent = file.get("exchange")
-        held = sorted(map(one_line, parent)) if isinstance(parent, h5py.Group) else []
         what = "no numbers in" if node is not None else "no"
         raise BadFile(
-            f"{path}: {what} {name} (exchange holds: {', '.join(held[:12]) or 'nothing'})",
+            f"{path}: {what} {name} (exchange holds: {held(file.get('exchange'))})",
             remedy=f"add {name}: {_MEANING[name]}",
         )
     return node
@@ -138,18 +135,6 @@ _MEANING = {
     "exchange/data_dark": "darks (frame, row, column), shutter closed",
     "exchange/theta": "one angle in degrees per projection",
 }
-
-
-def _degrees(theta: h5py.Dataset, found: Gathered) -> NDArray[np.float64]:
-    values = np.asarray(theta[()] if theta.size <= 10_000_000 else [], np.float64)
-    unit = units_of(theta).lower()
-    if unit.startswith("rad"):
-        return np.rad2deg(values)
-    if not unit.startswith(("deg", "°")):
-        found.notes.append(
-            f"theta is in {unit!r}: taken as degrees" if unit else "theta has no units: taken as degrees"
-        )
-    return values
 
 
 # ---- writing, for detectors and the simulated beamline
@@ -183,7 +168,8 @@ def write_scan(
 
     Parameters
     ----------
-    projections, flats, darks: frames (row, column); each is taken when its turn comes, so a generator sets the pace.
+    projections, flats, darks: frames (row, column); each is taken when its turn comes, so a generator sets
+        the pace.
 
     Returns
     -------
@@ -212,7 +198,7 @@ def _write_frames(group: h5py.Group, name: str, frames: Iterable[NDArray[Any]], 
     data.attrs["units"] = "counts"
     data.attrs["axes"] = f"theta{name.removeprefix('data')}:y:x"
     count = 0
-    for count, frame in enumerate(frames, 1):  # noqa: B007 -- the number of frames is the answer
+    for count, frame in enumerate(frames, 1):
         data.resize(count, axis=0)
         data[count - 1] = frame
     return count

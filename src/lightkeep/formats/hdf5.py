@@ -1,8 +1,8 @@
 """HDF5 files from strangers: opened only when they stay inside their dataset and fit what they claim.
 
-A file can name other files in three ways (external links, external storage, virtual datasets), and HDF5 follows all
-of them by itself on any read. So the whole file is walked first, one path component at a time and by the address of
-each object, and every name is judged before anything is read through it.
+A file can name other files in three ways (external links, external storage, virtual datasets), and HDF5 follows
+all of them by itself on any read. So the whole file is walked first, one path component at a time and by the
+address of each object, and every name is judged before anything is read through it.
 """
 
 from __future__ import annotations
@@ -258,8 +258,8 @@ class _Visit:
             source = file.get(inside)
             if not isinstance(source, h5py.Dataset):
                 raise BadFile(
-                    f"{self._path}: virtual dataset {name} takes values from {one_line(file_name)}:{one_line(inside)},"
-                    " which is not there (HDF5 would show zeros)",
+                    f"{self._path}: virtual dataset {name} takes values from {one_line(file_name)}:"
+                    f"{one_line(inside)}, which is not there (HDF5 would show zeros)",
                     remedy="put the source file beside it, or write the values into this file",
                 )
         return path.stat().st_size

@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 from lightkeep.formats.text import clean, one_line
 from lightkeep.model.datasets import Metadata
@@ -84,6 +85,24 @@ def units_of(node: Any) -> str:
         if isinstance(value, str):
             return one_line(value)[:40]
     return ""
+
+
+def degrees(angles: h5py.Dataset, found: Gathered) -> NDArray[np.float64]:
+    """Return all values in degrees, as the `units` attribute says; without one they are degrees, with a note."""
+    values = np.asarray(angles[()], np.float64).ravel()
+    unit = units_of(angles).lower()
+    if unit.startswith("rad"):
+        return np.rad2deg(values)
+    if not unit.startswith(("deg", "°")):
+        has = f"is in {unit!r}" if unit else "has no units"
+        found.notes.append(f"{one_line(angles.name)} {has}: taken as degrees")
+    return values
+
+
+def held(group: Any) -> str:
+    """Return the first names in a group, for a message; `nothing` when there is no group or nothing in it."""
+    names = list(group)[:12] if isinstance(group, h5py.Group) else []
+    return ", ".join(map(one_line, names)) or "nothing"
 
 
 def _attribute(node: Any, name: str) -> Any:

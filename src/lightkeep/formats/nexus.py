@@ -1,34 +1,34 @@
 """NeXus HDF5: how results are written, and how generic NXdata is read.
 
-A result is one NXentry: an NXprocess says how it was made and how to repeat it, one NXdata per output carries signal,
-axes and units, and `default` attributes lead a viewer to the picture. Values are stored contiguous and unfiltered: noisy
-float32 slices shrink by 10 to 20 % at best, and so every program can read, or memory-map, them at disk speed.
+A result is one NXentry: an NXprocess says how it was made and how to repeat it, one NXdata per output carries
+signal, axes and units, and `default` attributes lead a viewer to the picture. Values are stored contiguous and
+unfiltered: noisy float32 slices hardly shrink, and so every program can read, or memory-map, them at disk speed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import h5py
 import numpy as np
 
 from lightkeep.formats import hdf5
-from lightkeep.formats.metadata import Field, gather, value_of
+from lightkeep.formats.metadata import Field, gather, held
 from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Output, Result, Source
 
 _SLAB_BYTES = 32 << 20
 QUANTITIES = {
-    "energy": Field(("instrument/beam/incident_energy", "sample/beam/incident_energy", "instrument/monochromator/energy"), "keV"),
+    "energy": Field(("instrument/beam/incident_energy", "instrument/monochromator/energy"), "keV"),
     "exposure_time": Field(("instrument/detector/count_time", "instrument/detector/exposure_time"), "s"),
     "pixel_size": Field(("instrument/detector/x_pixel_size",), "m"),
     "distance": Field(("instrument/detector/distance",), "m"),
     "temperature": Field(("sample/temperature",), "K"),
-}  # fmt: skip
+}
 TEXTS = {
     "title": Field(("title",)),
     "sample": Field(("sample/name",)),
@@ -171,7 +171,7 @@ def _source(path: Path, file: h5py.File) -> Source:
     plots = list(_plots(file))
     if not plots:
         raise BadFile(
-            f"{path}: no NXdata with a signal (it holds: {', '.join(map(one_line, list(file)[:12])) or 'nothing'})",
+            f"{path}: no NXdata with a signal (it holds: {held(file)})",
             remedy="check that it is a NeXus file with something to plot",
         )
     arrays: dict[str, Array] = {}

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
-from lightkeep.formats.metadata import Field, Gathered, gather, units_of, value_of
+from lightkeep.formats.metadata import Field, degrees, gather, held, value_of
 from lightkeep.formats.scan import check_scan
-from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile, InvalidInput
 from lightkeep.model.formats import Array, Result, Source
 
@@ -28,12 +27,12 @@ _NAMES = {
     "theta_deg": "rotation_angle of the projections",
 }
 QUANTITIES = {
-    "energy": Field(("beam/incident_energy", "instrument/beam/incident_energy", "instrument/monochromator/energy"), "keV"),
+    "energy": Field(("beam/incident_energy", "instrument/beam/incident_energy"), "keV"),
     "exposure_time": Field(("instrument/detector/count_time", "instrument/detector/exposure_time"), "s"),
     "pixel_size": Field(("instrument/detector/x_pixel_size", "instrument/detector/real_x_pixel_size"), "m"),
     "distance": Field(("instrument/detector/distance",), "m"),
     "magnification": Field(("instrument/detector/magnification",)),
-    "current": Field(("instrument/source/current", "control/data"), "mA"),
+    "current": Field(("instrument/source/current",), "mA"),
     "temperature": Field(("sample/temperature",), "K"),
 }  # fmt: skip
 TEXTS = {
@@ -66,7 +65,8 @@ class Frames:
     @property
     def dtype(self) -> np.dtype[Any]:
         """As stored."""
-        return np.dtype(self._stack.dtype)
+        dtype: np.dtype[Any] = self._stack.dtype
+        return dtype
 
     def __getitem__(self, key: Any) -> Any:
         first, *others = key if isinstance(key, tuple) else (key,)
@@ -78,7 +78,7 @@ class Frames:
         if chosen.size == 0:
             return self._stack[(slice(0, 0), *others)]
         step = np.diff(chosen)
-        if chosen.size == 1 or (step == step[0]).all() and step[0] > 0:
+        if chosen.size == 1 or ((step == step[0]).all() and step[0] > 0):
             every = int(step[0]) if step.size else 1
             return self._stack[(slice(int(chosen[0]), int(chosen[-1]) + 1, every), *others)]
         order, back = np.unique(chosen, return_inverse=True)  # HDF5 reads increasing indices only
@@ -118,7 +118,7 @@ class NXtomo:
             file.close()
             raise
 
-    def write(self, folder: Path, result: Result) -> list[Path]:
+    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
         """Not offered: results go to `nexus`."""
         raise InvalidInput("nxtomo does not write results", remedy="use nexus", folder=str(folder))
 
@@ -145,7 +145,7 @@ def _source(path: Path, file: h5py.File) -> Source:
     entry = _entry(file)
     if entry is None:
         raise BadFile(
-            f"{path}: no entry with definition NXtomo (it holds: {', '.join(map(one_line, list(file)[:12])) or 'nothing'})",
+            f"{path}: no entry with definition NXtomo (it holds: {held(file)})",
             remedy="check that it is a NeXus tomography scan",
         )
     found = gather(entry, QUANTITIES, TEXTS)
@@ -158,10 +158,11 @@ def _source(path: Path, file: h5py.File) -> Source:
         or angles.size not in (stack.shape[0], np.sum(keys == 0))
     ):
         raise BadFile(
-            f"{path}: {stack.name} has shape {stack.shape}, image_key {keys.size} and rotation_angle {angles.size} values",
+            f"{path}: {stack.name} has shape {stack.shape}, image_key {keys.size} values and rotation_angle"
+            f" {angles.size}",
             remedy="write one image_key and one rotation_angle per frame",
         )
-    theta = _degrees(angles, found)
+    theta = degrees(angles, found)
     arrays: dict[str, Array] = {
         role: Frames(stack, np.flatnonzero(keys == key))
         for role, key in {"projections": 0, "flats": 1, "darks": 2}.items()
@@ -179,20 +180,6 @@ def _node(path: Path, entry: h5py.Group, places: list[str]) -> h5py.Dataset:
         if isinstance(node, h5py.Dataset) and node.dtype.kind in "iuf":
             return node
     raise BadFile(
-        f"{path}: no {places[0]} in {entry.name} (it holds: {', '.join(map(one_line, list(entry)[:12])) or 'nothing'})",
+        f"{path}: no {places[0]} in {entry.name} (it holds: {held(entry)})",
         remedy="write the file as the NXtomo definition says",
     )
-
-
-def _degrees(angles: h5py.Dataset, found: Gathered) -> NDArray[np.float64]:
-    values = np.asarray(angles[()], np.float64).ravel()
-    unit = units_of(angles).lower()
-    if unit.startswith("rad"):
-        return np.rad2deg(values)
-    if not unit.startswith(("deg", "°")):
-        found.notes.append(
-            f"rotation_angle is in {unit!r}: taken as degrees"
-            if unit
-            else "rotation_angle has no units: taken as degrees"
-        )
-    return values

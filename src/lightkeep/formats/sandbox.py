@@ -4,14 +4,15 @@
       │                                                             │
       └── waits at most timeout_s <── answer, or end of file when ──┘ the kernel's timer or a crash ended it
 
-A file that makes HDF5 loop inside a C call cannot be stopped by a thread or a signal handler (seen: 1 mutant in 2,000),
-so only a process boundary helps. The child has a limit on memory, CPU time and wall time, cannot write files, and has no
-network where the kernel allows that (see `sandbox_worker.confine`). Answers are rebuilt from a short list of
-classes, so that a child that was taken over cannot run code here.
+A file that makes HDF5 loop inside a C call cannot be stopped by a thread or a signal handler (seen: 1 mutant in
+2,000), so only a process boundary helps. The child has a limit on memory, CPU time and wall time, cannot write
+files, and has no network where the kernel allows that (see `sandbox_worker.confine`). Answers are rebuilt from a
+short list of classes, so that a child that was taken over cannot run code here.
 """
 
 from __future__ import annotations
 
+import atexit
 import io
 import os
 import pickle
@@ -26,15 +27,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from lightkeep.model import errors
-from lightkeep.model.errors import BadFile
+from lightkeep.model.errors import BadFile, StorageError
 
 _GRACE_S = 1.0
 """How much longer than the child's own timer the caller waits."""
+_START_S = 60.0
+"""How long loading the libraries may take, on a busy machine with a cold disk."""
 _AT_ONCE = 8
 """Calls that run at the same time; more wait."""
 _PLAIN = {
     ("lightkeep.formats", "Inspection"),
-    ("lightkeep.formats.viewer", "Answer"),
+    ("lightkeep.formats.viewing", "Answer"),
     ("lightkeep.model.datasets", "Metadata"),
     ("lightkeep.model.quantity", "Quantity"),
     ("lightkeep.model.errors", "_rebuild"),
@@ -58,6 +61,9 @@ class Sandbox:
     ) -> Any:
         """Return what `module:function` returns for the arguments, computed in a child.
 
+        The first argument names the file in messages. What is returned must be plain values, or one of the few
+        dataclasses that `formats` and `model` share.
+
         Raises
         ------
         BadFile: the function raised something that is not ours, ran longer than `timeout_s`, needed more than
@@ -67,65 +73,68 @@ class Sandbox:
             ours, theirs = socket.socketpair()
             with Connection(ours.detach()) as pipe:
                 with theirs:
-                    self._hand_over(theirs)
+                    self._hand_over(theirs, function.partition(":")[0])
                 started = time.monotonic()
                 with suppress(BrokenPipeError):  # it died already: reading from the pipe will tell
-                    pipe.send((function, args, kwargs, timeout_s, memory_bytes, sys.path))
+                    pipe.send((function, args, kwargs, timeout_s, memory_bytes))
                 answer = self._receive(pipe, timeout_s)
         if answer is None:
-            raise _death(args, elapsed_s=time.monotonic() - started, timeout_s=timeout_s)
+            took_too_long = time.monotonic() - started >= timeout_s
+            raise _death(args, f"took longer than {timeout_s:g} s" if took_too_long else "ended its reader")
         succeeded, value = answer
         if succeeded:
             return value
-        raise _named(value, args)
+        raise value
 
     def close(self) -> None:
         """End the zygote and every child; the next call starts a new one."""
         with self._lock:
             self._end()
 
-    def _hand_over(self, theirs: socket.socket) -> None:
+    def _hand_over(self, theirs: socket.socket, module: str) -> None:
         with self._lock:
             for _ in range(2):  # the zygote may have died since the last call
-                control = self._running()
                 with suppress(OSError):
-                    socket.send_fds(control, [b"c"], [theirs.fileno()])
+                    socket.send_fds(self._running(), [module.encode()], [theirs.fileno()])
                     return
                 self._end()
-        raise BadFile("the process that reads files does not start", remedy="look at the log for its last words")
+        raise StorageError("the process that reads files does not start", remedy="see its last words in the log")
 
     def _running(self) -> socket.socket:
-        if self._owner != os.getpid():  # a fork inherited the socket, and must leave it to its parent
-            self._process = self._control = None
-        if self._control is None or self._process is None or self._process.poll() is not None:
-            self._end()
-            ours, theirs = socket.socketpair()
-            with theirs:
-                command = [sys.executable, "-m", "lightkeep.formats.sandbox_worker", str(theirs.fileno())]
-                self._process = subprocess.Popen(  # noqa: S603 -- our own module, no shell
-                    command,
-                    pass_fds=[theirs.fileno()],
-                    stdin=subprocess.DEVNULL,
-                    stdout=2,  # a library's print must not end up in somebody's --json
-                    env=_environment(),
-                    process_group=0,
-                )
-            self._control, self._owner = ours, os.getpid()
-        return self._control
+        """Return the way to a living zygote. OSError when it does not come to life."""
+        if self._control is not None and self._owner == os.getpid():
+            return self._control
+        self._end()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            command = [sys.executable, "-m", "lightkeep.formats.sandbox_worker", str(theirs.fileno())]
+            self._process = subprocess.Popen(  # noqa: S603 -- our own module, no shell
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # a library's print must not end up in somebody's --json
+                env=_environment(),
+                process_group=0,
+            )
+        self._control, self._owner = ours, os.getpid()
+        ours.settimeout(_START_S)
+        if ours.recv(1) != b"r":
+            raise ConnectionError("it ended while it started")
+        ours.settimeout(None)
+        return ours
 
     def _end(self) -> None:
         if self._control is not None:
             self._control.close()
-        if self._process is not None:
+        if self._process is not None and self._owner == os.getpid():  # after a fork it is the parent's
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
         self._process = self._control = None
 
     def _receive(self, pipe: Connection[Any, Any], timeout_s: float) -> tuple[bool, Any] | None:
-        """The answer; None when there will be none. The start of the zygote is not counted."""
-        deadline = time.monotonic() + timeout_s + _GRACE_S + 10 * _GRACE_S
-        if not pipe.poll(max(0.0, deadline - time.monotonic())):
+        """The answer; None when there will be none."""
+        if not pipe.poll(timeout_s + _GRACE_S):
             self.close()  # its own timer did not end it
             return None
         try:
@@ -143,37 +152,22 @@ class _Answers(pickle.Unpickler):
 
 
 def _environment() -> dict[str, str]:
-    """The zygote must have one thread, to be able to fork; and no variable of HDF5 may say where to look for files."""
+    """One thread, so that the zygote may fork; no variable that tells HDF5 where else to look for files."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HDF5_")}
     single = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLOSC_NTHREADS")
     return kept | dict.fromkeys(single, "1") | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
-def _subject(args: tuple[Any, ...]) -> str:
-    return str(args[0]) if args else "the file"
-
-
-def _death(args: tuple[Any, ...], *, elapsed_s: float, timeout_s: float) -> BadFile:
-    if elapsed_s >= timeout_s:
-        return BadFile(
-            f"{_subject(args)}: reading it took longer than {timeout_s:g} s and was stopped",
-            remedy="keep it as a plain file, or write it again",
-        )
+def _death(args: tuple[Any, ...], how: str) -> BadFile:
     return BadFile(
-        f"{_subject(args)}: reading it ended the reader (a crash, or out of memory)",
-        remedy="keep it as a plain file, or write it again",
+        f"{args[0] if args else 'a file'}: reading it {how}",
+        remedy="keep it as a plain file, or write it again with the program that made it",
     )
 
 
-def _named(error: errors.LightkeepError, args: tuple[Any, ...]) -> errors.LightkeepError:
-    """The worker's own messages start with `it`: put the file's name first."""
-    if error.message.startswith(("it ", "reading it ")):
-        return type(error)(f"{_subject(args)}: {error.message}", remedy=error.remedy, **error.data)
-    return error
-
-
 _SHARED = Sandbox()
-"""One per process: what it holds is no state of ours but a warm interpreter."""
+"""One per process. It is a warm interpreter, and remembers nothing of what it read."""
+atexit.register(_SHARED.close)
 
 
 def call(function: str, *args: Any, timeout_s: float = 30.0, memory_bytes: int = 1 << 30, **kwargs: Any) -> Any:

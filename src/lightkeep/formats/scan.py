@@ -29,7 +29,7 @@ def check_scan(path: Path, arrays: Mapping[str, Array], names: Mapping[str, str]
     projections = arrays["projections"]
     if len(projections.shape) != 3 or 0 in projections.shape:
         raise BadFile(
-            f"{path}: {names['projections']} has shape {projections.shape}; (angle, row, column), none of them 0, is needed",
+            f"{path}: {names['projections']} has shape {projections.shape}, not (angle, row, column)",
             remedy="check that the scan wrote its frames",
         )
     for role in ("flats", "darks"):
@@ -66,8 +66,8 @@ def theta_problem(theta_deg: Float64) -> tuple[str, str]:
     """Return (what is wrong, what to do) for the angles of a scan, or two empty strings.
 
     Angles in increasing order are fine, and so are golden-angle, interlaced and wrapped (359 -> 1) orders: many
-    backward steps, or steps back by half of the range and more. A few short backward steps among forward ones are a
-    stage or encoder fault; only backward steps are most often a wrong sign, which would mirror the slices.
+    backward steps, or steps back by half of the range and more. A few short backward steps among forward ones are
+    a stage or encoder fault; only backward steps are most often a wrong sign, which would mirror the slices.
 
     >>> theta_problem(np.array([0.0, 1.0, 0.5, 2.0, 3.0, 4.0] + list(range(5, 40))))[0]
     'has a negative step at index 2 (1 to 0.5 deg)'

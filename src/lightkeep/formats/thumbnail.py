@@ -61,8 +61,8 @@ def middle(output: Output) -> NDArray[Any]:
 def picture(image: NDArray[Any], *, size: int = SIZE) -> Image.Image:
     """Return an 8-bit grey picture of a 2-D array, its longer side `size` pixels or a little less.
 
-    Black and white are percentiles of what is inside the field of view: pixels of exactly the corner's value, which a
-    reconstruction leaves around its disc, do not count. Not-a-number is black.
+    Black and white are percentiles of what is inside the field of view: pixels of exactly the corner's value,
+    which a reconstruction leaves around its disc, do not count. Not-a-number is black.
     """
     values = np.asarray(image, np.float32)
     inside = np.isfinite(values) & (values != values[0, 0])
