@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
@@ -11,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, insert, select, update
 
-from lightkeep.catalog import rows, schema
+from lightkeep.catalog import manifest, rows, schema
 from lightkeep.catalog.text import clean, json_safe, to_json
 from lightkeep.model.events import Event, event_hash
 
@@ -61,17 +60,6 @@ class Chain:
         return event
 
 
-def files_digest(files: Iterable[tuple[bytes, bytes, int, int]]) -> str:
-    """Return SHA-256 over (path, sha256, size, version) of files, in the order of path and content.
-
-    The event of a group of files carries it: the hash of the chain so covers the manifest as well.
-    """
-    digest = hashlib.sha256()
-    for path, sha256, size, version in sorted(files):
-        digest.update(b"%d %b %b %d %d\n" % (len(path), path, sha256.hex().encode(), size, version))
-    return digest.hexdigest()
-
-
 def problems(connection: Connection, *, anchor: tuple[int, str] | None = None) -> list[str]:
     """Return what is wrong with the trail, one line for each finding; nothing when it is whole.
 
@@ -108,11 +96,11 @@ FILES_ADDED = "dataset.files_added"
 
 def _manifest_problems(connection: Connection, digests: dict[int, str]) -> Iterator[str]:
     c = schema.file.c
-    columns = select(c.event_seq, c.path, c.sha256, c.size, c.version).order_by(c.event_seq)
+    columns = select(c.event_seq, c.path, c.sha256, c.size, c.version).order_by(c.event_seq, c.path)
     stream = connection.execution_options(yield_per=10_000).execute(columns)
     waiting = dict(digests)
     for seq, group in groupby(stream, key=lambda row: row.event_seq):
-        digest = files_digest((bytes(r.path), bytes(r.sha256), r.size, r.version) for r in group)
+        digest = manifest.digest((bytes(r.path), bytes(r.sha256), r.size, r.version) for r in group)
         if waiting.pop(seq, None) != digest:
             yield f"the files registered by event {seq} differ from what it recorded"
     for seq in waiting:

@@ -12,11 +12,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
 
-from lightkeep.catalog import counts, rows, schema, transitions
-from lightkeep.catalog.audit import FILES_ADDED, Chain, files_digest
+from lightkeep.catalog import counts, manifest, rows, schema, transitions
+from lightkeep.catalog.audit import FILES_ADDED, Chain
 from lightkeep.catalog.dialect import Dialect
-from lightkeep.catalog.manifest import FILE_COLUMNS, REPLICA_COLUMNS, sort_group
+from lightkeep.catalog.manifest import Group
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
 from lightkeep.model.clock import Clock
@@ -220,28 +221,45 @@ class Change:
         Conflict: there is something new, and the dataset is no longer receiving.
         """
         row = self._row(schema.dataset, dataset_id, "dataset")
-        known = self._dialect.files_at(self._connection, dataset_id, [encode_path(f.path) for f, _ in pairs])
-        seq = self._chain.seq + 1
-        group = sort_group(dataset_id, pairs, known=known, event_seq=seq, now=self._clock.now())
-        old_replicas = self._replicas_of(group.revisited)
-        replicas = [r for r in group.replica_rows if (r[1], r[2], r[3]) not in old_replicas]
-        if not group.file_rows and not replicas:
-            return group.files
-        self._must_be_receiving(row, "take files")
-        self._dialect.insert(self._connection, "file", FILE_COLUMNS, group.file_rows)
-        self._dialect.insert(self._connection, "replica", REPLICA_COLUMNS, replicas)
-        self._set(
-            schema.dataset, dataset_id, files=row["files"] + group.more_files, size=row["size"] + group.more_bytes
+        for store_id in {replica.store_id for _, replica in pairs}:
+            self._row(schema.store, store_id, "store")
+        now = self._clock.now()
+        group = manifest.new_group(
+            pairs, dataset_id=dataset_id, number=row["number"], event_seq=self._chain.seq + 1, now=now
         )
+        if row["state"] != DatasetState.RECEIVING or not self._insert_files(group):
+            paths = [file_row[1] for file_row in group.file_rows]
+            known = self._dialect.files_at(self._connection, row["number"], paths)
+            group = manifest.mixed_group(group, pairs, known=known, now=now)
+            old = self._replicas_of(group.revisited)
+            group = replace(group, replica_rows=[r for r in group.replica_rows if r[1:4] not in old])
+            if not group.replica_rows:
+                return group.files
+            self._must_be_receiving(row, "take files")
+            self._dialect.insert(self._connection, "file", manifest.FILE_COLUMNS, group.file_rows)
+        self._dialect.insert(self._connection, "replica", manifest.REPLICA_COLUMNS, group.replica_rows)
+        files, size = row["files"] + group.more_files, row["size"] + group.more_bytes
+        self._set(schema.dataset, dataset_id, files=files, size=size)
         detail = {
             "files": len(group.file_rows),
-            "replicas": len(replicas),
+            "replicas": len(group.replica_rows),
             "bytes": sum(r[4] for r in group.file_rows),
-            "digest": files_digest((r[2], r[5], r[4], r[8]) for r in group.file_rows),
+            "digest": manifest.digest((r[1], r[5], r[4], r[2]) for r in group.file_rows),
         }
         verb = FILES_ADDED if group.file_rows else "dataset.replicas_added"
         self._record(verb, dataset_id, row["experiment_id"], detail)
         return group.files
+
+    def _insert_files(self, group: Group) -> bool:
+        """Insert the files as all new; False, with nothing inserted, when a path is known."""
+        try:
+            with self._connection.begin_nested():
+                self._dialect.insert(self._connection, "file", manifest.FILE_COLUMNS, group.file_rows)
+        except (SQLAlchemyError, self._dialect.driver_error) as error:
+            if not self._dialect.is_duplicate(getattr(error, "orig", error)):
+                raise
+            return False
+        return True
 
     def add_skipped(self, skipped: Sequence[SkippedFile]) -> None:
         """Record names of one dataset that are not kept as content; a name recorded before is replaced."""
@@ -489,7 +507,7 @@ class Change:
     def _replicas(self, ids: Sequence[str]) -> list[RowMapping]:
         r, f, d = schema.replica, schema.file, schema.dataset
         columns = select(r.c.id, r.c.state, d.c.id.label("dataset_id"), d.c.experiment_id)
-        joined = columns.join_from(r, f, f.c.id == r.c.file_id).join(d, d.c.id == f.c.dataset_id)
+        joined = columns.join_from(r, f, f.c.id == r.c.file_id).join(d, d.c.number == f.c.dataset_number)
         return [
             row
             for part in _parts(sorted(set(ids)))

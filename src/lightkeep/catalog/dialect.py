@@ -11,6 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, event
 from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from lightkeep.catalog.manifest import Known
 from lightkeep.model.errors import Conflict, LightkeepError, StorageError
 
 AGAIN = "try again in a moment; if it stays so, look for a process that holds the catalogue open"
@@ -48,10 +49,8 @@ class Dialect(Protocol):
         """Insert many rows of raw values (text already clean, instants in microseconds) as fast as it goes."""
         ...
 
-    def files_at(
-        self, connection: Connection, dataset_id: str, paths: Sequence[bytes]
-    ) -> list[tuple[bytes, bytes, str, int, int]]:
-        """Return (path, sha256, id, version, size) of the dataset's files at these paths, every version."""
+    def files_at(self, connection: Connection, number: int, paths: Sequence[bytes]) -> list[Known]:
+        """Return what the manifest of dataset `number` has at these paths, every version."""
         ...
 
     def index_words(self, connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -67,6 +66,10 @@ class Dialect(Protocol):
 
     def month(self, column: str) -> ColumnElement[str]:
         """Return the month, `2026-11` in UTC, of a column of microseconds."""
+        ...
+
+    def is_duplicate(self, error: object) -> bool:
+        """True when the driver's error says that a key is taken."""
         ...
 
     def translate(self, error: BaseException) -> LightkeepError | None:

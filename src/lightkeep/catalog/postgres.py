@@ -9,6 +9,7 @@ import psycopg
 from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, literal_column
 
 from lightkeep.catalog.dialect import AGAIN, first_line, leave_to_the_parent
+from lightkeep.catalog.manifest import Known
 from lightkeep.model.errors import (
     Conflict,
     Corrupt,
@@ -68,15 +69,10 @@ class Postgres:
             for row in rows:
                 copy.write_row(row)
 
-    def files_at(
-        self, connection: Connection, dataset_id: str, paths: Sequence[bytes]
-    ) -> list[tuple[bytes, bytes, str, int, int]]:
-        """Look the paths up in the index of (dataset, path, sha256)."""
-        rows = connection.exec_driver_sql(
-            "SELECT path, sha256, id, version, size FROM file WHERE dataset_id = %s AND path = ANY(%s)",
-            (dataset_id, list(paths)),
-        )
-        return [(bytes(row.path), bytes(row.sha256), row.id, row.version, row.size) for row in rows]
+    def files_at(self, connection: Connection, number: int, paths: Sequence[bytes]) -> list[Known]:
+        """Look the paths up by the table's own key."""
+        sql = "SELECT path, version, id, size, sha256 FROM file WHERE dataset_number = %s AND path = ANY(%s)"
+        return [Known(*row) for row in connection.exec_driver_sql(sql, (number, list(paths)))]
 
     def index_words(self, connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
         """Insert lexemes with their positions; the words hold letters and digits only, so quotes are enough."""
@@ -96,6 +92,10 @@ class Postgres:
     def month(self, column: str) -> ColumnElement[str]:
         """Return it by to_char; the session's time zone is UTC."""
         return literal_column(f"to_char(to_timestamp({column} / 1000000), 'YYYY-MM')", Text)
+
+    def is_duplicate(self, error: object) -> bool:
+        """Read the SQLSTATE."""
+        return isinstance(error, psycopg.errors.UniqueViolation)
 
     def translate(self, error: BaseException) -> LightkeepError | None:
         """Return our error for the SQLSTATE."""

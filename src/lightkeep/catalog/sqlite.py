@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, event, literal_column, make_url
 
 from lightkeep.catalog.dialect import AGAIN, first_line, leave_to_the_parent
+from lightkeep.catalog.manifest import Known
 from lightkeep.model.errors import ConfigError, Conflict, Corrupt, LightkeepError, StorageError, StoreFull
 
 _WAIT_MS = 20_000  # a change of 1 000 files takes about 20 ms: this is many hundred writers waiting their turn
 _AT_ONCE = 1_000  # parameters per statement; SQLite allows 32 766
+
+_ROWS = 100  # per INSERT
 
 _PRAGMAS = (
     f"busy_timeout = {_WAIT_MS}",
@@ -65,26 +69,27 @@ class Sqlite:
     def insert(
         self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
     ) -> None:
-        """Insert through the driver's executemany: a prepared statement and tuples."""
-        if not rows:
-            return
-        marks = ", ".join("?" * len(columns))
-        sql = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})"  # noqa: S608 (names are ours)
-        connection.exec_driver_sql(sql, rows)
+        """Insert a hundred rows with each statement: half the time of the driver's executemany."""
+        one = f"({', '.join('?' * len(columns))})"
+        into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 (names are ours)
+        whole = len(rows) - len(rows) % _ROWS
+        many = into + ", ".join([one] * _ROWS)
+        for start in range(0, whole, _ROWS):
+            values = tuple(chain.from_iterable(rows[start : start + _ROWS]))
+            connection.exec_driver_sql(many, values)
+        if whole < len(rows):
+            connection.exec_driver_sql(into + one, list(rows[whole:]))
 
-    def files_at(
-        self, connection: Connection, dataset_id: str, paths: Sequence[bytes]
-    ) -> list[tuple[bytes, bytes, str, int, int]]:
-        """Look the paths up in the index of (dataset, path, sha256)."""
-        found: list[tuple[bytes, bytes, str, int, int]] = []
+    def files_at(self, connection: Connection, number: int, paths: Sequence[bytes]) -> list[Known]:
+        """Look the paths up by the table's own key."""
+        found: list[Known] = []
         for start in range(0, len(paths), _AT_ONCE):
             part = paths[start : start + _AT_ONCE]
+            marks = ", ".join("?" * len(part))
             sql = (
-                "SELECT path, sha256, id, version, size FROM file WHERE dataset_id = ?"  # noqa: S608 (marks only)
-                f" AND path IN ({', '.join('?' * len(part))})"
+                f"SELECT path, version, id, size, sha256 FROM file WHERE dataset_number = ? AND path IN ({marks})"  # noqa: S608
             )
-            rows = connection.exec_driver_sql(sql, (dataset_id, *part))
-            found.extend((row.path, row.sha256, row.id, row.version, row.size) for row in rows)
+            found.extend(Known(*row) for row in connection.exec_driver_sql(sql, (number, *part)))
         return found
 
     def index_words(self, connection: Connection, rows: Sequence[tuple[int, Sequence[str]]]) -> None:
@@ -100,6 +105,10 @@ class Sqlite:
     def month(self, column: str) -> ColumnElement[str]:
         """Return it by strftime."""
         return literal_column(f"strftime('%Y-%m', {column} / 1000000, 'unixepoch')", Text)
+
+    def is_duplicate(self, error: object) -> bool:
+        """Read the result code."""
+        return str(getattr(error, "sqlite_errorname", "")).startswith("SQLITE_CONSTRAINT")
 
     def translate(self, error: BaseException) -> LightkeepError | None:
         """Return our error for SQLite's result code."""

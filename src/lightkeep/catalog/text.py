@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightkeep.model.errors import InvalidInput
 
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # os.fsencode, without its calls
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 _WORD = re.compile(r"[^\W_]+")
 _LONGEST_WORD = 100  # characters; a lexeme of PostgreSQL holds 2046 bytes
@@ -38,7 +39,7 @@ def encode_path(path: str) -> bytes:
     InvalidInput: the path holds NUL or a surrogate that stands for no byte.
     """
     try:
-        encoded = os.fsencode(path)
+        encoded = path.encode(_ENCODING, _ERRORS)
     except UnicodeEncodeError as error:
         raise InvalidInput(f"path {path!r} cannot be a file's name: {error.reason}") from error
     if b"\0" in encoded:

@@ -230,13 +230,13 @@ class View:
         statement = (
             select(_r)
             .join_from(_r, _f, _f.c.id == _r.c.file_id)
-            .join(_d, _d.c.id == _f.c.dataset_id)
+            .join(_d, _d.c.number == _f.c.dataset_number)
             .join(_e, _e.c.id == _d.c.experiment_id)
             .where(self._see)
             .order_by(_f.c.path, _f.c.version, _r.c.id)
         )
         if isinstance(of, str):
-            return self._all(statement.where(_f.c.dataset_id == of), rows.replica_of)
+            return self._all(statement.where(_d.c.id == of), rows.replica_of)
         ids = list(of)
         with self._read() as connection:
             return [
@@ -379,9 +379,12 @@ class View:
     def _current_files(self, dataset_id: str) -> Select[Any]:
         newer = _f.alias("newer")
         superseded = select(newer.c.id).where(
-            newer.c.dataset_id == _f.c.dataset_id, newer.c.path == _f.c.path, newer.c.version > _f.c.version
+            newer.c.dataset_number == _f.c.dataset_number,
+            newer.c.path == _f.c.path,
+            newer.c.version > _f.c.version,
         )
-        return select(_f).where(_f.c.dataset_id == dataset_id, ~superseded.exists())
+        joined = select(_f, _d.c.id.label("dataset_id")).join_from(_f, _d, _d.c.number == _f.c.dataset_number)
+        return joined.where(_d.c.id == dataset_id, ~superseded.exists())
 
     def _must_see(self, connection: Connection, dataset_id: str) -> None:
         if connection.execute(self._datasets().where(_d.c.id == dataset_id)).first() is None:

@@ -107,10 +107,9 @@ def allows(grants: Iterable[Grant], principal: Principal, verb: Verb, experiment
 
 def _scopes(verb: Verb, scope: Scope) -> str:
     roles = ", ".join(f"'{role}'" for role in roles_allowing(verb))
-    return (
-        "SELECT access_grant.scope_id FROM access_grant WHERE access_grant.person_id = :access_person"
-        f" AND access_grant.scope = '{scope}' AND access_grant.role IN ({roles})"  # noqa: S608 (our own enums)
-    )
+    columns = f"access_grant.scope = '{scope}' AND access_grant.role IN ({roles})"
+    person = "access_grant.person_id = :access_person"
+    return f"SELECT access_grant.scope_id FROM access_grant WHERE {person} AND {columns}"  # noqa: S608 (our own enums)
 
 
 def _reaches(grant: Grant, principal: Principal, experiment: Experiment) -> bool:

@@ -79,6 +79,21 @@ def _make_tables() -> None:
     op.create_index("ix_event_experiment", "event", ["experiment_id", "seq"], unique=False)
     op.create_index("ix_event_subject", "event", ["subject", "seq"], unique=False)
     op.create_table(
+        "file",
+        sa.Column("dataset_number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("path", sa.LargeBinary(), nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", _WORDS, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("sha256", sa.LargeBinary(), nullable=False),
+        sa.Column("mtime_ns", sa.BigInteger(), nullable=False),
+        sa.Column("mode", sa.Integer(), nullable=False),
+        sa.Column("event_seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("dataset_number", "path", "version"),
+        sa.UniqueConstraint("id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "person",
         sa.Column("id", _WORDS, nullable=False),
         sa.Column("name", _WORDS, nullable=False),
@@ -88,6 +103,20 @@ def _make_tables() -> None:
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_table(
+        "replica",
+        sa.Column("id", _WORDS, nullable=False),
+        sa.Column("file_id", _WORDS, nullable=False),
+        sa.Column("store_id", _WORDS, nullable=False),
+        sa.Column("key", sa.LargeBinary(), nullable=False),
+        sa.Column("state", _WORDS, nullable=False),
+        sa.Column("verified_at", sa.BigInteger(), nullable=True),
+        sa.Column("proof", _WORDS, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(("ix_replica_file_id"), "replica", ["file_id"], unique=False)
     op.create_table(
         "station",
         sa.Column("id", _WORDS, nullable=False),
@@ -241,25 +270,6 @@ def _make_tables() -> None:
     )
     op.create_index(("ix_dataset_parent_parent_id"), "dataset_parent", ["parent_id"], unique=False)
     op.create_table(
-        "file",
-        sa.Column("id", _WORDS, nullable=False),
-        sa.Column("dataset_id", _WORDS, nullable=False),
-        sa.Column("path", sa.LargeBinary(), nullable=False),
-        sa.Column("shown_path", _WORDS, nullable=False),
-        sa.Column("size", sa.BigInteger(), nullable=False),
-        sa.Column("sha256", sa.LargeBinary(), nullable=False),
-        sa.Column("mtime_ns", sa.BigInteger(), nullable=False),
-        sa.Column("mode", sa.Integer(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("event_seq", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["dataset_id"],
-            ["dataset.id"],
-        ),
-        sa.PrimaryKeyConstraint("id"),
-        sa.UniqueConstraint("dataset_id", "path", "sha256", name="uq_file_content"),
-    )
-    op.create_table(
         "run",
         sa.Column("id", _WORDS, nullable=False),
         sa.Column("experiment_id", _WORDS, nullable=False),
@@ -324,25 +334,3 @@ def _make_tables() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_source_key_root", "source_key", ["root", "path"], unique=False)
-    op.create_table(
-        "replica",
-        sa.Column("id", _WORDS, nullable=False),
-        sa.Column("file_id", _WORDS, nullable=False),
-        sa.Column("store_id", _WORDS, nullable=False),
-        sa.Column("key", sa.LargeBinary(), nullable=False),
-        sa.Column("state", _WORDS, nullable=False),
-        sa.Column("verified_at", sa.BigInteger(), nullable=True),
-        sa.Column("proof", _WORDS, nullable=False),
-        sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["file_id"],
-            ["file.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["store_id"],
-            ["store.id"],
-        ),
-        sa.PrimaryKeyConstraint("id"),
-    )
-    op.create_index(("ix_replica_file_id"), "replica", ["file_id"], unique=False)
-    op.create_index("ix_replica_store", "replica", ["store_id", "key"], unique=False)
