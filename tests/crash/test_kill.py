@@ -1,0 +1,40 @@
+"""Ingest killed at every system call that changes something: nothing wrong is ever seen, the next run finishes."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+POINTS = os.environ.get("LIGHTKEEP_CRASH_POINTS", "200")
+"""How many of the points are taken, evenly; `all` takes each."""
+
+
+def chosen(counts: dict[str, int]) -> list[tuple[str, int]]:
+    """Return (system call, its k-th time), the same share of each call's times."""
+    points = [(call, k) for call, count in sorted(counts.items()) for k in range(1, count + 1)]
+    if POINTS == "all":
+        return points
+    step = max(1.0, len(points) / int(POINTS))
+    return [points[int(index * step)] for index in range(int(len(points) / step))]
+
+
+@pytest.mark.crash
+def test_ingest_survives_a_kill_at_any_system_call(bench, capsys):
+    before = bench.source_status()
+    bench.fresh()
+    counts = bench.counts()
+    points = chosen(counts)
+    killed = 0
+    for call, k in points:
+        bench.fresh()
+        code, _ = bench.traced(inject=f"{call}:signal=KILL:when={k}", trace=call)
+        killed += code == -9
+        assert (call, k, bench.wrong()) == (call, k, [])
+        code = bench.ingest()
+        assert (call, k, code, bench.wrong(), bench.unfinished()) == (call, k, 0, [], [])
+    assert bench.source_status() == before
+    assert killed == len(points), f"{killed} of {len(points)} points were reached"
+    with capsys.disabled():
+        sys.stdout.write(f"\nkilled at {killed} of {sum(counts.values())} points: {counts}\n")
