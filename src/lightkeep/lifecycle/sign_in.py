@@ -23,6 +23,8 @@ from lightkeep.model.people import ANONYMOUS, SERVICE, Principal, Verb
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
 
+COOKIE = "lightkeep_session"
+"""Name of the cookie that carries a session's token; the portal sets it, both faces read it."""
 SESSION_LENGTH = timedelta(days=7)
 """A beam time: nobody is signed out in the middle of a night shift."""
 MINIMUM_LENGTH = 10
