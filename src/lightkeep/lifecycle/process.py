@@ -10,17 +10,20 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightkeep import __version__
 from lightkeep.facility import Facility
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
 from lightkeep.model.engines import Cancel, Engine
-from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, RunCancelled, RunFailed
+from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, RunCancelled, RunFailed
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.runs import Run, RunState
 from lightkeep.model.techniques import Preflight, Report
@@ -174,7 +177,7 @@ def process(
     if run.state.is_over:
         kind = RunCancelled if run.state is RunState.CANCELLED else RunFailed
         raise kind(run.message, remedy="start it again as a new run")
-    with Scratch(facility.scratch / run.id) as scratch:
+    with Scratch(_runs(facility) / run.id) as scratch:
         watch = _Watch(facility, run, scratch, report=report, cancel=cancel)
         try:
             watch.change(state=RunState.RUNNING)
@@ -192,6 +195,19 @@ def process(
             raise
         scratch.remove()
     return dataset
+
+
+def sweep(facility: Facility) -> None:
+    """Delete what runs that are over left in the scratch folder: those that ended while their process died."""
+    folder = _runs(facility)
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        with suppress(NotFound):  # a run of another catalogue, restored from a backup perhaps: not ours to delete
+            if facility.catalog.view(SERVICE).run(name).state.is_over:
+                shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _runs(facility: Facility) -> Path:
+    return facility.scratch / "runs"
 
 
 def _finish(facility: Facility, scratch: Scratch, dataset: Dataset, watch: _Watch) -> None:

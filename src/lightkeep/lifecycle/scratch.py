@@ -1,6 +1,6 @@
 """The scratch folder of one run: everything that a restart needs to go on where a kill stopped it.
 
-    scratch/<run id>/
+    scratch/runs/<run id>/
       lock            held (flock) by the process that works on the run
       plan.json       what will be computed, cut into pieces; written once, before the first piece
       <output>.npy    one array per output, its room reserved; each piece fills its own part

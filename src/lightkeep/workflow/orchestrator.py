@@ -192,8 +192,10 @@ class Orchestrator:
                 if status is None:
                     self.submit_run(run.id)
                 elif status.status in _OVER:
+                    message = f"given up: its workflow ended as {status.status.lower().replace('_', ' ')}"
                     with self._facility.catalog.change(SERVICE) as tx:
-                        tx.update_run(run.id, state=RunState.FAILED, message=_LOST, error=RunFailed.code)
+                        tx.update_run(run.id, state=RunState.FAILED, message=message, error=RunFailed.code)
+        processing.sweep(self._facility)
 
     def close(self) -> None:
         """Stop working: what runs is left at its last finished piece, for the next worker."""
@@ -211,9 +213,6 @@ class Orchestrator:
         self.close()
 
 
-_LOST = "the process that worked on it died each time"
-
-
 class _Worker:
     """DBOS in this process, as long as the lock is held."""
 
@@ -225,7 +224,8 @@ class _Worker:
             "system_database_url": facility.config.workflow_url,
             "application_version": _VERSION,
             "executor_id": _EXECUTOR,
-            "log_level": "CRITICAL",
+            "log_level": "CRITICAL",  # what fails is in the catalogue, or raised by `wait`
+            "notification_listener_polling_interval_sec": _POLL_S,  # else `close` waits a second for its thread
             "enable_otlp": False,
         }
         DBOS(config=settings)
