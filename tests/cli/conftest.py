@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from lightkeep import config
+from lightkeep.cli import answer
 from lightkeep.cli.session import os_person
 from lightkeep.facility import create_facility
 from lightkeep.lifecycle import set_up
@@ -71,11 +73,31 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cli(home: Path) -> Cli:
-    """Return the command line, run in the facility's folder."""
+def shell(home: Path) -> Cli:
+    """Return the command line in a process of its own, in the facility's folder."""
 
-    def inside(*arguments: str | bytes, **options: Any) -> Answer:
+    def outside(*arguments: str, **options: Any) -> Answer:
         return run(*arguments, folder=home, **options)
+
+    return outside
+
+
+@pytest.fixture
+def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Return the command line in this process, in the facility's folder: the same, and quicker."""
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in [name for name in os.environ if name.startswith("LIGHTKEEP_")]:
+        monkeypatch.delenv(name)
+
+    def inside(*arguments: str, stdin: str = "", **environ: str) -> Answer:
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdin", io.StringIO(stdin))
+            for name, value in environ.items():
+                patch.setenv(name, value)
+            capsys.readouterr()
+            code = answer(arguments)
+        return Answer(code, *capsys.readouterr())
 
     return inside
 

@@ -82,7 +82,7 @@ def test_outside_a_facility_it_says_how_to_make_one(tmp_path: Path) -> None:
     assert "lightkeep init" in done.err
 
 
-def test_a_closed_pipe_is_no_error(cli: Cli, home: Path) -> None:
+def test_a_closed_pipe_is_no_error(home: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -13,7 +13,7 @@ from lightkeep.model.experiments import Experiment, ExperimentState
 from lightkeep.model.people import Grant, Role, Scope
 
 _WHEN = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"])
-_ROLES = click.Choice([Role.COLLABORATOR, Role.MEMBER, Role.PI, Role.STATION_SCIENTIST, Role.STATION_MANAGER])
+_ROLES = click.Choice([each.value for each in Role if each not in (Role.FACILITY_ADMIN, Role.PUBLIC)])
 
 
 @click.group(cls=Group, examples=("lightkeep experiment create 2026-11-lee-81234 --station 2-BM",))
@@ -135,7 +135,7 @@ def close(session: Session, experiment_id: str) -> None:
 @experiment.command("grant", examples=("lightkeep experiment grant 2026-11-lee-81234 maria --role member",))
 @click.argument("experiment_id", metavar="EXPERIMENT")
 @click.argument("person")
-@click.option("--role", type=_ROLES, default=Role.MEMBER, show_default=True, help="What the person may do.")
+@click.option("--role", type=_ROLES, default="member", show_default=True, help="What the person may do.")
 @click.option("--remove", is_flag=True, help="Take the grant back.")
 @click.pass_obj
 def grant(session: Session, experiment_id: str, person: str, role: str, remove: bool) -> None:

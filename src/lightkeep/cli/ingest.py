@@ -27,8 +27,8 @@ from lightkeep.model.errors import InvalidInput
 @click.option("--name", default="", help="Name of the dataset; the source's own name otherwise.")
 @click.option(
     "--kind",
-    type=click.Choice([DatasetKind.RAW, DatasetKind.CALIBRATION]),
-    default=DatasetKind.RAW,
+    type=click.Choice(["raw", "calibration"]),
+    default="raw",
     show_default=True,
     help="What it is.",
 )
