@@ -68,6 +68,10 @@ class Bench:
     def _end(self) -> int:
         return os.waitstatus_to_exitcode(int(self.victim.stdout.readline()))
 
+    def error(self) -> str:
+        """Return the error that the last ingest ended with: `code: message; remedy`."""
+        return (self.root / "error").read_text()
+
     def counts(self) -> dict[str, int]:
         """Run once to the end; return how often each mutating call was made."""
         code, calls = self.traced()

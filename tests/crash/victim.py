@@ -18,6 +18,7 @@ from lightkeep.facility import Facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.transfer import Pace
 from lightkeep.model.clock import SystemClock, SystemIds
+from lightkeep.model.errors import LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.storage.posix import PosixStore
 
@@ -35,6 +36,16 @@ def run(root: Path, source: Path) -> None:
     facility.close()
 
 
+def attempt(root: Path, source: Path) -> int:
+    """Ingest; return 0, or 3 after writing the error's code and message to `root/error`."""
+    try:
+        run(root, source)
+    except LightkeepError as error:
+        (root / "error").write_text(f"{error.code}: {error.message}; {error.remedy}")
+        return 3
+    return 0
+
+
 def answer(number: int) -> None:
     """Tell the test a number."""
     sys.stdout.write(f"{number}\n")
@@ -48,8 +59,7 @@ def main() -> None:
         pid = os.fork()
         if pid == 0:
             os.kill(os.getpid(), signal.SIGSTOP)
-            run(Path(order["root"]), Path(order["source"]))
-            os._exit(0)
+            os._exit(attempt(Path(order["root"]), Path(order["source"])))
         os.waitpid(pid, os.WUNTRACED)
         answer(pid)
         answer(os.waitpid(pid, 0)[1])
