@@ -37,9 +37,15 @@ _PERIOD_S = 0.1
     short_help="Measure, keep, reconstruct and show a scan.",
     examples=("lightkeep demo", "lightkeep demo --data tooth.h5 --port 9000", "lightkeep demo --no-serve --json"),
 )
-@click.option("--data", type=click.Path(path_type=Path), help="A measured scan; a simulated one otherwise.")
 @click.option(
-    "--root", type=click.Path(path_type=Path), default="demo", show_default=True, help="Facility's folder."
+    "--data", type=click.Path(readable=False, path_type=Path), help="A measured scan; a simulated one otherwise."
+)
+@click.option(
+    "--root",
+    type=click.Path(readable=False, path_type=Path),
+    default="demo",
+    show_default=True,
+    help="Facility's folder.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), help="TCP port of the portal; a free one otherwise.")
 @click.option("--no-serve", is_flag=True, help="Do everything but serve the portal, and end.")

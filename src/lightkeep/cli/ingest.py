@@ -22,7 +22,9 @@ from lightkeep.model.errors import InvalidInput
         "lightkeep ingest -- -rf.h5",
     ),
 )
-@click.argument("sources", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="SOURCE...")
+@click.argument(
+    "sources", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path), metavar="SOURCE..."
+)
 @click.option("-e", "--experiment", help="Where it belongs; not needed while only one experiment is open.")
 @click.option("--name", default="", help="Name of the dataset; the source's own name otherwise.")
 @click.option(

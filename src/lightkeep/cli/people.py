@@ -43,14 +43,14 @@ def add(session: Session, user: str, name: str, email: str, admin: bool, ask: bo
     from lightkeep.lifecycle import set_up, sign_in
 
     with session.opened() as work:
-        typed = _password(ask, password_stdin)
-        hashed = sign_in.hash_password(typed) if typed else ""
+        wants = ask or password_stdin
+        hashed = sign_in.hash_password(_password(ask, password_stdin)) if wants else ""
         made = Person(user, name or user, email)
         set_up.add_person(work.facility, made, principal=work.principal, password_hash=hashed)
         if admin:
             role = Grant(user, Role.FACILITY_ADMIN, Scope.FACILITY)
             set_up.grant(work.facility, role, principal=work.principal)
-    hint = "" if typed else f"; lets nobody in until: lightkeep person password {user}"
+    hint = "" if wants else f"; lets nobody in until: lightkeep person password {user}"
     emit(session, made, lambda: say(f"Added {made.name} ({user}){hint}"))
 
 

@@ -19,7 +19,7 @@ from lightkeep.model.people import Verb
 @click.command(
     cls=Command, short_help="Make a facility in a folder.", examples=("lightkeep init /data/lightkeep",)
 )
-@click.argument("folder", type=click.Path(path_type=Path), default=".")
+@click.argument("folder", type=click.Path(readable=False, path_type=Path), default=".")
 @click.pass_obj
 def init(session: Session, folder: Path) -> None:
     """Make a facility in FOLDER: settings, catalogue, one store, and you as its administrator."""

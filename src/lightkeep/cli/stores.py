@@ -22,7 +22,7 @@ def store() -> None:
     examples=("lightkeep store add archive /mnt/archive", "lightkeep store add 2-bm-disk /data/2-bm --in-place"),
 )
 @click.argument("store_id", metavar="STORE")
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(readable=False, path_type=Path))
 @click.option("--in-place", is_flag=True, help="A station's own disk: files stay as they are, nothing is written.")
 @click.pass_obj
 def add(session: Session, store_id: str, folder: Path, in_place: bool) -> None:

@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.argument("paths", nargs=-1, metavar="[FILE]...")
 @click.option("-e", "--experiment", help="Where the dataset belongs, when it is given by name.")
-@click.option("--to", "folder", type=click.Path(path_type=Path), help="Folder to copy into; a new one otherwise.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(readable=False, path_type=Path),
+    help="Folder to copy into; a new one otherwise.",
+)
 @click.pass_obj
 def get(
     session: Session, dataset: str, paths: tuple[str, ...], experiment: str | None, folder: Path | None
