@@ -70,7 +70,10 @@ def open_plain(path: Path) -> h5py.File:
     try:
         return h5py.File(os.path.realpath(path), "r", locking=False)  # a lock could stop the detector's writer
     except FOREIGN as error:
-        raise _unreadable(path, error) from error
+        if "locking flag" not in str(error):
+            raise _unreadable(path, error) from error
+    with reading(path):  # this process has it open already, with locks: HDF5 wants the same again
+        return h5py.File(os.path.realpath(path), "r")
 
 
 def check_safe(

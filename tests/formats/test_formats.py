@@ -1,0 +1,50 @@
+"""How formats are found."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lightkeep import formats
+from lightkeep.formats.text import clean, one_line
+from lightkeep.model.errors import NotFound, SourceError
+
+
+def test_the_built_in_formats_are_found_as_plugins_are() -> None:
+    assert {"data-exchange", "nxtomo", "nexus", "tiff-stack", "thumbnail"} <= set(formats.names())
+    for name in formats.names():
+        assert formats.get(name).name == name
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(NotFound) as caught:
+        formats.get("jpeg")
+    assert "nxtomo" in caught.value.remedy
+
+
+def test_importing_formats_loads_no_numerics() -> None:
+    code = "import sys, lightkeep.formats.viewer; print({'numpy', 'h5py', 'PIL'} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "set()"
+
+
+def test_a_file_of_no_known_format_has_no_name(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("beam lost at 3 am")
+    assert formats.detect(path) == formats.inspect(path).format == ""
+
+
+def test_a_look_at_a_missing_file_names_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"gone\.h5"):
+        formats.inspect(tmp_path / "gone.h5")
+
+
+@pytest.mark.parametrize("value", [b"\x1b[2J\x00", "\udcff", b"\xff\xfe", "a\u202eb", "x" * 10_000, 3.5, None])
+def test_any_value_becomes_text_that_can_be_stored_and_printed(value: object) -> None:
+    text = clean(value)
+    assert text.encode()
+    assert len(text) <= 4096
+    assert one_line(value).isprintable()
