@@ -19,10 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightkeep import __version__
+from lightkeep import __version__, engines
 from lightkeep.facility import Facility
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
-from lightkeep.model.engines import Cancel, Engine
+from lightkeep.model.engines import Cancel, Engine, Task
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, RunCancelled, RunFailed
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.runs import Run, RunState
@@ -228,22 +228,27 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: _Watch) -> Data
     job = Job(str(path), source.format, run.technique, str(scratch.folder))
     engine = facility.engine(run.engine)
     if not scratch.is_planned():
-        _plan(run, scratch, job, engine, watch)
+        _plan(run, scratch, job, watch)
     if not scratch.result.is_dir():
         _compute(run, source, scratch, job, engine, watch)
     return _keep(facility, run, source, scratch, watch)
 
 
-def _plan(run: Run, scratch: Scratch, job: Job, engine: Engine, watch: _Watch) -> None:
+def _plan(run: Run, scratch: Scratch, job: Job, watch: _Watch) -> None:
     from lightkeep import techniques
     from lightkeep.lifecycle.pieces import is_incremental
     from lightkeep.lifecycle.scratch import Plan
 
     watch.begin("looking at the data", 0.0, 0.05)
-    found: Preflight = engine.map([job.task("preflight", params=dict(run.params))], cancel=watch)[0]
+    found: Preflight = _here(job.task("preflight", params=dict(run.params)))
     plan = Plan(found.params, cut(found.length, found.piece), found.shapes, found.dtypes, found.warnings)
     scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
     watch.change(resolved=found.params)
+
+
+def _here(task: Task) -> Any:
+    """Call a task in this process: what takes seconds is not worth starting another one."""
+    return engines.get("inline").map([task])[0]
 
 
 def cut(length: int, piece: int = 0) -> list[tuple[int, int]]:
@@ -269,7 +274,7 @@ def _compute(run: Run, source: Dataset, scratch: Scratch, job: Job, engine: Engi
         inputs={source.id: source.name},
         command=command(run, plan),
     )
-    engine.map([task], cancel=watch)
+    _here(task)
 
 
 def command(run: Run, plan: Plan) -> str:
