@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from lightkeep.cli.app import Command, Group
-from lightkeep.cli.output import emit, facts, progress, say, size, state
+from lightkeep.cli.output import count, emit, facts, progress, say, size, state
 from lightkeep.cli.session import Session, Work
 from lightkeep.model.errors import InvalidInput, RunCancelled, RunFailed
 from lightkeep.model.runs import Run, RunState
@@ -96,12 +96,14 @@ def parsed(key: str, field: FieldInfo, text: str) -> Any:
     """
     from pydantic import TypeAdapter, ValidationError
 
+    kind: TypeAdapter[Any] = TypeAdapter(cast("Any", field.annotation))
     candidates: list[Any] = [text]
     if text[:1] in "([" or "," in text:
         candidates.append([part.strip() for part in text.strip("()[] ").split(",")])
+    why = ""
     for candidate in candidates:
         try:
-            return TypeAdapter(field.annotation).validate_python(candidate)
+            return kind.validate_python(candidate)
         except ValidationError as error:
             why = error.errors()[0]["msg"]
     option = f"--{key.replace('_', '-')}"
@@ -134,7 +136,11 @@ def start(
         facts({"run": ended.id, "state": state(ended.state)})
         if result is not None:
             facts(
-                {"result": result.id, "name": result.name, "size": f"{size(result.size)} in {result.files} files"}
+                {
+                    "result": result.id,
+                    "name": result.name,
+                    "size": f"{size(result.size)} in {count(result.files, 'file')}",
+                }
             )
             say(f"Next: lightkeep get {result.id}")
         elif not ended.state.is_over:

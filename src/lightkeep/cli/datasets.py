@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lightkeep.cli.app import Command
-from lightkeep.cli.output import ago, emit, facts, say, size, state, table
+from lightkeep.cli.output import ago, count, emit, facts, say, size, state, table
 from lightkeep.cli.session import Session, Work
 
 if TYPE_CHECKING:
@@ -112,6 +112,6 @@ def _show(session: Session, work: Work, found: Dataset, limit: int) -> None:
         if page.total > len(page.items):
             say(f"{len(page.items)} of {page.total} files; --limit shows more")
         if skipped:
-            say(f"{len(skipped)} names recorded but not kept (--json lists them)")
+            say(f"{count(len(skipped), 'name')} recorded but not kept (--json lists them)")
 
     emit(session, answer, human)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lightkeep.cli.app import Command
-from lightkeep.cli.output import emit, progress, say, state
+from lightkeep.cli.output import count, emit, progress, say, state
 from lightkeep.cli.session import Session
 from lightkeep.model.people import Verb
 
@@ -34,7 +34,11 @@ def doctor(ctx: click.Context, full: bool) -> None:
             if each.remedy:
                 say(f"   hint: {each.remedy}")
         warnings = len(findings) - errors
-        say(f"{errors} errors, {warnings} warnings" if findings else "✓ everything is as the catalogue says")
+        say(
+            f"{count(errors, 'error')}, {count(warnings, 'warning')}"
+            if findings
+            else "✓ everything is as the catalogue says"
+        )
 
     emit(session, {"findings": findings, "errors": errors, "full": full}, human)
     if errors:

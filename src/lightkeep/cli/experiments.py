@@ -7,7 +7,7 @@ from datetime import datetime
 import click
 
 from lightkeep.cli.app import Group
-from lightkeep.cli.output import ago, emit, facts, say, size, state, table
+from lightkeep.cli.output import ago, count, emit, facts, say, size, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.experiments import Experiment, ExperimentState
 from lightkeep.model.people import Grant, Role, Scope
@@ -99,7 +99,7 @@ def show(session: Session, experiment_id: str) -> None:
                     f"{t.astimezone():%Y-%m-%d %H:%M}" for t in (found.starts_at, found.ends_at) if t
                 ),
                 "made": ago(found.created_at),
-                "datasets": f"{found.datasets} ({found.files} files, {size(found.size)})",
+                "datasets": f"{found.datasets} ({count(found.files, 'file')}, {size(found.size)})",
             }
         )
         for each in grants:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lightkeep.cli.app import Command
-from lightkeep.cli.output import emit, plain, progress, say, size
+from lightkeep.cli.output import count, emit, plain, progress, say, size
 from lightkeep.cli.session import Session
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import InvalidInput
@@ -80,8 +80,8 @@ def ingest(
             answers.append(done)
             if not session.as_json:
                 found = done.dataset
-                fresh = "already known" if done.was_known else f"{done.added} files added"
-                left_out = f", {done.skipped} names recorded but not kept" if done.skipped else ""
+                fresh = "already known" if done.was_known else f"{count(done.added, 'file')} added"
+                left_out = f", {count(done.skipped, 'name')} recorded but not kept" if done.skipped else ""
                 say(f"{found.id}  {found.name}  {size(found.size)}, {fresh}{left_out}")
     emit(session, {"items": [plain(each) for each in answers], "total": len(answers)}, lambda: None)
 

@@ -119,6 +119,15 @@ def size(count: float) -> str:
     return f"{count:#.3g}".rstrip(".") + f" {unit}"
 
 
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> count(1, "file"), count(0, "file")
+    ('1 file', '0 files')
+    """
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def ago(at: datetime | None) -> str:
     """Return how long ago something was, in one unit."""
     if at is None:
@@ -150,4 +159,6 @@ def progress(session: Session, label: str, *, total_bytes: int = 0) -> Iterator[
         *columns, bars.TextColumn("[dim]{task.fields[note]}"), console=Console(stderr=True), transient=True
     ) as bar:
         task = bar.add_task(label, total=total, note="")
-        yield lambda fraction, message: bar.update(task, completed=fraction * total, note=message)
+        yield lambda fraction, message: bar.update(
+            task, completed=fraction * total, note="" if total_bytes else message
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 
 import click
 
@@ -48,6 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # whoever connects before the server is up waits instead of being refused
     except OSError as error:
         listener.close()
         raise ConfigError(
@@ -72,11 +73,21 @@ def address(host: str, listener: socket.socket) -> str:
 
 
 def run_server(listener: socket.socket) -> None:
-    """Serve on a socket until interrupted."""
+    """Serve on a socket until interrupted: Ctrl-C is how a server ends, not an error.
+
+    Raises
+    ------
+    ConfigError: the server did not start; it has said why.
+    """
     import uvicorn
 
-    with closing(listener):
-        server = uvicorn.Server(
-            uvicorn.Config("lightkeep.asgi:create", factory=True, log_level="warning", timeout_graceful_shutdown=3)
-        )
+    settings = uvicorn.Config(
+        "lightkeep.asgi:create", factory=True, log_level="warning", timeout_graceful_shutdown=3
+    )
+    server = uvicorn.Server(settings)
+    with closing(listener), suppress(KeyboardInterrupt):
         server.run(sockets=[listener])
+    if not server.started:
+        raise ConfigError(
+            "the server did not start", remedy="the lines above say why; `lightkeep doctor` may help"
+        )

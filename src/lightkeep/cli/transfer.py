@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lightkeep.cli.app import Command
-from lightkeep.cli.output import emit, printable, progress, say, size
+from lightkeep.cli.output import count, emit, printable, progress, say, size
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import Corrupt, StorageError, StoreUnavailable
 
@@ -77,7 +77,8 @@ def verify(session: Session, datasets: tuple[str, ...], experiment: str | None) 
             answers.append({"dataset": found.id, "name": found.name, "report": done})
             check_report(found.name, done)
             if not session.as_json:
-                say(f"{found.id}  {found.name}  {done.checked} files are whole ({size(found.size)})")
+                whole = f"{count(done.checked, 'file')} read back, whole"
+                say(f"{found.id}  {found.name}  {whole} ({size(found.size)})")
     emit(session, {"items": answers, "total": len(answers)}, lambda: None)
 
 

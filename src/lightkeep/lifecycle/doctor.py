@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Final
 
 from lightkeep.model.datasets import Dataset, DatasetState, File
 from lightkeep.model.errors import LightkeepError, NotFound
+from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
-from lightkeep.model.stores import Replica, ReplicaState
+from lightkeep.model.stores import Replica, ReplicaState, Store
 from lightkeep.model.techniques import Report
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
 
+_GOOD: Final = (ReplicaState.VERIFIED, ReplicaState.PRESENT)
 _PAGE: Final = 1000
 _LOW: Final = 1 << 30
 """Bytes of room below which a store is worth a warning."""
@@ -63,16 +65,15 @@ def examine(facility: Facility, *, full: bool = False, report: Report | None = N
     -------
     : what was found, the errors first; empty when all is well.
     """
-    reachable: dict[str, Finding | None] = {}
-    findings = [*_databases(facility), *_events(facility), *_stores(facility, reachable)]
-    known: dict[str, set[str]] = {}
+    work = _Examination(facility, full)
+    findings = [*_databases(facility), *_events(facility), *work.stores()]
     datasets = list(_datasets(facility))
     for number, dataset in enumerate(datasets):
-        findings += _dataset(facility, dataset, known, reachable, full=full)
+        findings += work.dataset(dataset)
         if report is not None:
             report((number + 1) / len(datasets), dataset.name)
-    findings += [*_orphans(facility, known, reachable), *_counters(facility, datasets), *_scratch(facility)]
-    return sorted(findings, key=lambda each: each.severity is not Severity.ERROR)
+    findings += [*work.orphans(), *_counters(facility, datasets), *_scratch(facility)]
+    return sorted(findings, key=lambda found: found.severity is not Severity.ERROR)
 
 
 def _databases(facility: Facility) -> Iterator[Finding]:
@@ -106,25 +107,100 @@ def _events(facility: Facility) -> Iterator[Finding]:
         )
 
 
-def _stores(facility: Facility, reachable: dict[str, Finding | None]) -> Iterator[Finding]:
-    for record in facility.catalog.view(SERVICE).stores():
-        reachable[record.id] = None
-        try:
-            store = facility.stores[record.id]
-            store.check_identity()
-            room = store.free_bytes()
-        except LightkeepError as error:
-            finding = Finding(Severity.ERROR, record.id, error.message, error.remedy)
-            reachable[record.id] = finding
-            yield finding
-            continue
-        if room is not None and room < _LOW and record.is_managed:
-            yield Finding(
-                Severity.WARNING,
-                record.id,
-                f"store {record.id} has {room / 1e6:.0f} MB left",
-                "make some room on it",
+class _Examination:
+    """The stores and what is on them."""
+
+    def __init__(self, facility: Facility, full: bool) -> None:
+        self._facility = facility
+        self._full = full
+        self._view = facility.catalog.view(SERVICE)
+        self._stores: dict[str, Store] = {}
+        """Those that answer."""
+        self._known: dict[str, set[str]] = {}
+        """Store id -> the keys that some replica names."""
+
+    def stores(self) -> Iterator[Finding]:
+        """Check each store's identity and room; the others are not asked for their files."""
+        for record in self._view.stores():
+            try:
+                store = self._facility.stores[record.id]
+                store.check_identity()
+                room = store.free_bytes()
+            except LightkeepError as error:
+                yield Finding(Severity.ERROR, record.id, error.message, error.remedy)
+                continue
+            self._stores[record.id] = store
+            if room is not None and room < _LOW and record.is_managed:
+                message = f"store {record.id} has {room / 1e6:.0f} MB left"
+                yield Finding(Severity.WARNING, record.id, message, "make some room on it")
+
+    def dataset(self, dataset: Dataset) -> Iterator[Finding]:
+        """Check a dataset's manifest and each of its files."""
+        replicas: dict[str, list[Replica]] = {}
+        for replica in self._view.replicas(dataset.id):
+            replicas.setdefault(replica.file_id, []).append(replica)
+            self._known.setdefault(replica.store_id, set()).add(replica.key)
+        if dataset.state is DatasetState.RECEIVING:
+            if dataset.created_at and self._facility.clock.now() - dataset.created_at > _STALE:
+                message = f"dataset {dataset.name} was never completed"
+                remedy = "run `lightkeep ingest` on its source again: it goes on where it stopped"
+                yield Finding(Severity.WARNING, dataset.id, message, remedy)
+            return
+        files = list(_files(self._facility, dataset))
+        counted = (len(files), sum(file.size for file in files))
+        if dataset.state is DatasetState.COMPLETE and counted != (dataset.files, dataset.size):
+            message = (
+                f"dataset {dataset.name} counts {dataset.files} files and {dataset.size} bytes, "
+                f"its manifest has {counted[0]} and {counted[1]}"
             )
+            yield Finding(Severity.ERROR, dataset.id, message, "compare with a backup of the catalogue")
+        for file in files:
+            yield from self._file(dataset, file, replicas.get(file.id, []))
+
+    def _file(self, dataset: Dataset, file: File, replicas: list[Replica]) -> Iterator[Finding]:
+        where = f"{dataset.name}/{file.path}"
+        good = [replica for replica in replicas if replica.state in _GOOD]
+        if not good:
+            yield Finding(Severity.ERROR, file.id, f"{where} has no good copy", "ingest its source again")
+        elif all(replica.state is not ReplicaState.VERIFIED for replica in good):
+            remedy = f"run: lightkeep verify {dataset.id}"
+            yield Finding(Severity.WARNING, file.id, f"{where} has no verified copy", remedy)
+        for replica in good:
+            if problem := self._problem(file, replica):
+                message = f"{where} on store {replica.store_id}: {problem}"
+                remedy = f"run: lightkeep verify {dataset.id}; do not delete the source"
+                yield Finding(Severity.ERROR, replica.id, message, remedy)
+
+    def _problem(self, file: File, replica: Replica) -> str:
+        """Return what is wrong with a file on a store, or an empty string."""
+        store = self._stores.get(replica.store_id)
+        if store is None:  # said once, for the store
+            return ""
+        try:
+            size = store.stat(replica.key).size
+            if size != file.size:
+                return f"has {size} bytes instead of {file.size}"
+            if self._full and store.verify(replica.key).sha256 != file.sha256:
+                return "differs from its checksum"
+        except NotFound:
+            return "is missing"
+        except LightkeepError as error:
+            return error.message
+        return ""
+
+    def orphans(self) -> Iterator[Finding]:
+        """Find objects that no replica names: what a crash left, adopted by the next ingest."""
+        for store_id, store in self._stores.items():
+            known = self._known.get(store_id, set())
+            if not store.record.is_managed:
+                continue
+            strangers = [found.key for found in store.list() if found.key not in known]
+            if strangers:
+                message = (
+                    f"store {store_id} holds {len(strangers)} objects that no dataset names, e.g. {strangers[0]}"
+                )
+                remedy = "run the ingest that was interrupted again: it adopts them"
+                yield Finding(Severity.WARNING, store_id, message, remedy)
 
 
 def _datasets(facility: Facility) -> Iterator[Dataset]:
@@ -138,42 +214,6 @@ def _datasets(facility: Facility) -> Iterator[Dataset]:
             offset += len(page)
 
 
-def _dataset(
-    facility: Facility,
-    dataset: Dataset,
-    known: dict[str, set[str]],
-    reachable: dict[str, Finding | None],
-    *,
-    full: bool,
-) -> Iterator[Finding]:
-    view = facility.catalog.view(SERVICE)
-    replicas: dict[str, list[Replica]] = {}
-    for each in view.replicas(dataset.id):
-        replicas.setdefault(each.file_id, []).append(each)
-        known.setdefault(each.store_id, set()).add(each.key)
-    if dataset.state is DatasetState.RECEIVING:
-        if dataset.created_at and facility.clock.now() - dataset.created_at > _STALE:
-            yield Finding(
-                Severity.WARNING,
-                dataset.id,
-                f"dataset {dataset.name} was never completed",
-                "run `lightkeep ingest` on its source again: it goes on where it stopped",
-            )
-        return
-    files = list(_files(facility, dataset))
-    counted = (len(files), sum(each.size for each in files))
-    if dataset.state is DatasetState.COMPLETE and counted != (dataset.files, dataset.size):
-        yield Finding(
-            Severity.ERROR,
-            dataset.id,
-            f"dataset {dataset.name} counts {dataset.files} files and {dataset.size} bytes, "
-            f"its manifest has {counted[0]} and {counted[1]}",
-            "compare with a backup of the catalogue",
-        )
-    for each in files:
-        yield from _file(facility, dataset, each, replicas.get(each.id, []), reachable, full=full)
-
-
 def _files(facility: Facility, dataset: Dataset) -> Iterator[File]:
     offset = 0
     view = facility.catalog.view(SERVICE)
@@ -182,94 +222,26 @@ def _files(facility: Facility, dataset: Dataset) -> Iterator[File]:
         offset += len(page)
 
 
-def _file(
-    facility: Facility,
-    dataset: Dataset,
-    file: File,
-    replicas: list[Replica],
-    reachable: dict[str, Finding | None],
-    *,
-    full: bool,
-) -> Iterator[Finding]:
-    where = f"{dataset.name}/{file.path}"
-    good = [each for each in replicas if each.state in (ReplicaState.VERIFIED, ReplicaState.PRESENT)]
-    if not good:
-        yield Finding(Severity.ERROR, file.id, f"{where} has no good copy", "ingest its source again")
-    elif all(each.state is not ReplicaState.VERIFIED for each in good):
-        yield Finding(
-            Severity.WARNING,
-            file.id,
-            f"{where} has no verified copy",
-            f"run: lightkeep verify {dataset.id}",
-        )
-    for replica in good:
-        if reachable.get(replica.store_id) is not None:
-            continue  # said once, for the store
-        problem = _problem(facility, file, replica, full=full)
-        if problem:
-            yield Finding(
-                Severity.ERROR,
-                replica.id,
-                f"{where} on store {replica.store_id}: {problem}",
-                f"run: lightkeep verify {dataset.id}; do not delete the source",
-            )
-
-
-def _problem(facility: Facility, file: File, replica: Replica, *, full: bool) -> str:
-    """Return what is wrong with a file on a store, or an empty string."""
-    store = facility.stores[replica.store_id]
-    try:
-        size = store.stat(replica.key).size
-        if size != file.size:
-            return f"has {size} bytes instead of {file.size}"
-        if full and store.verify(replica.key).sha256 != file.sha256:
-            return "differs from its checksum"
-    except NotFound:
-        return "is missing"
-    except LightkeepError as error:
-        return error.message
-    return ""
-
-
-def _orphans(
-    facility: Facility, known: dict[str, set[str]], reachable: dict[str, Finding | None]
-) -> Iterator[Finding]:
-    """Find objects on managed stores that no replica names: what a crash left, adopted by the next ingest."""
-    for record in facility.catalog.view(SERVICE).stores():
-        if not record.is_managed or reachable.get(record.id) is not None:
-            continue
-        strangers = [
-            each for each in facility.stores[record.id].list() if each.key not in known.get(record.id, ())
-        ]
-        if strangers:
-            yield Finding(
-                Severity.WARNING,
-                record.id,
-                f"store {record.id} holds {len(strangers)} objects that no dataset names, e.g. {strangers[0].key}",
-                "run the ingest that was interrupted again: it adopts them",
-            )
-
-
 def _counters(facility: Facility, datasets: list[Dataset]) -> Iterator[Finding]:
     counted: Counter[tuple[str, str]] = Counter()
     for each in datasets:
         if each.state is DatasetState.COMPLETE:
             for name, amount in (("datasets", 1), ("files", each.files), ("size", each.size)):
                 counted[each.experiment_id, name] += amount
+    for experiment in _experiments(facility):
+        for name in ("datasets", "files", "size"):
+            right, kept = counted[experiment.id, name], getattr(experiment, name)
+            if right != kept:
+                message = f"experiment {experiment.id} counts {kept} for {name}, there are {right}"
+                yield Finding(Severity.ERROR, experiment.id, message, "compare with a backup of the catalogue")
+
+
+def _experiments(facility: Facility) -> Iterator[Experiment]:
     offset = 0
     view = facility.catalog.view(SERVICE)
     while page := view.experiments(limit=_PAGE, offset=offset).items:
+        yield from page
         offset += len(page)
-        for experiment in page:
-            for name in ("datasets", "files", "size"):
-                right, kept = counted[experiment.id, name], getattr(experiment, name)
-                if right != kept:
-                    yield Finding(
-                        Severity.ERROR,
-                        experiment.id,
-                        f"experiment {experiment.id} counts {kept} for {name}, there are {right}",
-                        "compare with a backup of the catalogue",
-                    )
 
 
 def _scratch(facility: Facility) -> Iterator[Finding]:
