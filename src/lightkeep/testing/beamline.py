@@ -16,6 +16,7 @@ from lightkeep.analysis import simulate
 from lightkeep.formats.data_exchange import ScanHeader, write_scan
 from lightkeep.model.clock import Clock, SystemClock
 from lightkeep.model.techniques import Report
+from lightkeep.testing.samples import concrete
 
 Frame = TypeVar("Frame")
 
@@ -52,12 +53,12 @@ def simulate_tomography(
     center_offset: float = 7.3,
     rate_hz: float | None = None,
     seed: int = 0,
-    title: str = "Simulated core",
-    sample: str = "Core 7, sandstone in a glass capillary",
+    title: str = "Concrete core",
+    sample: str = "Concrete, drilled core 7",
     clock: Clock | None = None,
     report: Report | None = None,
 ) -> Truth:
-    """Measure a rock-like core on a simulated beamline and write it as Data Exchange; return the truth.
+    """Measure a core of concrete on a simulated beamline and write it as Data Exchange; return the truth.
 
     Parameters
     ----------
@@ -76,7 +77,7 @@ def simulate_tomography(
     """
     rng = np.random.default_rng(seed)
     scan = simulate.tomography_scan(
-        simulate.materials_sample(rng),
+        concrete(rng, height=max(0.1, 1.1 * rows / size)),
         np.arange(angles) * (180.0 / angles),
         rows=rows,
         columns=size,
@@ -124,7 +125,7 @@ _TEXTS = {
     "measurement/instrument/source/name": "Simulated light source",
     "measurement/instrument/source/beamline": "2-BM",
     "measurement/instrument/detector/model": "Simulated 16-bit camera",
-    "measurement/sample/description": "Grains, bright inclusions, pores and a crack; every line integral is exact",
+    "measurement/sample/description": "Aggregate, iron ore, voids and a crack, in a glass tube",
     "measurement/sample/experimenter/name": "Ada Lee",
     "measurement/sample/experiment/proposal": "81234",
 }

@@ -1,0 +1,115 @@
+"""Samples for the simulated beamlines, nice to look at and exactly known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.analysis.simulate import Phantom
+
+Float64 = NDArray[np.float64]
+_PASTE = 0.55
+"""Density of the cement; everything inside it is drawn as a difference to that."""
+_CORE_RADIUS = 0.83
+_TRIES, _ROUNDS = 16, 20
+"""Places tried at once for a grain, and how often."""
+
+
+@dataclass(frozen=True)
+class _Ellipsoids:
+    """What a phantom is made of: middles (n, 3), semi-axes (n, 3), rotations (n, 3, 3), densities (n,)."""
+
+    centres: Float64
+    semi_axes: Float64
+    rotations: Float64
+    densities: Float64
+
+
+def concrete(rng: np.random.Generator, *, height: float = 0.3) -> Phantom:
+    """A drilled core of concrete in a glass tube: aggregate of three minerals, iron ore, air voids and a crack.
+
+    Parameters
+    ----------
+    rng: decides where everything is.
+    height: grains fill z from -height to height, in half-widths of the field of view; above and below it is paste.
+    """
+    tube = _Ellipsoids(
+        np.array([[0, 0, 0], [0, 0, 0], [0.015, -0.01, 0]]),
+        np.array([[0.96, 0.96, np.inf], [0.91, 0.91, np.inf], [_CORE_RADIUS, _CORE_RADIUS - 0.02, np.inf]]),
+        np.broadcast_to(np.eye(3), (3, 3, 3)),
+        np.array([0.4, -0.4, _PASTE]),
+    )
+    crack = _crack(rng)
+    parts = [tube, crack, _grains(rng, crack, height)]
+    return Phantom.of(
+        np.concatenate([part.centres for part in parts]),
+        np.concatenate([part.semi_axes for part in parts]),
+        np.concatenate([part.densities for part in parts]),
+        np.concatenate([part.rotations for part in parts]),
+    )
+
+
+def _crack(rng: np.random.Generator) -> _Ellipsoids:
+    """Flat ellipsoids, one after the other, that wander through the core."""
+    at, phi = np.array([-0.62, rng.uniform(-0.1, 0.2)]), rng.uniform(-10, 10)
+    middles, sizes, turns = [], [], []
+    while at[0] < 0.5:
+        phi = float(np.clip(0.4 * phi + rng.normal(0, 28), -50, 50))
+        half = rng.uniform(0.05, 0.11)
+        cos, sin = np.cos(np.deg2rad(phi)), np.sin(np.deg2rad(phi))
+        along = half * np.array([cos, sin])
+        middles.append([*(at + along), 0.0])
+        sizes.append([half, rng.uniform(0.008, 0.015), 0.9])
+        turns.append([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        at = at + 2 * along  # tip to tip: where two overlapped, the density would be below zero
+    return _Ellipsoids(np.array(middles), np.array(sizes), np.array(turns), np.full(len(middles), -_PASTE))
+
+
+def _grains(rng: np.random.Generator, crack: _Ellipsoids, height: float) -> _Ellipsoids:
+    """Large ones first, each where it touches neither another nor the crack; some find no place."""
+    radii = np.concatenate(
+        [rng.uniform(0.075, 0.15, 70), rng.uniform(0.035, 0.075, 250), rng.uniform(0.012, 0.035, 380)]
+    )
+    placed, kept = np.empty((0, 3)), np.empty(0)
+    for radius in np.sort(radii)[::-1]:
+        for _ in range(_ROUNDS):
+            places = _inside(rng, radius, height)
+            gaps = np.linalg.norm(places[:, None] - placed, axis=2) - 0.97 * (kept + radius)
+            free = np.flatnonzero((gaps > 0).all(axis=1) & ~_touches(places, crack, 0.9 * radius))
+            if free.size:
+                placed, kept = np.vstack([placed, places[free[0]]]), np.append(kept, radius)
+                break
+    return _Ellipsoids(
+        placed,
+        kept[:, None] * rng.uniform(0.72, 1, (kept.size, 3)),
+        np.linalg.qr(rng.normal(size=(kept.size, 3, 3)))[0],
+        _minerals(rng, kept),
+    )
+
+
+def _inside(rng: np.random.Generator, radius: float, height: float) -> Float64:
+    rho, phi = (
+        (_CORE_RADIUS - 0.03 - radius) * np.sqrt(rng.uniform(size=_TRIES)),
+        rng.uniform(0, 2 * np.pi, _TRIES),
+    )
+    return np.column_stack(
+        [0.015 + rho * np.cos(phi), -0.01 + rho * np.sin(phi), rng.uniform(-height, height, _TRIES)]
+    )
+
+
+def _touches(places: Float64, crack: _Ellipsoids, radius: float) -> NDArray[np.bool_]:
+    """(places,) True where a sphere would reach into the crack."""
+    offsets = places[:, None] - crack.centres
+    local = np.einsum("pci,cij->pcj", offsets, crack.rotations) / (crack.semi_axes + radius)
+    touching: NDArray[np.bool_] = ((local**2).sum(axis=2) < 1).any(axis=1)
+    return touching
+
+
+def _minerals(rng: np.random.Generator, radii: Float64) -> Float64:
+    """Densities against the paste: quartz, feldspar, limestone; among the small ones also air and iron ore."""
+    kind = rng.uniform(size=radii.size)
+    rock = np.select([kind < 0.72, kind < 0.9], [0.22, 0.36], 0.58) + rng.normal(0, 0.02, radii.size)
+    small = radii < 0.055
+    return np.select([small & (kind < 0.33), small & (kind < 0.42)], [-_PASTE, 1.25], rock)
