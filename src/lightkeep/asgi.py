@@ -1,1 +1,51 @@
-"""The web application: the HTTP API and the portal, composed for a server."""
+"""The composition root of the web side: one process, one facility, the portal at / and the API at /api/v1.
+
+uvicorn --factory lightkeep.asgi:create        # what `lightkeep serve` runs
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
+
+from lightkeep import config
+from lightkeep.facility import Facility, open_facility
+from lightkeep.http.app import create_api
+from lightkeep.http.guard import Guard
+from lightkeep.lifecycle.preview import Previews
+from lightkeep.lifecycle.sign_in import Attempts
+from lightkeep.portal.app import create_portal
+from lightkeep.workflow import Orchestrator, open_workflow
+
+_MIDDLEWARE = [Middleware(Guard)]
+
+
+def create() -> Starlette:
+    """Return the application of the configured facility, which opens when the server starts."""
+    settings = config.load()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        facility = await anyio.to_thread.run_sync(open_facility, settings)
+        with facility:
+            orchestrator = await anyio.to_thread.run_sync(open_workflow, facility)
+            try:
+                app.router.routes.extend(compose(facility, orchestrator).routes)
+                yield
+            finally:
+                await anyio.to_thread.run_sync(orchestrator.close)
+
+    return Starlette(middleware=_MIDDLEWARE, lifespan=lifespan)
+
+
+def compose(facility: Facility, orchestrator: Orchestrator) -> Starlette:
+    """Return both faces over a facility that is open; the caller closes it."""
+    attempts, previews = Attempts(), Previews()
+    api = create_api(facility, orchestrator, attempts=attempts, previews=previews)
+    portal = create_portal(facility, orchestrator, attempts=attempts, previews=previews)
+    return Starlette(routes=[Mount("/api/v1", api), Mount("/", portal)], middleware=_MIDDLEWARE)

@@ -1,0 +1,193 @@
+"""One dataset: what it is, what it looks like, what was made of it, and whether it is safe."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from fastapi.responses import Response
+
+from lightkeep.lifecycle import process
+from lightkeep.lifecycle.preview import Stack
+from lightkeep.model.datasets import Dataset
+from lightkeep.model.errors import LightkeepError, NotFound
+from lightkeep.model.people import Verb
+from lightkeep.model.stores import Replica, ReplicaState
+from lightkeep.portal.page import Here, Name, Number, Text, Visit, pages
+
+router = APIRouter()
+_FILES = 200
+_SOUND = (ReplicaState.VERIFIED, ReplicaState.PRESENT)
+
+
+@router.get("/datasets/{dataset_id}")
+def overview(here: Here, dataset_id: Name, i: Annotated[int, Query(ge=1, le=10**9)] | None = None) -> Response:
+    """What it is, at a glance: the picture, the facts, what can be done."""
+    dataset = here.view.dataset(dataset_id)
+    stack, why = _stack(here, dataset)
+    index = None if stack is None else min((i or stack.count // 2 + 1) - 1, stack.count - 1)
+    return _page(here, dataset, "overview", stack=stack, why=why, index=index, safety=_safety(here, dataset))
+
+
+@router.get("/datasets/{dataset_id}/view")
+def view(here: Here, dataset_id: Name) -> Response:
+    """The whole content of the main file, in the h5web viewer."""
+    dataset = here.view.dataset(dataset_id)
+    here.view.require(Verb.READ, dataset_id=dataset_id)
+    return _page(here, dataset, "view")
+
+
+@router.get("/datasets/{dataset_id}/results")
+def results(here: Here, dataset_id: Name) -> Response:
+    """What was made of it, and by which runs."""
+    dataset = here.view.dataset(dataset_id)
+    runs = here.view.runs(dataset_id=dataset_id, limit=100)
+    return _page(here, dataset, "results", runs=runs)
+
+
+@router.get("/datasets/{dataset_id}/files")
+def files(here: Here, dataset_id: Name, prefix: Text = "", page: Number = 1) -> Response:
+    """The manifest."""
+    dataset = here.view.dataset(dataset_id)
+    found = here.view.files(dataset_id, limit=_FILES, offset=(page - 1) * _FILES, prefix=prefix)
+    turner = pages(found.total, page, keep={"prefix": prefix}, size=_FILES)
+    return _page(
+        here, dataset, "files", files=found, skipped=here.view.skipped(dataset_id), prefix=prefix, turner=turner
+    )
+
+
+@router.get("/datasets/{dataset_id}/metadata")
+def metadata(here: Here, dataset_id: Name) -> Response:
+    """What the file says of the measurement: typed fields with units first."""
+    return _page(here, here.view.dataset(dataset_id), "metadata")
+
+
+@router.get("/datasets/{dataset_id}/provenance")
+def provenance(here: Here, dataset_id: Name) -> Response:
+    """What it was made from, by what, and what was made of it."""
+    dataset = here.view.dataset(dataset_id)
+    parents = [found for each in dataset.parents if (found := _dataset(here, each)) is not None]
+    events = here.view.events(subject=dataset_id, limit=100)
+    return _page(here, dataset, "provenance", parents=parents, run=_run(here, dataset.run_id), events=events)
+
+
+@router.get("/datasets/{dataset_id}/safety")
+def safety(here: Here, dataset_id: Name) -> Response:
+    """Where its bytes are, and when each copy was last proved."""
+    dataset = here.view.dataset(dataset_id)
+    return _page(here, dataset, "safety", safety=_safety(here, dataset))
+
+
+def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
+    """Return a tab of the dataset's page, with what all tabs show."""
+    try:
+        experiment = here.view.experiment(dataset.experiment_id)
+    except NotFound:
+        experiment = None
+    offered = []
+    if here.view.can(Verb.PROCESS, dataset_id=dataset.id):
+        offered = process.accepting(dataset)
+    children = here.view.children(dataset.id)
+    return here.render(
+        "dataset.html",
+        dataset=dataset,
+        experiment=experiment,
+        tab=tab,
+        offered=offered,
+        children=children,
+        **context,
+    )
+
+
+def _stack(here: Visit, dataset: Dataset) -> tuple[Stack | None, str]:
+    """Return what there is to look at, or why there is nothing."""
+    if not here.view.can(Verb.READ, dataset_id=dataset.id):
+        return None, "your role does not include reading the data"
+    try:
+        return here.house.previews.describe(here.facility, dataset), ""
+    except LightkeepError as error:
+        return None, error.message
+
+
+def _dataset(here: Visit, dataset_id: str) -> Dataset | None:
+    try:
+        found: Dataset = here.view.dataset(dataset_id)
+    except NotFound:
+        return None
+    return found
+
+
+def _run(here: Visit, run_id: str) -> Any:
+    try:
+        return here.view.run(run_id) if run_id else None
+    except NotFound:
+        return None
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A dataset's replicas on one store, taken together."""
+
+    store_id: str
+    tier: str
+    states: tuple[tuple[str, int], ...]
+    """State -> files, most frequent first."""
+    files: int
+    verified_at: datetime | None
+    """When the copy that was proved longest ago was last read back; None when any never was."""
+    proofs: tuple[str, ...]
+    is_sound: bool
+
+
+@dataclass(frozen=True)
+class Safety:
+    """Where a dataset's bytes are."""
+
+    sentence: str
+    hue: str
+    copies: tuple[Copy, ...]
+
+
+def _safety(here: Visit, dataset: Dataset) -> Safety:
+    stores = {record.id: record for record in here.view.stores()}
+    by_store: dict[str, list[Replica]] = {}
+    for replica in here.view.replicas(dataset.id):
+        by_store.setdefault(replica.store_id, []).append(replica)
+    copies = []
+    for store_id, replicas in sorted(by_store.items()):
+        tier = str(stores[store_id].tier) if store_id in stores else ""
+        copies.append(_copy(store_id, tier, replicas, dataset.files))
+    return Safety(*_sentence(copies), tuple(copies))
+
+
+def _copy(store_id: str, tier: str, replicas: Sequence[Replica], files: int) -> Copy:
+    times = [replica.verified_at for replica in replicas]
+    return Copy(
+        store_id,
+        tier,
+        tuple((str(state), n) for state, n in Counter(replica.state for replica in replicas).most_common()),
+        len(replicas),
+        None if None in times else min((each for each in times if each), default=None),
+        tuple(sorted({str(replica.proof) for replica in replicas})),
+        len(replicas) >= files and all(replica.state in _SOUND for replica in replicas),
+    )
+
+
+def _sentence(copies: Sequence[Copy]) -> tuple[str, str]:
+    """Return the answer in one sentence, and its hue."""
+    bad = [copy for copy in copies if any(state in ("suspect", "corrupt") for state, _ in copy.states)]
+    sound = [copy for copy in copies if copy.is_sound]
+    verified = [copy for copy in sound if all(state == "verified" for state, _ in copy.states)]
+    words = {1: "One", 2: "Two", 3: "Three"}
+    if bad:
+        return f"The copy on {bad[0].store_id} is in doubt: bytes differ from their checksum.", "bad"
+    if verified:
+        copies_of = f"{words.get(len(verified), len(verified))} verified cop{'y' if len(verified) == 1 else 'ies'}"
+        return f"{copies_of}, on {' and '.join(copy.store_id for copy in verified)}.", "good"
+    if sound:
+        return f"On {' and '.join(copy.store_id for copy in sound)}, not yet read back and proved.", "waiting"
+    return "No complete copy is recorded.", "bad" if copies else "waiting"

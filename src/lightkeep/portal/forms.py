@@ -1,0 +1,100 @@
+"""A technique's form, made from the JSON Schema of its parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lightkeep.model.errors import InvalidInput
+
+
+@dataclass(frozen=True)
+class Field:
+    """One parameter, ready to draw."""
+
+    name: str
+    label: str
+    kind: str
+    """`number`, `integer`, `boolean`, `choice` or `text`."""
+    help: str
+    unit: str
+    default: Any
+    """None: derived from the data."""
+    is_derived: bool
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def range(self) -> str:
+        """The allowed values in words."""
+        if self.low is not None and self.high is not None:
+            return f"{self.low:g} to {self.high:g}"
+        if self.low is not None:
+            return f"at least {self.low:g}"
+        return f"at most {self.high:g}" if self.high is not None else ""
+
+
+def fields(schema: Mapping[str, Any]) -> list[Field]:
+    """Return the fields of a schema, in its order."""
+    definitions = schema.get("$defs", {})
+    return [_field(name, each, definitions) for name, each in schema.get("properties", {}).items()]
+
+
+def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Field:
+    options = [_resolved(each, definitions) for each in schema.get("anyOf", [schema])]
+    main = next((each for each in options if each.get("type") != "null"), {})
+    choices = tuple(str(each) for each in main.get("enum", ([main["const"]] if "const" in main else [])))
+    kind = {"number": "number", "integer": "integer", "boolean": "boolean"}.get(main.get("type", ""), "text")
+    return Field(
+        name,
+        name.replace("_", " ").capitalize(),
+        "choice" if choices else kind,
+        schema.get("description", ""),
+        schema.get("unit", main.get("unit", "")),
+        schema.get("default"),
+        len(options) > 1 and any(each.get("type") == "null" for each in options),
+        choices,
+        main.get("minimum", main.get("exclusiveMinimum")),
+        main.get("maximum", main.get("exclusiveMaximum")),
+    )
+
+
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    return {**definitions.get(name, {}), **schema} if name else schema
+
+
+def values(wanted: list[Field], typed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the parameters that were typed in; empty ones are left to their defaults.
+
+    Raises
+    ------
+    InvalidInput: a field's text is not of its kind; `data["field"]` names it.
+    """
+    found: dict[str, Any] = {}
+    for field in wanted:
+        text = typed.get(field.name, "").strip()
+        if field.kind == "boolean":
+            found[field.name] = text == "on"
+        elif text:
+            found[field.name] = _value(field, text)
+    return found
+
+
+def _value(field: Field, text: str) -> Any:
+    if field.kind in ("text", "choice"):
+        if text[0] in "[{":
+            try:
+                return json.loads(text)
+            except ValueError:
+                return text
+        return text
+    try:
+        return int(text) if field.kind == "integer" else float(text.replace(",", "."))
+    except ValueError as error:
+        noun = "a whole number" if field.kind == "integer" else "a number"
+        message = f"{field.label}: `{text[:40]}` is not {noun}"
+        raise InvalidInput(message, remedy="correct it, or leave it empty", field=field.name) from error

@@ -1,0 +1,71 @@
+"""Asking for a run: the technique's form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse, Response
+
+from lightkeep import techniques
+from lightkeep.lifecycle import process
+from lightkeep.model.errors import InvalidInput
+from lightkeep.model.people import Verb
+from lightkeep.portal import forms
+from lightkeep.portal.page import Here, Name, Visit
+
+router = APIRouter()
+_VERBS = {"tomography": "Reconstruct", "average": "Average"}
+
+
+def verb(technique: str) -> str:
+    """Return what the button says.
+
+    >>> verb("tomography"), verb("xpcs")
+    ('Reconstruct', 'Run xpcs')
+    """
+    return _VERBS.get(technique, f"Run {technique}")
+
+
+@router.get("/datasets/{dataset_id}/process/{technique}")
+def form(here: Here, dataset_id: Name, technique: Name) -> Response:
+    """The technique's form for a dataset."""
+    here.view.require(Verb.PROCESS, dataset_id=dataset_id)
+    return _form(here, dataset_id, technique, {}, None)
+
+
+@router.post("/datasets/{dataset_id}/process/{technique}")
+async def run(here: Here, request: Request, dataset_id: Name, technique: Name) -> Response:
+    """Queue the run, and go to its page."""
+    from anyio import to_thread
+
+    typed = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    return await to_thread.run_sync(_request, here, dataset_id, technique, typed)
+
+
+def _request(here: Visit, dataset_id: str, technique: str, typed: dict[str, str]) -> Response:
+    here.view.require(Verb.PROCESS, dataset_id=dataset_id)
+    try:
+        params = forms.values(forms.fields(techniques.get(technique).Params.model_json_schema()), typed)
+        made = process.request(here.facility, dataset_id, technique, params, principal=here.principal)
+    except InvalidInput as error:
+        return _form(here, dataset_id, technique, typed, error)
+    here.house.orchestrator.submit_run(made.id)
+    return RedirectResponse(f"/runs/{made.id}", 303)
+
+
+def _form(
+    here: Visit, dataset_id: str, technique: str, typed: dict[str, str], error: InvalidInput | None
+) -> Response:
+    module: Any = techniques.get(technique)
+    return here.render(
+        "process.html",
+        status=422 if error else 200,
+        dataset=here.view.dataset(dataset_id),
+        technique=technique,
+        summary=(module.__doc__ or "").strip().partition("\n")[0],
+        verb=verb(technique),
+        fields=forms.fields(module.Params.model_json_schema()),
+        typed=typed,
+        error=error,
+    )

@@ -1,0 +1,81 @@
+"""Runs: the list, and one as it goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.responses import RedirectResponse, Response
+
+from lightkeep.lifecycle import process
+from lightkeep.lifecycle.preview import Stack
+from lightkeep.model.errors import LightkeepError, NotFound
+from lightkeep.model.people import Verb
+from lightkeep.model.runs import Run, RunState
+from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
+
+router = APIRouter()
+
+
+@router.get("/runs")
+def runs(here: Here, state: RunState | None = None, page: Number = 1) -> Response:
+    """The runs that one may see, newest first."""
+    found = here.view.runs(state=state, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
+    names = {run.dataset_id: here.view.dataset(run.dataset_id).name for run in found}
+    turner = pages(found.total, page, keep={"state": str(state) if state else ""})
+    return here.render(
+        "runs.html", runs=found, names=names, state=state, states=[str(each) for each in RunState], turner=turner
+    )
+
+
+@router.get("/runs/{run_id}")
+def run(here: Here, run_id: Name) -> Response:
+    """One run: where it stands, what it was asked, what it made."""
+    return here.render("run.html", **_shown(here, here.view.run(run_id)))
+
+
+@router.get("/runs/{run_id}/live")
+def live(here: Here, run_id: Name) -> Response:
+    """The part of a run's page that changes; asked for again when its state does."""
+    return here.render("parts/run.html", **_shown(here, here.view.run(run_id)))
+
+
+@router.post("/runs/{run_id}/cancel")
+def cancel(here: Here, run_id: Name) -> Response:
+    """Cancel a run."""
+    here.house.orchestrator.cancel(run_id, principal=here.principal)
+    return RedirectResponse(f"/runs/{run_id}", 303)
+
+
+@router.post("/runs/{run_id}/retry")
+def retry(here: Here, run_id: Name) -> Response:
+    """Ask for the same again, and go to the new run."""
+    again = process.retry(here.facility, run_id, principal=here.principal)
+    here.house.orchestrator.submit_run(again.id)
+    return RedirectResponse(f"/runs/{again.id}", 303)
+
+
+def _shown(here: Visit, run: Run) -> dict[str, Any]:
+    result, stack = None, None
+    if run.result_id:
+        try:
+            result = here.view.dataset(run.result_id)
+            stack = _stack(here, result)
+        except NotFound:
+            result = None
+    return {
+        "run": run,
+        "dataset": here.view.dataset(run.dataset_id),
+        "result": result,
+        "stack": stack,
+        "may_process": bool(here.view.can(Verb.PROCESS, run_id=run.id)),
+    }
+
+
+def _stack(here: Visit, result: Any) -> Stack | None:
+    if not here.view.can(Verb.READ, dataset_id=result.id):
+        return None
+    try:
+        return here.house.previews.describe(here.facility, result)
+    except LightkeepError:
+        return None

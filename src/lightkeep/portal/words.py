@@ -1,0 +1,220 @@
+"""How values read on a page: SI prefixes, relative times, states as one word with a colour and a shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from markupsafe import Markup, escape
+
+_BYTES = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_AGO = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (30 * 86_400, 86_400, "d"))
+_JUST_NOW_S = 5
+
+
+class Mark(NamedTuple):
+    """How a state looks, everywhere the same."""
+
+    word: str
+    hue: str
+    """`good`, `active`, `waiting`, `bad`, or empty for grey."""
+    shape: str
+    """Name of the symbol."""
+
+
+_MARKS: Mapping[str, Mark] = {
+    "done": Mark("done", "good", "disc"),
+    "complete": Mark("complete", "good", "disc"),
+    "verified": Mark("verified", "good", "tick"),
+    "open": Mark("open", "good", "disc"),
+    "released": Mark("released", "good", "ring-dot"),
+    "running": Mark("running", "active", "half"),
+    "receiving": Mark("receiving", "active", "half"),
+    "copying": Mark("copying", "active", "half"),
+    "queued": Mark("queued", "waiting", "ring"),
+    "planned": Mark("planned", "waiting", "ring"),
+    "present": Mark("present", "waiting", "ring-dot"),
+    "expiring": Mark("expiring", "waiting", "hourglass"),
+    "delete_pending": Mark("to be deleted", "waiting", "hourglass"),
+    "failed": Mark("failed", "bad", "cross"),
+    "corrupt": Mark("corrupt", "bad", "cross"),
+    "suspect": Mark("suspect", "bad", "triangle"),
+    "cancelled": Mark("cancelled", "", "square"),
+    "stopped_early": Mark("stopped early", "good", "square"),
+    "withdrawn": Mark("withdrawn", "", "square"),
+    "closed": Mark("closed", "", "square"),
+    "retained": Mark("retained", "", "square"),
+    "expired": Mark("expired", "", "dash"),
+    "deleted": Mark("deleted", "", "dash"),
+}
+
+
+def mark(state: str) -> Mark:
+    """Return how a state looks; one that is not known is grey."""
+    return _MARKS.get(str(state), Mark(str(state).replace("_", " "), "", "square"))
+
+
+def state(value: str) -> Markup:
+    """Return a state as word, colour and shape."""
+    found = mark(value)
+    return Markup(
+        '<span class="state {}"><svg viewBox="0 0 12 12" aria-hidden="true"><use href="#m-{}"/></svg>{}</span>'
+    ).format(found.hue, found.shape, found.word)
+
+
+def size(value: int) -> Markup:
+    """Return bytes with three digits and an SI prefix.
+
+    >>> str(size(1_234_567))
+    '<span class="num">1.23<span class="unit">MB</span></span>'
+    """
+    number, unit = size_parts(value)
+    return Markup('<span class="num">{}<span class="unit">{}</span></span>').format(number, unit)
+
+
+def size_parts(value: int) -> tuple[str, str]:
+    """Return (number, unit) of bytes.
+
+    >>> size_parts(999), size_parts(999_999), size_parts(0)
+    (('999', 'B'), ('1.00', 'MB'), ('0', 'B'))
+    """
+    left, power = float(value), 0
+    while left >= 999.5 and power < len(_BYTES) - 1:
+        left, power = left / 1000, power + 1
+    digits = 0 if power == 0 or left >= 99.95 else 1 if left >= 9.995 else 2
+    return f"{left:.{digits}f}", _BYTES[power]
+
+
+def count(value: int) -> Markup:
+    """Return a whole number with thin spaces between thousands.
+
+    >>> str(count(12345))
+    '<span class="num">12\u2009345</span>'
+    """
+    return Markup('<span class="num">{}</span>').format(f"{value:,}".replace(",", "\u2009"))
+
+
+def plural(value: int, one: str, many: str = "") -> Markup:
+    """Return a number with its noun.
+
+    >>> str(plural(1, "file")), str(plural(2, "file"))
+    ('<span class="num">1</span> file', '<span class="num">2</span> files')
+    """
+    return count(value) + " " + (one if value == 1 else many or one + "s")
+
+
+def number(value: float) -> str:
+    """Return a measured number without noise: six significant digits at most."""
+    return f"{value:.6g}".replace("-", "\u2212") if isinstance(value, float) else str(value)
+
+
+def quantity(value: Any) -> Markup:
+    """Return a Quantity as number and unit."""
+    return Markup('<span class="num">{}<span class="unit">{}</span></span>').format(
+        number(value.value), _pretty(value.unit)
+    )
+
+
+def _pretty(unit: str) -> str:
+    return {
+        "um": "µm",
+        "deg": "°",
+        "angstrom": "Å",
+        "1/angstrom": "Å⁻¹",
+        "1/nm": "nm⁻¹",
+        "1/m": "m⁻¹",
+        "1/pixel": "pixel⁻¹",
+    }.get(unit, unit)
+
+
+def ago(at: datetime | None, now: datetime) -> Markup:
+    """Return a time relative to now, with the exact one on hover; after 30 days, the date."""
+    if at is None:
+        return Markup('<span class="faint">—</span>')
+    seconds = max(0.0, (now - at).total_seconds())
+    text = "just now" if seconds < _JUST_NOW_S else f"{at:%Y-%m-%d}"
+    for limit, unit, name in _AGO:
+        if _JUST_NOW_S <= seconds < limit:
+            text = f"{int(seconds // unit)} {name} ago"
+            break
+    exact = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}" data-ago class="num">{}</time>').format(
+        at.isoformat(), exact, text
+    )
+
+
+def day(at: datetime | None) -> Markup:
+    """Return a date, with the exact time on hover."""
+    if at is None:
+        return Markup('<span class="faint">—</span>')
+    exact = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return Markup('<time datetime="{}" title="{}" class="num">{}</time>').format(
+        at.isoformat(), exact, f"{at:%Y-%m-%d}"
+    )
+
+
+def span(seconds: float) -> str:
+    """Return a length of time.
+
+    >>> span(0.42), span(61), span(7260)
+    ('0.4 s', '1 min 1 s', '2 h 1 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def copyable(value: str, shown: str = "") -> Markup:
+    """Return an id or a path in mono that one click copies."""
+    return Markup('<button type="button" class="copy" data-copy="{}" title="Copy">{}</button>').format(
+        value, shown or value
+    )
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    """Percent along the axis."""
+    text: str
+
+
+def ticks(length: int, step: float = 1.0, *, most: int = 6) -> list[Tick]:
+    """Return round marks along `length` pixels of `step` units each, from 0.
+
+    >>> [tick.text for tick in ticks(512)]
+    ['0', '100', '200', '300', '400', '500']
+    """
+    whole = length * step
+    if not whole > 0:
+        return []
+    rough = whole / (most - 1)
+    power = 10.0 ** len(str(int(rough))) / 10 if rough >= 1 else 10.0 ** -len(f"{1 / rough:.0f}")
+    unit = next(m * power for m in (1, 2, 2.5, 5, 10, 20, 50, 100) if m * power >= rough * 0.83)
+    found = []
+    at = 0.0
+    while at <= whole * 1.0001:
+        found.append(Tick(round(100 * at / whole, 3), f"{at:g}"))
+        at += unit
+    return found
+
+
+def plain(value: Any) -> Markup:
+    """Return any JSON value as text for a table."""
+    if isinstance(value, Mapping):
+        return Markup(", ").join(Markup("{}: {}").format(key, plain(each)) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return Markup(", ").join(plain(each) for each in value)
+    if value is None:
+        return Markup('<span class="faint">not given</span>')
+    if isinstance(value, bool):
+        return escape("yes" if value else "no")
+    return escape(number(value) if isinstance(value, float) else str(value))
