@@ -8,14 +8,16 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import starmap
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from lightkeep.catalog import Catalog
+from lightkeep.catalog import Catalog, View
 from lightkeep.model.datasets import Dataset, DatasetKind, File, Metadata
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
@@ -39,31 +41,68 @@ class SteppingClock:
 class CountingIds:
     """ds_0000000000000001, ds_0000000000000002 ..."""
 
-    def __init__(self) -> None:
-        self._count = itertools.count(1)
+    def __init__(self, first: int) -> None:
+        self._count = itertools.count(first)
 
     def new(self, prefix: str) -> str:
         return f"{prefix}_{next(self._count):016}"
 
 
-def new_catalog(url: str) -> Catalog:
-    return Catalog.open(url, clock=SteppingClock(datetime(2026, 11, 1, tzinfo=UTC)), ids=CountingIds())
+def new_catalog(url: str, *, day: int = 2) -> Catalog:
+    """Opened on a day of November, with ids of that day."""
+    return Catalog.open(url, clock=SteppingClock(datetime(2026, 11, day, tzinfo=UTC)), ids=CountingIds(1000 * day))
+
+
+class Templates:
+    """An empty catalogue and a furnished one on a backend, made once: a copy costs a tenth of making it."""
+
+    def __init__(self, backend: str, folder: Path) -> None:
+        self.backend = backend
+        self._folder = folder
+        self._databases: list[str] = []
+        self.empty = self._new()
+        new_catalog(self.empty).close()
+        self.furnished = self.copy(self.empty)
+        house = House(new_catalog(self.furnished, day=1)).furnish()
+        house.catalog.close()
+        self.standing = House(new_catalog(self.copy(self.furnished)))
+        """For tests that only read."""
+
+    def copy(self, template: str) -> str:
+        """Return the address of a copy."""
+        return self._new(template)
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self.standing.catalog.close()
+        for name in self._databases:
+            _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def _new(self, template: str = "") -> str:
+        name = f"lightkeep_{uuid.uuid4().hex}"
+        if self.backend == "sqlite":
+            path = self._folder / f"{name}.db"
+            if template:
+                shutil.copy(make_url(template).database, path)
+            return f"sqlite:///{path}"
+        of = f" TEMPLATE {make_url(template).database}" if template else ""
+        _on_server(f"CREATE DATABASE {name}{of}")
+        self._databases.append(name)
+        return make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture(scope="session")
-def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("template") / "catalog.db"
-    new_catalog(f"sqlite:///{path}").close()
-    return path
+def sqlite_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
+    templates = Templates("sqlite", tmp_path_factory.mktemp("catalog"))
+    yield templates
+    templates.close()
 
 
 @pytest.fixture(scope="session")
-def postgres_template() -> Iterator[str]:
-    name = f"lightkeep_{uuid.uuid4().hex}"
-    _on_server(f"CREATE DATABASE {name}")
-    new_catalog(_database(name)).close()
-    yield name
-    _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+def postgres_templates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Templates]:
+    templates = Templates("postgres", tmp_path_factory.mktemp("catalog"))
+    yield templates
+    templates.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
@@ -75,132 +114,147 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def new_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """A function that makes one more empty catalogue and returns its address."""
-    made: list[str] = []
-
-    def make() -> str:
-        name = f"lightkeep_{uuid.uuid4().hex}"
-        if backend == "sqlite":
-            shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / f"{name}.db")
-            return f"sqlite:///{tmp_path / name}.db"
-        _on_server(f"CREATE DATABASE {name} TEMPLATE {request.getfixturevalue('postgres_template')}")
-        made.append(name)
-        return _database(name)
-
-    yield make
-    for name in made:
-        _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+def templates(backend: str, request: pytest.FixtureRequest) -> Templates:
+    return request.getfixturevalue(f"{backend}_templates")
 
 
 @pytest.fixture
-def url(new_url: Callable[[], str]) -> str:
-    return new_url()
+def standing(templates: Templates) -> House:
+    """A furnished catalogue that all tests share: read only."""
+    return templates.standing
 
 
 @pytest.fixture
-def catalog(url: str) -> Iterator[Catalog]:
+def url(templates: Templates) -> str:
+    """The address of an empty catalogue."""
+    return templates.copy(templates.empty)
+
+
+@pytest.fixture
+def open_catalog() -> Iterator[Callable[[str], Catalog]]:
+    """A function that opens the catalogue at an address with a clock and ids of the tests; closed at the end."""
+    opened: list[Catalog] = []
+
+    def open_(url: str) -> Catalog:
+        opened.append(new_catalog(url))
+        return opened[-1]
+
+    yield open_
+    for catalog in opened:
+        catalog.close()
+
+
+@pytest.fixture
+def catalog(url: str, open_catalog: Callable[[str], Catalog]) -> Catalog:
     """An empty catalogue."""
-    catalog = new_catalog(url)
-    yield catalog
-    catalog.close()
+    return open_catalog(url)
 
 
 @pytest.fixture
-def house(catalog: Catalog) -> Catalog:
-    """The catalogue of a small facility; see `furnish`."""
-    furnish(catalog)
-    return catalog
+def new_house(templates: Templates, open_catalog: Callable[[str], Catalog]) -> Callable[[], House]:
+    """A function that makes one more furnished catalogue, the same to the last id and second."""
+    return lambda: House(open_catalog(templates.copy(templates.furnished)))
 
 
-PEOPLE = {
-    "collaborator": Grant("collaborator", Role.COLLABORATOR, Scope.EXPERIMENT, "a1"),
-    "member": Grant("member", Role.MEMBER, Scope.EXPERIMENT, "a1"),
-    "pi": Grant("pi", Role.PI, Scope.EXPERIMENT, "a1"),
-    "scientist": Grant("scientist", Role.STATION_SCIENTIST, Scope.STATION, "A"),
-    "manager": Grant("manager", Role.STATION_MANAGER, Scope.STATION, "A"),
-    "admin": Grant("admin", Role.FACILITY_ADMIN, Scope.FACILITY),
-    "nobody": None,
-}
-SEEN = {
-    "collaborator": {"a1", "open"},
-    "member": {"a1", "open"},
-    "pi": {"a1", "open"},
-    "scientist": {"a1", "a2", "open"},
-    "manager": {"a1", "a2", "open"},
-    "admin": {"a1", "a2", "b1", "open"},
-    "nobody": {"open"},
-    "anonymous": {"open"},
-    "lightkeep": {"a1", "a2", "b1", "open"},
-}
-"""Which experiments each principal sees. Stations: A has a1 and a2, B has b1 and the released one, open."""
+@pytest.fixture
+def house(new_house: Callable[[], House]) -> House:
+    """A furnished catalogue."""
+    return new_house()
 
 
-def principal(name: str) -> Principal:
-    return SERVICE if name == "lightkeep" else Principal(name)
+class House:
+    """A catalogue with what the tests put into it.
 
+    Stations: A with experiments a1 and a2, B with b1 and the released one, `open`. A person for each role.
+    """
 
-def furnish(catalog: Catalog) -> None:
-    """Two stations, four experiments (one released), a person for each role, two datasets in each experiment."""
-    with catalog.change(SERVICE) as tx:
-        tx.add_store(StoreRecord("central", "posix", "/srv/store", "uuid-1"))
-        for station in ("A", "B"):
-            tx.add_station(Station(station, f"Station {station}", ("tomography",)))
-        for id_, station in (("a1", "A"), ("a2", "A"), ("b1", "B"), ("open", "B")):
-            tx.add_experiment(Experiment(id_, station, f"Gold wire {id_}", identifiers={"gup": f"8{id_}"}))
-        tx.set_experiment_state("open", ExperimentState.CLOSED)
-        tx.set_experiment_state("open", ExperimentState.RELEASED)
-        for name, grant in PEOPLE.items():
-            tx.add_person(Person(name, name.title()))
-            if grant is not None:
+    seen: ClassVar[dict[str, set[str]]] = {
+        "collaborator": {"a1", "open"},
+        "member": {"a1", "open"},
+        "pi": {"a1", "open"},
+        "scientist": {"a1", "a2", "open"},
+        "manager": {"a1", "a2", "open"},
+        "admin": {"a1", "a2", "b1", "open"},
+        "nobody": {"open"},
+        "anonymous": {"open"},
+        "lightkeep": {"a1", "a2", "b1", "open"},
+    }
+    """Which experiments each principal sees."""
+    grants = (
+        Grant("collaborator", Role.COLLABORATOR, Scope.EXPERIMENT, "a1"),
+        Grant("member", Role.MEMBER, Scope.EXPERIMENT, "a1"),
+        Grant("pi", Role.PI, Scope.EXPERIMENT, "a1"),
+        Grant("scientist", Role.STATION_SCIENTIST, Scope.STATION, "A"),
+        Grant("manager", Role.STATION_MANAGER, Scope.STATION, "A"),
+        Grant("admin", Role.FACILITY_ADMIN, Scope.FACILITY),
+    )
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+
+    def furnish(self) -> House:
+        """Stations, experiments and people, and two datasets in each experiment."""
+        with self.catalog.change(SERVICE) as tx:
+            tx.add_store(StoreRecord("central", "posix", "/srv/store", "uuid-1"))
+            for station in ("A", "B"):
+                tx.add_station(Station(station, f"Station {station}", ("tomography",)))
+            for id_, station in (("a1", "A"), ("a2", "A"), ("b1", "B"), ("open", "B")):
+                tx.add_experiment(Experiment(id_, station, f"Gold wire {id_}", identifiers={"gup": f"8{id_}"}))
+            tx.set_experiment_state("open", ExperimentState.CLOSED)
+            tx.set_experiment_state("open", ExperimentState.RELEASED)
+            for name in ("nobody", *(grant.person_id for grant in self.grants)):
+                tx.add_person(Person(name, name.title()))
+            for grant in self.grants:
                 tx.add_grant(grant)
-    for experiment in ("a1", "a2", "b1", "open"):
-        add_dataset(catalog, experiment, "tooth", technique="tomography")
-        add_dataset(catalog, experiment, "glass", technique="xpcs", kind=DatasetKind.CALIBRATION)
+        for experiment in ("a1", "a2", "b1", "open"):
+            self.add_dataset(experiment, "tooth")
+            self.add_dataset(experiment, "glass", technique="xpcs", kind=DatasetKind.CALIBRATION)
+        return self
 
+    def view(self, name: str) -> View:
+        """What that principal sees; `lightkeep` is Lightkeep itself."""
+        return self.catalog.view(SERVICE if name == "lightkeep" else Principal(name))
 
-def make_files(catalog: Catalog, dataset_id: str, contents: dict[str, bytes]) -> list[tuple[File, Replica]]:
-    """Entries for path -> content, each with a verified replica on the store `central`."""
-    pairs = []
-    for path, content in contents.items():
+    def files(self, dataset_id: str, contents: dict[str, bytes]) -> list[tuple[File, Replica]]:
+        """Entries for path -> content, each with a verified replica on the store `central`."""
+        return list(starmap(partial(self._file, dataset_id), contents.items()))
+
+    def begin_dataset(self, experiment_id: str = "a1", name: str = "scan", **fields: Any) -> Dataset:
+        """A dataset that is receiving, with nothing in it."""
+        with self.catalog.change(SERVICE) as tx:
+            return tx.add_dataset(Dataset(self.catalog.ids.new("ds"), experiment_id, name, **fields))
+
+    def add_dataset(
+        self,
+        experiment_id: str,
+        name: str,
+        *,
+        technique: str = "tomography",
+        kind: DatasetKind = DatasetKind.RAW,
+        parents: tuple[str, ...] = (),
+        metadata: Metadata | None = None,
+        contents: dict[str, bytes] | None = None,
+    ) -> Dataset:
+        """A complete dataset with two files, 24.9 keV and a sample, unless told otherwise."""
+        metadata = metadata or Metadata(
+            {"energy": Quantity.of(24.9, "keV")}, {"sample": f"Gold {name}"}, {"scan": 7}
+        )
+        contents = contents or {f"{name}.h5": b"content", f"log/{name}.txt": name.encode()}
+        dataset = self.begin_dataset(experiment_id, name, kind=kind, parents=parents)
+        with self.catalog.change(SERVICE) as tx:
+            tx.add_files(dataset.id, self.files(dataset.id, contents))
+            tx.describe_dataset(
+                dataset.id, metadata=metadata, format="nexus", main_file=f"{name}.h5", technique=technique
+            )
+            return tx.complete_dataset(dataset.id)
+
+    def _file(self, dataset_id: str, path: str, content: bytes) -> tuple[File, Replica]:
+        ids = self.catalog.ids
         digest = hashlib.sha256(content).hexdigest()
-        file = File(catalog.ids.new("fl"), dataset_id, path, len(content), digest, 17, 0o640)
+        file = File(ids.new("fl"), dataset_id, path, len(content), digest, 17, 0o640)
         at = datetime(2026, 11, 2, tzinfo=UTC)
-        state, proof = ReplicaState.VERIFIED, Proof.DIRECT
-        pairs.append(
-            (file, Replica(catalog.ids.new("rp"), file.id, "central", f"{dataset_id}/{path}", state, at, proof))
-        )
-    return pairs
-
-
-def add_dataset(
-    catalog: Catalog,
-    experiment_id: str,
-    name: str,
-    *,
-    technique: str = "tomography",
-    kind: DatasetKind = DatasetKind.RAW,
-    parents: tuple[str, ...] = (),
-    metadata: Metadata | None = None,
-    contents: dict[str, bytes] | None = None,
-) -> Dataset:
-    """A complete dataset with two files, 24.9 keV and a sample, unless told otherwise."""
-    metadata = metadata or Metadata({"energy": Quantity.of(24.9, "keV")}, {"sample": f"Gold {name}"}, {"scan": 7})
-    files = contents or {f"{name}.h5": b"content", f"log/{name}.txt": name.encode()}
-    with catalog.change(SERVICE) as tx:
-        dataset = tx.add_dataset(
-            Dataset(catalog.ids.new("ds"), experiment_id, name, kind, technique, parents=parents)
-        )
-        tx.add_files(dataset.id, make_files(catalog, dataset.id, files))
-        tx.describe_dataset(
-            dataset.id, metadata=metadata, format="nexus", main_file=f"{name}.h5", technique=technique
-        )
-        dataset = tx.complete_dataset(dataset.id)
-    return replace(dataset, parents=parents)
-
-
-def _database(name: str) -> str:
-    return make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+        key = f"{dataset_id}/{path}"
+        return file, Replica(ids.new("rp"), file.id, "central", key, ReplicaState.VERIFIED, at, Proof.DIRECT)
 
 
 def _on_server(statement: str) -> None:
