@@ -126,3 +126,12 @@ def test_every_setting_is_in_the_reference() -> None:
     page = (Path(__file__).parents[1] / "docs" / "reference" / "configuration.md").read_text()
     missing = [s.key for s in config.settings() if f"`{s.key}`" not in page or f"`{s.variable}`" not in page]
     assert missing == []
+
+
+def test_a_current_folder_that_is_gone_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ConfigError, match="the current folder cannot be used"):
+        config.load(environ={})

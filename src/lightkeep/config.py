@@ -128,7 +128,7 @@ def load(
     ConfigError: no file and no LIGHTKEEP_ROOT; the file cannot be read or parsed; a key is not known or
         its value is of the wrong kind.
     """
-    folder = folder or Path.cwd()
+    folder = folder or _here()
     path = path or find_file(environ, folder)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -151,13 +151,22 @@ def load(
     return replace(config, file=path, origins=origins)
 
 
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the current folder cannot be used: {error.strerror}", remedy="change to another"
+        ) from error
+
+
 def find_file(environ: Mapping[str, str], folder: Path) -> Path | None:
     """Return the configuration file that applies in a folder, or None."""
     if named := environ.get("LIGHTKEEP_CONFIG"):
         return Path(named)
     home = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
     folders = [folder.absolute(), *folder.absolute().parents, home / "lightkeep"]
-    return next((each / FILE_NAME for each in folders if (each / FILE_NAME).is_file()), None)
+    return next((each / FILE_NAME for each in folders if os.path.isfile(each / FILE_NAME)), None)
 
 
 def starter(root: str = ".") -> str:

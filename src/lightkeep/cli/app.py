@@ -11,51 +11,33 @@ import click
 from lightkeep import __version__
 
 
-def _turn_on_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.ensure_object(object)
-        ctx.obj.as_json = True
+class _Talk(click.Command):
+    """Puts the examples above everything else that `--help` says, and takes `--json`."""
 
-
-class _ExampleFirst:
-    """Puts the examples above everything else that `--help` says."""
-
-    examples: Sequence[str] = ()
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        text = "Print one JSON object; errors too, on the standard error stream."
+        # Its value was read before anything else was, so that a wrong command line is answered in JSON as well.
+        self.params.append(click.Option(["--json"], is_flag=True, expose_value=False, help=text))
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the examples, then what click writes."""
-        if self.examples:
-            with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
-                for example in self.examples:
-                    formatter.write(f"  {example}\n")
-            formatter.write("\n")
-        super().format_help(ctx, formatter)  # type: ignore[misc]
+        with formatter.section("Examples" if len(self.examples) > 1 else "Example"):
+            for example in self.examples:
+                formatter.write(f"  {example}\n")
+        formatter.write("\n")
+        super().format_help(ctx, formatter)
 
 
-class Command(_ExampleFirst, click.Command):
-    """A command with examples in its help and `--json` among its options."""
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = examples
-        option = click.Option(
-            ["--json"],
-            is_flag=True,
-            expose_value=False,
-            callback=_turn_on_json,
-            help="Print one JSON object; errors too, on the standard error stream.",
-        )
-        self.params.append(option)
+class Command(_Talk):
+    """A verb."""
 
 
-class Group(_ExampleFirst, click.Group):
+class Group(_Talk, click.Group):
     """A noun with its verbs."""
 
     command_class = Command
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.examples = examples
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the commands in the order in which they were written."""
