@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -178,7 +179,8 @@ class _Ingest:
             if not dataset.id:
                 dataset = tx.add_dataset(replace(dataset, id=self.facility.ids.new("ds")))
             if kept:
-                files = tx.add_files(dataset.id, [self._row(dataset, each) for each in kept])
+                now = self.facility.clock.now()
+                files = tx.add_files(dataset.id, [self._row(dataset, each, now) for each in kept])
                 pairs = zip(kept, files, strict=True)
                 tx.remember_sources([SourceKey(dataset.id, self.root, *k.found.key, file.id) for k, file in pairs])
             if seal is not None:
@@ -195,8 +197,7 @@ class _Ingest:
         self.added += len(kept)
         return self.facility.catalog.view(self.principal).dataset(dataset.id)
 
-    def _row(self, dataset: Dataset, kept: Kept) -> tuple[File, Replica]:
-        now = self.facility.clock.now()
+    def _row(self, dataset: Dataset, kept: Kept, now: datetime) -> tuple[File, Replica]:
         key = kept.found.key
         file = File(
             id=self.facility.ids.new("file"),

@@ -139,15 +139,14 @@ class _Counted:
 def _for_each(
     tree: SourceTree, group: Sequence[Found], work: Callable[[OpenSource, Found], None], *, threads: int
 ) -> None:
-    """Open each file, and call `work` when it is what its key says; the first error is raised."""
+    """Open each file and call `work`; the first error is raised."""
 
     def run(waiting: Iterator[Found]) -> None:
         with SourceReader(tree) as reader:
             for found in waiting:
                 try:
                     with reader.open(found.key) as source:
-                        if source.is_as_found():
-                            work(source, found)
+                        work(source, found)
                 except (FileNotFoundError, NotADirectoryError):
                     continue  # it went away: the next walk tells
                 except OSError as error:

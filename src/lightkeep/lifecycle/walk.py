@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lightkeep.model.errors import SourceError
-from lightkeep.storage.folders import Folders, read_names
+from lightkeep.storage.folders import Folders
 
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _BLOCK: Final = 1 << 20
@@ -96,25 +96,25 @@ class SourceTree:
         files: list[Found] = []
         others: list[Other] = []
         with Folders(self.descriptor) as folders:
-            names = [self.path.name] if self.is_file else self._names("", folders)
-            waiting = [(name, "") for name in reversed(names)]
+            waiting = [""]
             while waiting:
-                name, folder = waiting.pop()
-                path = folder + name
+                path = waiting.pop()
+                below: list[str] = []
                 with self._errors(path):
-                    status = os.stat(name, dir_fd=folders.open(parts(path)[:-1]), follow_symlinks=False)
-                    if stat.S_ISREG(status.st_mode):
-                        files.append(Found(key_of(path, status), stat.S_IMODE(status.st_mode)))
-                    elif stat.S_ISDIR(status.st_mode):
-                        below = self._names(path, folders)
-                        waiting.extend((child, f"{path}/") for child in reversed(below))
-                    else:
-                        others.append(_other(path, status, folders.open(parts(path)[:-1])))
+                    folder = folders.open(parts(path.rstrip("/")))
+                    for name in self._names(folder):
+                        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                        if stat.S_ISREG(status.st_mode):
+                            files.append(Found(key_of(path + name, status), stat.S_IMODE(status.st_mode)))
+                        elif stat.S_ISDIR(status.st_mode):
+                            below.append(f"{path}{name}/")
+                        else:
+                            others.append(_other(path + name, status, folder))
+                waiting.extend(reversed(below))
         return Walk(tuple(files), tuple(others))
 
-    def _names(self, path: str, folders: Folders) -> list[str]:
-        with self._errors(path or str(self.source)):
-            return [entry.name for entry in read_names(folders.open(parts(path)))]
+    def _names(self, folder: int) -> list[str]:
+        return [self.path.name] if self.is_file else sorted(os.listdir(folder), key=os.fsencode)
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:
@@ -131,7 +131,7 @@ class SourceTree:
             ) from error
 
     def _shown(self, path: str) -> str:
-        return os.fsencode(os.path.join(self.source, path)).decode(errors="backslashreplace")
+        return os.fsencode(os.path.join(self.source, path.rstrip("/"))).decode(errors="backslashreplace")
 
 
 class SourceReader:
@@ -147,16 +147,11 @@ class SourceReader:
     def __exit__(self, *exc: object) -> None:
         self._folders.close()
 
-    @contextmanager
-    def open(self, key: Key) -> Iterator[OpenSource]:
-        """Open one file; `is_as_found` of the result tells whether it is what the key says. Raises OSError."""
+    def open(self, key: Key) -> OpenSource:
+        """Open one file, to be closed before the next. Raises OSError."""
         names = parts(key.path)
         folder = self._folders.open(names[:-1])
-        descriptor = self._descriptor(names[-1], folder)
-        try:
-            yield OpenSource(descriptor, names[-1], folder, key)
-        finally:
-            os.close(descriptor)
+        return OpenSource(self._descriptor(names[-1], folder), names[-1], folder, key)
 
     def sha256(self, key: Key) -> str:
         """Return the hash of a file's content; "" when it is not what the key says. Raises OSError."""
@@ -177,22 +172,26 @@ class SourceReader:
             return os.open(name, self._flags, dir_fd=folder)
 
 
-@dataclass(frozen=True, slots=True)
 class OpenSource:
-    """One source file while it is read; a `lightkeep.model.stores.Readable`."""
+    """One source file while it is read; a `lightkeep.model.stores.Readable`. Use as a context manager."""
 
-    descriptor: int
-    name: str
-    folder: int
-    key: Key
+    __slots__ = ("descriptor", "folder", "key", "name")
+
+    def __init__(self, descriptor: int, name: str, folder: int, key: Key) -> None:
+        self.descriptor = descriptor
+        self.name = name
+        self.folder = folder
+        self.key = key
+
+    def __enter__(self) -> OpenSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self.descriptor)
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the buffer; 0 at the end."""
         return os.readv(self.descriptor, [buffer])
-
-    def is_as_found(self) -> bool:
-        """True when the file that was opened is the one that the key describes."""
-        return key_of(self.key.path, os.fstat(self.descriptor)) == self.key
 
     def is_unchanged(self) -> bool:
         """True while both the open file and its name still are what the key says (invariant I2)."""
@@ -200,7 +199,7 @@ class OpenSource:
             named = os.stat(self.name, dir_fd=self.folder, follow_symlinks=False)
         except FileNotFoundError:
             return False
-        return self.is_as_found() and key_of(self.key.path, named) == self.key
+        return is_same(self.key, os.fstat(self.descriptor)) and is_same(self.key, named)
 
 
 def parts(path: str) -> tuple[str, ...]:
@@ -211,6 +210,17 @@ def parts(path: str) -> tuple[str, ...]:
 def key_of(path: str, status: os.stat_result) -> Key:
     """Return the key of a file from its status."""
     return Key(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_same(key: Key, status: os.stat_result) -> bool:
+    """True when a status is the one of the key."""
+    return (
+        status.st_ctime_ns == key.ctime_ns
+        and status.st_mtime_ns == key.mtime_ns
+        and status.st_size == key.size
+        and status.st_ino == key.ino
+        and status.st_dev == key.dev
+    )
 
 
 def _other(path: str, status: os.stat_result, folder: int) -> Other:

@@ -91,13 +91,15 @@ class PosixStaging:
         if self._parts.setdefault(key, part) is not part:
             raise Conflict(f"the group has a part {key!r} already")
         try:
-            with self._store_errors(f"cannot write {key!r}", poison=False):
-                part.sha256, part.size = self._copy(part, source, size)
+            part.sha256, part.size = self._copy(part, source, size)
             if part.size != size:
                 raise SourceError(
                     f"the source of {key!r} gave {part.size} bytes, not the {size} announced",
                     remedy="wait until the file is written, then ingest it again",
                 )
+        except OSError as error:
+            self.discard(key)
+            raise storage_error(error, f"cannot write {key!r} (store {self._store_id})") from error
         except BaseException:
             self.discard(key)
             raise
@@ -109,7 +111,7 @@ class PosixStaging:
             self._big[part.key] = descriptor
             return copy_big(source, descriptor)
         try:
-            return copy_small(source, descriptor, self._buffer())
+            return copy_small(source, descriptor, self._buffer(), most=size)
         finally:
             os.close(descriptor)
 
@@ -169,8 +171,9 @@ class PosixStaging:
         return results
 
     def _publish_part(self, part: _Part, folders: Folders) -> Replicated:
-        for key in (part.key, version_key(part.key, part.sha256)):
-            names = split_key(key)
+        for kind in ("own", "version"):
+            key = part.key if kind == "own" else version_key(part.key, part.sha256)
+            names = tuple(key.split("/"))
             try:
                 folder = folders.open(names[:-1], make=True)
                 rename_new(part.name, names[-1], source_folder=self._group, target_folder=folder)

@@ -80,11 +80,11 @@ def _hash(descriptor: int, buffer: memoryview) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def copy_small(source: Readable, target: int, buffer: memoryview) -> tuple[str, int]:
-    """Copy to an open descriptor in the caller's thread; return (sha256, bytes)."""
+def copy_small(source: Readable, target: int, buffer: memoryview, *, most: int) -> tuple[str, int]:
+    """Copy to an open descriptor in the caller's thread, until `most` is exceeded; return (sha256, bytes)."""
     digest = hashlib.sha256()
     size = 0
-    while count := _read(source, buffer):
+    while size <= most and (count := _read(source, buffer)):
         block = buffer[:count]
         digest.update(block)
         write_all(target, block)
