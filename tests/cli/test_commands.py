@@ -106,7 +106,7 @@ def test_with_two_open_experiments_one_must_be_named(cli: Cli, scan: Path) -> No
     cli("experiment", "create", "second", "--station", "2-BM")
     asked = cli("ingest", str(scan))
     assert asked.code == 2
-    assert "which experiment? 2 are open" in asked.err
+    assert "which experiment? second, 2026-11-lee-1 are open" in asked.err
     assert "--experiment" in asked.err.splitlines()[1]
     assert cli("ingest", str(scan), "-e", "second").code == 0
     cli("experiment", "close", "2026-11-lee-1")

@@ -7,6 +7,7 @@ import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from lightkeep.catalog import View
     from lightkeep.facility import Facility
     from lightkeep.model.datasets import Dataset
+
+_SHOWN = 4
+"""Experiments that an error names before it says `and others`."""
 
 
 @dataclass
@@ -57,8 +61,7 @@ class Work:
         """Return the experiment asked for, or the only open one that this person may see."""
         if asked:
             return self.view.experiment(asked).id
-        page = self.view.experiments(limit=1000)
-        open_ones = [each.id for each in page.items if each.state is ExperimentState.OPEN]
+        open_ones = list(islice(self._open_experiments(), _SHOWN + 1))
         if len(open_ones) == 1:
             return open_ones[0]
         if not open_ones:
@@ -67,9 +70,15 @@ class Work:
                 remedy="make one: lightkeep experiment create 2026-11-lee-81234 --station 2-BM",
             )
         raise InvalidInput(
-            f"which experiment? {len(open_ones)} are open: {', '.join(open_ones[:4])}",
+            f"which experiment? {', '.join(open_ones[:_SHOWN])}{' and others' * (len(open_ones) > _SHOWN)} are open",
             remedy=f"say which one: --experiment {open_ones[0]}",
         )
+
+    def _open_experiments(self) -> Iterator[str]:
+        offset = 0
+        while page := self.view.experiments(limit=1000, offset=offset).items:
+            yield from (each.id for each in page if each.state is ExperimentState.OPEN)
+            offset += len(page)
 
     def dataset(self, asked: str, experiment: str | None = None) -> Dataset:
         """Return a dataset by its id, by EXPERIMENT/NAME, or by its name in the experiment at hand."""
