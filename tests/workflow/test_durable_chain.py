@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -95,10 +97,10 @@ def _computed(gates: Path) -> list[int]:
     return sorted(int(line) for line in path.read_text().split()) if path.exists() else []
 
 
-def _until(claim: Callable[[], bool], driver: subprocess.Popen[str]) -> None:
+def _until(claim: Callable[[], bool], driver: subprocess.Popen[str] | None = None) -> None:
     deadline = time.monotonic() + 60
     while not claim():
-        assert driver.poll() is None, driver.communicate()
+        assert driver is None or driver.poll() is None, driver.communicate()
         assert time.monotonic() < deadline, "it did not come true within a minute"
         time.sleep(0.02)
 
@@ -322,3 +324,44 @@ def test_a_facility_can_be_opened_again_in_the_same_process(facility: Facility, 
         with open_workflow(facility) as work:
             assert work.work()
             assert work.wait(work.submit_run(run.id), timeout_s=60).runs[0].message == "done; one flat is empty"
+
+
+def test_a_worker_apart_is_replaced_when_it_is_killed_and_gone_after_close(
+    facility: Facility, root: Path, source: Path, gates: Path
+) -> None:
+    (gates / "hold-0").touch()
+    with open_workflow(facility, apart=True) as work:
+        job = work.submit_run(_requested(facility, source, gates).id)
+        _until(lambda: 0 in _computed(gates))
+        first = _worker_apart()
+        os.kill(first, signal.SIGKILL)
+        (gates / "hold-0").unlink()
+        assert [run.state for run in work.wait(job, timeout_s=60).runs] == [RunState.DONE]
+        second = _worker_apart()
+    assert first != second
+    assert not is_alive(second)
+    _assert_done_once(facility)
+
+
+def _worker_apart() -> int:
+    """Return the child of this process that works for it."""
+    (worker,) = [
+        pid for pid in _children(os.getpid()) if b"workflow.apart" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return int(worker)
+
+
+@pytest.mark.postgres
+def test_the_chain_runs_on_postgresql_too(root: Path, source: Path, gates: Path) -> None:
+    server = os.environ.get("LIGHTKEEP_TEST_POSTGRES")
+    if not server:
+        pytest.skip("no PostgreSQL: run the tests through scripts/with-postgres")
+    with build(root, "inline") as embedded:
+        url = server.replace("/postgres?", f"/workflow_{root.parent.name}?")
+        facility = replace(embedded, config=replace(embedded.config, workflow_url=url))
+        with open_workflow(facility) as work:
+            job = work.submit_ingest(
+                source, experiment_id=EXPERIMENT, principal=ADA, technique="gated", params={"folder": str(gates)}
+            )
+            assert [run.state for run in work.wait(job, timeout_s=60).runs] == [RunState.DONE]
+        _assert_done_once(facility)

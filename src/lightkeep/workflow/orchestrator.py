@@ -13,8 +13,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 
@@ -24,6 +25,9 @@ from lightkeep.model.errors import LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import Run, RunState
 from lightkeep.workflow.chain import INGEST, PROCESS, Chain, IngestRequest, Stop
+
+if TYPE_CHECKING:
+    from lightkeep.workflow.apart import WorkerApart
 
 _APPLICATION = "lightkeep"
 _VERSION = "1"
@@ -48,14 +52,15 @@ class Job:
     """Each with its state, message and `result_id`."""
 
 
-def open_workflow(facility: Facility, *, work: bool = True) -> Orchestrator:
+def open_workflow(facility: Facility, *, work: bool = True, apart: bool = False) -> Orchestrator:
     """Open the facility's workflows.
 
     Parameters
     ----------
     work: become the facility's worker when there is none; False: only queue, look and cancel.
+    apart: keep the worker in a process of its own; for servers.
     """
-    orchestrator = Orchestrator(facility, may_work=work)
+    orchestrator = Orchestrator(facility, may_work=work, apart=apart)
     orchestrator.work()
     return orchestrator
 
@@ -63,11 +68,13 @@ def open_workflow(facility: Facility, *, work: bool = True) -> Orchestrator:
 class Orchestrator:
     """Queues work, waits for it, cancels it. Use as a context manager; safe to share between threads."""
 
-    def __init__(self, facility: Facility, *, may_work: bool = True) -> None:
+    def __init__(self, facility: Facility, *, may_work: bool = True, apart: bool = False) -> None:
         self._facility = facility
         self._may_work = may_work
+        self._is_apart = apart
         self._url = facility.config.workflow_url
-        self._worker: _Worker | None = None
+        self._worker: _Worker | WorkerApart | None = None
+        self._starting = Lock()
         DBOS.migrate(self._url)
         self._client = DBOSClient(system_database_url=self._url, application_name=_APPLICATION)
         # Runs share the cores by their engine: one at a time. Ingests wait for disks: two.
@@ -177,13 +184,24 @@ class Orchestrator:
         return found[0] if found else None
 
     def work(self) -> bool:
-        """Become the worker if there is none; return whether this process is it."""
-        if self._worker is None and self._may_work:
-            lock = _take_lock(self._facility.config.root / "worker.lock")
-            if lock is not None:
-                self._worker = _Worker(self._facility, self, lock)
-                self._settle()
+        """Become the worker if there is none; return whether this process, or its own worker apart, is it."""
+        with self._starting:
+            if self._worker is None and self._may_work:
+                self._worker = self._start_apart() if self._is_apart else self._start_here()
         return self._worker is not None
+
+    def _start_apart(self) -> WorkerApart:
+        from lightkeep.workflow.apart import WorkerApart
+
+        return WorkerApart(self._facility.config)
+
+    def _start_here(self) -> _Worker | None:
+        lock = _take_lock(self._facility.config.root / "worker.lock")
+        if lock is None:
+            return None
+        worker = _Worker(self._facility, self, lock)
+        self._settle()
+        return worker
 
     def _settle(self) -> None:
         """Bring the catalogue and the queue together after a death: no run may stay queued or running for ever."""
