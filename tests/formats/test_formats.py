@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import pytest
 
 from lightkeep import formats
 from lightkeep.formats.text import clean, one_line
-from lightkeep.model.errors import NotFound, SourceError
+from lightkeep.model.errors import BadFile, NotFound, SourceError
 
 
 def test_the_built_in_formats_are_found_as_plugins_are() -> None:
@@ -35,6 +36,25 @@ def test_a_file_of_no_known_format_has_no_name(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("beam lost at 3 am")
     assert formats.detect(path) == formats.inspect(path).format == ""
+
+
+def test_an_hdf5_file_of_no_known_layout_still_gives_its_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "dark.h5"
+    with h5py.File(path, "w") as file:
+        file["camera/gain"] = 4
+        file["camera"].attrs["model"] = "Oryx"
+    found = formats.inspect(path)
+    assert found.format == ""
+    assert found.metadata.rest == {"camera@model": "Oryx", "camera/gain": 4}
+
+
+def test_a_file_that_is_still_written_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "live.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        file["x"] = [1]
+        file.swmr_mode = True
+        with pytest.raises(BadFile, match="still being written"):
+            formats.inspect(path)
 
 
 def test_a_look_at_a_missing_file_names_it(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_typed_fields_are_found(tmp_path: Path) -> None:
         ("instrument/detector/image_key", None, "no instrument/detector/image_key"),
         ("instrument/detector/image_key", np.zeros(3), "image_key 3 values"),
         ("sample/rotation_angle", None, "no sample/rotation_angle"),
-        ("sample/rotation_angle", np.zeros(2), "rotation_angle 2"),
+        ("sample/rotation_angle", np.zeros(2), "2 angles for 7 projections"),
     ],
 )
 def test_an_incomplete_scan_is_refused(tmp_path: Path, name: str, value: np.ndarray | None, says: str) -> None:

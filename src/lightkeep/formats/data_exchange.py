@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
 from lightkeep.formats.metadata import Field, degrees, gather, held
-from lightkeep.formats.scan import check_scan
+from lightkeep.formats.scan import check_angles, check_scan
 from lightkeep.model.errors import BadFile, InvalidInput
 from lightkeep.model.formats import Array, Result, Source
 
@@ -113,8 +113,9 @@ FORMAT = DataExchange()
 def _source(path: Path, file: h5py.File) -> Source:
     found = gather(file, QUANTITIES, TEXTS)
     arrays: dict[str, Array] = {role: _dataset(path, file, name) for role, name in _NAMES.items()}
-    arrays["theta_deg"] = degrees(file["exchange/theta"], found)
     check_scan(path, arrays, _NAMES)
+    arrays["theta_deg"] = theta = degrees(file["exchange/theta"], found)
+    check_angles(path, theta, name="exchange/theta")
     return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)
 
 

@@ -146,7 +146,7 @@ class _Walk:
         self.files.add(path)
         visit = _Visit(self, file, path)
         with reading(path):
-            visit.object(file["/"].id, "/", ())
+            visit.object(file["/"].id, b"", ())
 
     def count(self, path: Path, links: int) -> None:
         self._nodes += links
@@ -156,7 +156,7 @@ class _Walk:
                 remedy="keep it as a plain file, or split it",
             )
 
-    def reach(self, origin: Path, where: str, name: bytes, what: str) -> Path:
+    def reach(self, origin: Path, what: str, name: bytes) -> Path:
         """Judge a file name found inside `origin`; return its real path, walked."""
         given = os.fsdecode(name)
         target = Path(os.path.realpath(origin.parent / given))
@@ -164,13 +164,13 @@ class _Walk:
             return target
         if not any(target == path or path in target.parents for path in self._allowed):
             raise UnsafeFile(
-                f"{origin}: {what} {where} leads to {one_line(given)}, outside its dataset",
+                f"{origin}: {what} leads to {one_line(given)}, outside its dataset",
                 remedy="ingest the folder that holds both files, or copy the data into this file",
                 target=one_line(given),
             )
         if not target.is_file():
             raise BadFile(
-                f"{origin}: {what} {where} leads to {one_line(given)}, which is not there",
+                f"{origin}: {what} leads to {one_line(given)}, which is not there",
                 remedy="put that file beside it, or copy the data into this file",
             )
         with open_plain(target) as file:
@@ -192,12 +192,12 @@ class _Visit:
         self._path = path
         self._seen: set[int] = set()
 
-    def object(self, node: Any, name: str, above: tuple[int, ...]) -> None:
+    def object(self, node: Any, name: bytes, above: tuple[int, ...]) -> None:
         """Judge a group and all below it, or a dataset, once."""
         address = h5py.h5o.get_info(node).addr
         if address in above:
             raise UnsafeFile(
-                f"{self._path}: group {name} contains itself", remedy="remove the hard link that loops"
+                f"{self._path}: group {one_line(name)} contains itself", remedy="remove the hard link that loops"
             )
         if address in self._seen:
             return
@@ -207,7 +207,7 @@ class _Visit:
         elif isinstance(node, h5py.h5g.GroupID):
             self._group(node, name, (*above, address))
 
-    def _group(self, group: h5py.h5g.GroupID, name: str, above: tuple[int, ...]) -> None:
+    def _group(self, group: h5py.h5g.GroupID, name: bytes, above: tuple[int, ...]) -> None:
         if len(above) > self._walk.limits.depth:
             raise UnsafeFile(
                 f"{self._path}: groups are nested deeper than {self._walk.limits.depth}",
@@ -215,53 +215,57 @@ class _Visit:
             )
         self._walk.count(self._path, group.get_num_objs())
         for part in list(group):
-            child = f"{name.rstrip('/')}/{one_line(part)}"
+            child = name + b"/" + part
             kind = group.links.get_info(part).type
             if kind == h5py.h5l.TYPE_HARD:
                 self.object(h5py.h5o.open(group, part), child, above)
             elif kind == h5py.h5l.TYPE_EXTERNAL:
                 target, _inside = group.links.get_val(part)
-                self._walk.reach(self._path, child, target, "external link")
+                self._walk.reach(self._path, f"external link {one_line(child)}", target)
             elif kind >= _FIRST_USER_LINK:
-                raise UnsafeFile(f"{self._path}: {child} is a link of an unknown kind", remedy="copy the data in")
+                raise UnsafeFile(
+                    f"{self._path}: {one_line(child)} is a link of an unknown kind", remedy="copy the data in"
+                )
 
-    def _dataset(self, dataset: h5py.h5d.DatasetID, name: str) -> None:
-        plist = dataset.get_create_plist()
-        stored = dataset.get_storage_size()
+    def _dataset(self, dataset: h5py.h5d.DatasetID, path: bytes) -> None:
+        plist, stored = dataset.get_create_plist(), -1
         if plist.get_layout() == h5py.h5d.VIRTUAL:
-            stored = sum(self._virtual(plist, index, name) for index in range(plist.get_virtual_count()))
+            stored = sum(self._virtual(plist, index, path) for index in range(plist.get_virtual_count()))
         elif plist.get_external_count():
             target = one_line(plist.get_external(0)[0])
             raise UnsafeFile(
-                f"{self._path}: dataset {name} keeps its values in another file, {target}",
+                f"{self._path}: dataset {one_line(path)} keeps its values in another file, {target}",
                 remedy="copy the data into this file (h5repack)",
                 target=target,
             )
         shape = dataset.shape or ()
         declared = math.prod(shape) * dataset.get_type().get_size()
-        limits = self._walk.limits
-        if declared > limits.declared_bytes and declared > limits.ratio * stored:
+        if declared <= self._walk.limits.declared_bytes:
+            return
+        stored = dataset.get_storage_size() if stored < 0 else stored
+        if declared > self._walk.limits.ratio * stored:
             raise UnsafeFile(
-                f"{self._path}: dataset {name} declares {declared:.3g} bytes {shape} and stores {stored}",
+                f"{self._path}: dataset {one_line(path)} declares {declared:.3g} bytes and stores {stored}",
                 remedy="write it again with the size that was measured",
             )
 
-    def _virtual(self, plist: Any, index: int, name: str) -> int:
+    def _virtual(self, plist: Any, index: int, name: bytes) -> int:
         """Judge one source of a virtual dataset; return how many bytes its file has."""
+        what = f"virtual dataset {one_line(name)}"
         file_name, inside = plist.get_virtual_filename(index), plist.get_virtual_dsetname(index)
         given = os.fsencode(file_name)
         if re.search(r"%\d*b", f"{file_name}{inside}"):
             raise UnsafeFile(
-                f"{self._path}: virtual dataset {name} names its sources by a pattern, {one_line(file_name)}",
+                f"{self._path}: {what} names its sources by a pattern, {one_line(file_name)}",
                 remedy="name each source file",
             )
-        path = self._path if given == b"." else self._walk.reach(self._path, name, given, "virtual dataset")
+        path = self._path if given == b"." else self._walk.reach(self._path, what, given)
         with contextlib.ExitStack() as stack:
             file = self._file if path == self._path else stack.enter_context(open_plain(path))
             source = file.get(inside)
             if not isinstance(source, h5py.Dataset):
                 raise BadFile(
-                    f"{self._path}: virtual dataset {name} takes values from {one_line(file_name)}:"
+                    f"{self._path}: {what} takes values from {one_line(file_name)}:"
                     f"{one_line(inside)}, which is not there (HDF5 would show zeros)",
                     remedy="put the source file beside it, or write the values into this file",
                 )
@@ -302,6 +306,16 @@ def _unreadable(path: Path, error: Exception) -> BadFile:
         return BadFile(
             f"{path}: is cut short: {cut[1]} of {cut[2]} bytes are there",
             remedy="copy it again from where it was measured",
+        )
+    if "already open for write" in text:
+        return BadFile(
+            f"{path}: is still being written",
+            remedy="wait for its writer; after a crash of the writer, `h5clear -s` makes it readable",
+        )
+    if ("filter" in text and "not registered" in text) or "filter plugin" in text:
+        return BadFile(
+            f"{path}: is compressed in a way that is not known here: {text[:120]}",
+            remedy="write it with gzip, lz4, zstd, blosc or bitshuffle",
         )
     if isinstance(error, MemoryError):
         return BadFile(f"{path}: asks for more memory than a reader may use", remedy="keep it as a plain file")

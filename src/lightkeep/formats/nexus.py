@@ -87,7 +87,6 @@ class Nexus:
             entry = _group(file, "entry", "NXentry")
             entry.attrs["default"] = result.default
             entry["title"] = result.title
-            entry["definition"] = "NXtomoproc" if result.technique == "tomography" else ""
             _write_process(entry, result)
             for name, output in result.outputs.items():
                 _write_output(entry, name, output)

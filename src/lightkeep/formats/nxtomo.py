@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
 from lightkeep.formats.metadata import Field, degrees, gather, held, value_of
-from lightkeep.formats.scan import check_scan
+from lightkeep.formats.scan import check_angles, check_scan
 from lightkeep.model.errors import BadFile, InvalidInput
 from lightkeep.model.formats import Array, Result, Source
 
@@ -150,25 +150,22 @@ def _source(path: Path, file: h5py.File) -> Source:
         )
     found = gather(entry, QUANTITIES, TEXTS)
     stack = _node(path, entry, [f"{place}/data" for place in _DETECTOR])
-    keys = np.asarray(_node(path, entry, [f"{place}/image_key" for place in _DETECTOR])[()]).ravel()
+    kinds = _node(path, entry, [f"{place}/image_key" for place in _DETECTOR])
     angles = _node(path, entry, ["sample/rotation_angle", "data/rotation_angle"])
-    if (
-        len(stack.shape) != 3
-        or keys.size != stack.shape[0]
-        or angles.size not in (stack.shape[0], np.sum(keys == 0))
-    ):
+    if len(stack.shape) != 3 or kinds.size != stack.shape[0] or angles.size > stack.shape[0]:
         raise BadFile(
-            f"{path}: {stack.name} has shape {stack.shape}, image_key {keys.size} values and rotation_angle"
+            f"{path}: {stack.name} has shape {stack.shape}, image_key {kinds.size} values and rotation_angle"
             f" {angles.size}",
             remedy="write one image_key and one rotation_angle per frame",
         )
-    theta = degrees(angles, found)
+    keys, theta = np.asarray(kinds[()]).ravel(), degrees(angles, found)
     arrays: dict[str, Array] = {
         role: Frames(stack, np.flatnonzero(keys == key))
         for role, key in {"projections": 0, "flats": 1, "darks": 2}.items()
     }
-    arrays["theta_deg"] = theta[keys == 0] if theta.size == keys.size else theta
+    arrays["theta_deg"] = theta = theta[keys == 0] if theta.size == keys.size else theta
     check_scan(path, arrays, _NAMES)
+    check_angles(path, theta, name="rotation_angle")
     if (keys == 3).any():
         found.notes.append(f"{np.sum(keys == 3)} frames are marked invalid and are left out")
     return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)

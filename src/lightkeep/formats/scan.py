@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,7 @@ _MOST_GLITCHES = 0.05
 
 
 def check_scan(path: Path, arrays: Mapping[str, Array], names: Mapping[str, str]) -> None:
-    """Raise BadFile for the first thing that keeps a scan from being reconstructed.
+    """Raise BadFile for the first array that does not fit the others; reads none of them.
 
     Parameters
     ----------
@@ -34,7 +33,14 @@ def check_scan(path: Path, arrays: Mapping[str, Array], names: Mapping[str, str]
         )
     for role in ("flats", "darks"):
         _check_frames(path, arrays[role].shape, projections.shape, role=role, name=names[role])
-    _check_theta(path, arrays["theta_deg"], count=projections.shape[0], name=names["theta_deg"])
+    theta = arrays["theta_deg"]
+    if tuple(theta.shape) != projections.shape[:1]:
+        raise BadFile(
+            f"{path}: {names['theta_deg']} has {np.prod(theta.shape)} angles for"
+            f" {projections.shape[0]} projections",
+            remedy=f"write one angle per projection to {names['theta_deg']}",
+            role="theta",
+        )
 
 
 def _check_frames(path: Path, shape: tuple[int, ...], like: tuple[int, ...], *, role: str, name: str) -> None:
@@ -49,15 +55,9 @@ def _check_frames(path: Path, shape: tuple[int, ...], like: tuple[int, ...], *, 
         )
 
 
-def _check_theta(path: Path, theta: Any, *, count: int, name: str) -> None:
-    values = np.asarray(theta)
-    if values.shape != (count,):
-        raise BadFile(
-            f"{path}: {name} has {values.size} angles for {count} projections",
-            remedy=f"write one angle per projection to {name}",
-            role="theta",
-        )
-    problem, remedy = theta_problem(values)
+def check_angles(path: Path, theta_deg: Float64, *, name: str) -> None:
+    """Raise BadFile for angles that cannot be those of a scan; see `theta_problem`."""
+    problem, remedy = theta_problem(theta_deg)
     if problem:
         raise BadFile(f"{path}: {name} {problem}", remedy=remedy, role="theta")
 
