@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import threading
@@ -141,6 +142,43 @@ def test_a_run_that_was_stopped_between_pieces_does_not_repeat_the_finished_ones
     assert any(np.array_equal(values, mean_of_scan()) for values in _result(facility, result).values())
 
 
+@pytest.mark.crash
+def test_a_run_unplugged_at_any_sync_goes_on_and_ends_once(
+    facility: Facility, dataset: Dataset, gates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Unplugged(BaseException):
+        pass
+
+    sync = os.fsync
+    left = 10_000
+
+    def unplug(descriptor: int) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Unplugged
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", unplug)
+    process(facility, _request(facility, dataset, gates, piece=2).id)
+    syncs = 10_000 - left
+    assert syncs > 6
+    for at in range(1, syncs + 1):
+        run = _request(facility, dataset, gates, piece=2)
+        left = at
+        with pytest.raises(Unplugged):
+            process(facility, run.id)
+        result = process(facility, run.id)
+        assert any(np.array_equal(values, mean_of_scan()) for values in _result(facility, result).values())
+        assert [each.id for each in _results_of(facility, run)] == [result.id]
+    assert list((facility.scratch / "runs").iterdir()) == []
+
+
+def _results_of(facility: Facility, run: Run) -> list[Dataset]:
+    children = facility.catalog.view(SERVICE).children(run.dataset_id)
+    return [child for child in children if child.run_id == run.id]
+
+
 def test_a_result_that_was_written_but_not_stored_is_stored_as_it_is(
     facility: Facility, dataset: Dataset, gates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,6 +197,15 @@ def test_a_result_that_was_written_but_not_stored_is_stored_as_it_is(
     result = process(facility, run.id)
     files = facility.catalog.view(SERVICE).files(result.id).items
     assert {file.path: file.mtime_ns for file in files} == written
+
+
+@pytest.mark.parametrize(("engine", "piece"), [("inline", 1), ("inline", 4), ("processes", 2)])
+def test_an_incremental_technique_gives_the_same_however_it_is_cut(
+    facility: Facility, dataset: Dataset, engine: str, piece: int
+) -> None:
+    run = request(facility, dataset.id, "total", {"piece": piece}, principal=ADA, engine=engine)
+    result = _result(facility, process(facility, run.id))
+    assert any(np.array_equal(values, 6 * mean_of_scan()) for values in result.values())
 
 
 def test_the_scratch_folder_is_empty_after_a_run(facility: Facility, dataset: Dataset, gates: Path) -> None:
@@ -294,6 +341,12 @@ def test_a_wrong_parameter_is_refused_by_name_before_anything_is_queued(
 ) -> None:
     with pytest.raises(InvalidInput, match="scale"):
         request(facility, dataset.id, "gated", {"scale": "much"}, principal=ADA)
+    assert facility.catalog.view(ADA).runs().total == 0
+
+
+def test_an_unknown_engine_is_refused_before_anything_is_queued(facility: Facility, dataset: Dataset) -> None:
+    with pytest.raises(InvalidInput, match="mainframe"):
+        request(facility, dataset.id, "gated", principal=ADA, engine="mainframe")
     assert facility.catalog.view(ADA).runs().total == 0
 
 

@@ -326,6 +326,19 @@ def test_a_facility_can_be_opened_again_in_the_same_process(facility: Facility, 
             assert work.wait(work.submit_run(run.id), timeout_s=60).runs[0].message == "done; one flat is empty"
 
 
+def test_two_facilities_in_one_process_are_both_worked_for(
+    facility: Facility, tmp_path: Path, source: Path, gates: Path
+) -> None:
+    with build(tmp_path / "second") as other, open_workflow(facility) as here, open_workflow(other) as there:
+        runs = [_requested(each, source, gates) for each in (facility, other)]
+        ends = [
+            work.wait(work.submit_run(run.id), timeout_s=60) for work, run in zip((here, there), runs, strict=True)
+        ]
+    assert [end.runs[0].state for end in ends] == [RunState.DONE, RunState.DONE]
+    _assert_done_once(facility)
+    _assert_done_once(other)
+
+
 def test_a_worker_apart_is_replaced_when_it_is_killed_and_gone_after_close(
     facility: Facility, root: Path, source: Path, gates: Path
 ) -> None:

@@ -80,7 +80,7 @@ def is_incremental(technique: Any) -> bool:
 
 
 def _push_blocks(technique: Any, source: Source, params: Any, begin: int, end: int, report: Any) -> Any:
-    frames = source.arrays["frames"]
+    frames = source.arrays["frames" if "frames" in source.arrays else "projections"]
     size = max(1, BLOCK_BYTES // max(1, int(np.prod(frames.shape[1:])) * frames.dtype.itemsize))
     state = technique.start(source, params)
     for first in range(begin, end, size):

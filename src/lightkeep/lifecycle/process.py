@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightkeep import __version__, engines
 from lightkeep.facility import Facility
+from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
 from lightkeep.model.engines import Cancel, Engine, Task
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, RunCancelled, RunFailed
@@ -36,8 +36,6 @@ SOFTWARE = f"lightkeep {__version__}"
 MAX_PIECES = 32
 """Pieces of a run whose technique does not say how large they should be. Not the number of workers: every
 engine cuts in the same places, so that every engine gives the same values to the last bit."""
-_PERIOD_S = 0.25
-"""Seconds between two looks at the catalogue during a run."""
 
 
 def request(
@@ -61,13 +59,15 @@ def request(
     Raises
     ------
     NotFound, Forbidden, SignInRequired: the principal may not see or not process the dataset.
-    InvalidInput: there is no such technique, it cannot work on this dataset, or a parameter is wrong.
+    InvalidInput: there is no such technique or engine, it cannot work on this dataset, or a parameter is wrong.
     Conflict: the dataset is not complete.
     """
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, dataset_id=dataset_id)
     dataset = view.dataset(dataset_id)
     _check(dataset, technique, params or {})
+    if engine and engine not in engines.names():
+        raise InvalidInput(f"there is no engine {engine!r}", remedy=f"choose one of: {', '.join(engines.names())}")
     run = Run(
         id=run_id or facility.ids.new("run"),
         experiment_id=dataset.experiment_id,
@@ -178,7 +178,7 @@ def process(
         kind = RunCancelled if run.state is RunState.CANCELLED else RunFailed
         raise kind(run.message, remedy="start it again as a new run")
     with Scratch(_runs(facility) / run.id) as scratch:
-        watch = _Watch(facility, run, scratch, report=report, cancel=cancel)
+        watch = Watch(facility, run, scratch, report=report, cancel=cancel)
         try:
             watch.change(state=RunState.RUNNING)
             dataset = _make(facility, run, scratch, watch)
@@ -210,7 +210,7 @@ def _runs(facility: Facility) -> Path:
     return facility.scratch / "runs"
 
 
-def _finish(facility: Facility, scratch: Scratch, dataset: Dataset, watch: _Watch) -> None:
+def _finish(facility: Facility, scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
     warnings = scratch.saved_plan().warnings
     message = f"done; {'; '.join(warnings)}" if warnings else "done"
     if not watch.change(state=RunState.DONE, progress=1.0, message=message, result_id=dataset.id):
@@ -219,7 +219,7 @@ def _finish(facility: Facility, scratch: Scratch, dataset: Dataset, watch: _Watc
         raise RunCancelled("cancelled as it ended: its result was withdrawn")
 
 
-def _make(facility: Facility, run: Run, scratch: Scratch, watch: _Watch) -> Dataset:
+def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Dataset:
     from lightkeep.lifecycle.locate import local_path
     from lightkeep.lifecycle.pieces import Job
 
@@ -234,14 +234,14 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: _Watch) -> Data
     return _keep(facility, run, source, scratch, watch)
 
 
-def _plan(run: Run, scratch: Scratch, job: Job, watch: _Watch) -> None:
+def _plan(run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
     from lightkeep import techniques
     from lightkeep.lifecycle.pieces import is_incremental
     from lightkeep.lifecycle.scratch import Plan
 
     watch.begin("looking at the data", 0.0, 0.05)
     found: Preflight = _here(job.task("preflight", params=dict(run.params)))
-    plan = Plan(found.params, cut(found.length, found.piece), found.shapes, found.dtypes, found.warnings)
+    plan = Plan(dict(found.params), cut(found.length, found.piece), found.shapes, found.dtypes, found.warnings)
     scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
     watch.change(resolved=found.params)
 
@@ -261,7 +261,7 @@ def cut(length: int, piece: int = 0) -> list[tuple[int, int]]:
     return [(begin, min(begin + step, length)) for begin in range(0, length, step)]
 
 
-def _compute(run: Run, source: Dataset, scratch: Scratch, job: Job, engine: Engine, watch: _Watch) -> None:
+def _compute(run: Run, source: Dataset, scratch: Scratch, job: Job, engine: Engine, watch: Watch) -> None:
     plan = scratch.saved_plan()
     todo = [index for index in range(len(plan.cuts)) if not scratch.is_finished(index)]
     watch.begin("computing", 0.05, 0.85)
@@ -286,7 +286,7 @@ def command(run: Run, plan: Plan) -> str:
     return shlex.join(words)
 
 
-def _keep(facility: Facility, run: Run, source: Dataset, scratch: Scratch, watch: _Watch) -> Dataset:
+def _keep(facility: Facility, run: Run, source: Dataset, scratch: Scratch, watch: Watch) -> Dataset:
     from lightkeep.lifecycle.ingest import ingest
 
     watch.begin("storing the result", 0.9, 1.0)
@@ -315,63 +315,3 @@ def _name(facility: Facility, run: Run, source: Dataset) -> str:
         if taken is None or taken.run_id == run.id:
             return name
         number += 1
-
-
-class _Watch:
-    """The run's record in the catalogue while it is worked on: progress goes in, a cancel comes out.
-
-    An engine asks `is_set` often, in the thread that called it; every _PERIOD_S that look also brings the progress
-    of the pieces to the catalogue.
-    """
-
-    def __init__(
-        self, facility: Facility, run: Run, scratch: Scratch, *, report: Report | None, cancel: Cancel | None
-    ) -> None:
-        self._facility = facility
-        self._run_id = run.id
-        self._scratch = scratch
-        self._report = report
-        self._asked = cancel
-        self._stage = ("", 0.0, 0.0)
-        self._is_cancelled = False
-        self._next_look = 0.0
-
-    def begin(self, message: str, start: float, end: float) -> None:
-        """Enter a stage that takes the progress from start to end."""
-        self._stage = (message, start, end)
-        self._next_look = 0.0
-        if self.is_set():
-            raise RunCancelled("cancelled")
-
-    def is_set(self) -> bool:
-        """True once somebody cancelled the run."""
-        if self._asked is not None and self._asked.is_set():
-            self._is_cancelled = True
-        now = time.monotonic()
-        if self._is_cancelled or now < self._next_look:
-            return self._is_cancelled
-        self._next_look = now + _PERIOD_S
-        state = self._facility.catalog.view(SERVICE).run(self._run_id).state
-        self._is_cancelled = state is RunState.CANCELLED
-        if not self._is_cancelled:
-            self._show_progress()
-        return self._is_cancelled
-
-    def _show_progress(self) -> None:
-        message, start, end = self._stage
-        is_computing = message == "computing"
-        done = float(self._scratch.progress().mean()) if is_computing else 0.0
-        fraction = start + (end - start) * done
-        self.change(progress=fraction, message=message)
-        if self._report is not None:
-            self._report(fraction, message)
-
-    def change(self, **values: Any) -> bool:
-        """Change the run's record; return False when somebody else ended the run: then it stays as it is."""
-        try:
-            with self._facility.catalog.change(SERVICE) as tx:
-                tx.update_run(self._run_id, **values)
-        except Conflict:
-            self._is_cancelled = True
-            return False
-        return True

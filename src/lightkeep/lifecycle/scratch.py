@@ -97,7 +97,7 @@ class Scratch:
         if with_arrays:
             for name, shape in plan.shapes.items():
                 _reserve(self.folder / f"{name}.npy", shape, plan.dtypes[name])
-        _write(self.folder / "plan.json", json.dumps(asdict(plan)).encode())
+        _write(self.folder / "plan.json", json.dumps(asdict(plan), default=_plain).encode())
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """Return an output's array, shared with every process that opens it."""
@@ -138,6 +138,11 @@ class Scratch:
 
     def _piece(self, index: int) -> Path:
         return self.folder / f"piece-{index:05d}"
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON takes in place of a numpy number, an array, a path, a quantity."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def storage_error(error: OSError, what: str) -> StorageError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -72,6 +73,7 @@ def _attend(process: subprocess.Popen[bytes], config: Config, closing: threading
 def main(parent: int) -> None:
     """Work for the facility whose configuration comes in on stdin, until stdin closes."""
     die_with(parent)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops all processes at once
     sys.path[:], config = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from the process that started this one
     with open_facility(config) as facility, open_workflow(facility) as work:
         while not select.select([sys.stdin], [], [], _AGAIN_S)[0]:

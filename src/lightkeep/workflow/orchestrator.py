@@ -35,6 +35,9 @@ _VERSION = "1"
 _EXECUTOR = "worker"
 """The same for every process: the lock sees to it that there is one at a time, and that it finds what the one
 before it left."""
+_HERE = Lock()
+"""Held while this process works for a facility. DBOS has one state per process; one more facility that is opened
+in it, in tests say, gets its worker apart."""
 _POLL_S = 0.2
 """How often queues and jobs are looked at: 0.1 s costs a tenth of a core while nothing happens."""
 _STOP_S = 10.0
@@ -187,7 +190,7 @@ class Orchestrator:
         """Become the worker if there is none; return whether this process, or its own worker apart, is it."""
         with self._starting:
             if self._worker is None and self._may_work:
-                self._worker = self._start_apart() if self._is_apart else self._start_here()
+                self._worker = self._start_apart() if self._is_apart or _HERE.locked() else self._start_here()
         return self._worker is not None
 
     def _start_apart(self) -> WorkerApart:
@@ -199,7 +202,11 @@ class Orchestrator:
         lock = _take_lock(self._facility.config.root / "worker.lock")
         if lock is None:
             return None
-        worker = _Worker(self._facility, self, lock)
+        try:
+            worker = _Worker(self._facility, self, lock)
+        except BaseException:
+            os.close(lock)
+            raise
         self._settle()
         return worker
 
@@ -247,14 +254,24 @@ class _Worker:
             "notification_listener_polling_interval_sec": _POLL_S,  # else `close` waits a second for its thread
             "enable_otlp": False,
         }
-        DBOS(config=settings)
-        Chain(facility, self._stop, orchestrator.submit_run).register()
-        DBOS.launch()
+        _HERE.acquire()
+        try:
+            DBOS(config=settings)
+            Chain(facility, self._stop, orchestrator.submit_run).register()
+            DBOS.launch()
+        except BaseException:
+            self._leave()
+            raise
 
     def close(self) -> None:
+        """Stop the running steps, then DBOS; free the lock."""
         self._stop.ask_and_wait(_STOP_S)
-        DBOS.destroy(destroy_registry=True)
+        self._leave()
         os.close(self._lock)
+
+    def _leave(self) -> None:
+        DBOS.destroy(destroy_registry=True)
+        _HERE.release()
 
 
 def _take_lock(path: Path) -> int | None:
