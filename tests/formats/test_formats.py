@@ -57,6 +57,19 @@ def test_a_file_that_is_still_written_is_not_called_damaged(tmp_path: Path) -> N
             formats.inspect(path)
 
 
+def test_a_file_that_makes_hdf5_run_in_circles_is_given_up(tmp_path: Path) -> None:
+    """Found by mutation: a string's heap entry whose size wraps to no progress. HDF5 2.0.0 never comes back."""
+    path = tmp_path / "circle.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/definition"] = "NXtomo"
+    content = bytearray(path.read_bytes())
+    first_entry_size = content.index(b"GCOL") + 16 + 8
+    content[first_entry_size : first_entry_size + 8] = (2**64 - 16).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(BadFile, match=r"circle\.h5: reading it took longer than 0\.5 s"):
+        formats.inspect(path, timeout_s=0.5)
+
+
 def test_a_look_at_a_missing_file_names_it(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"gone\.h5"):
         formats.inspect(tmp_path / "gone.h5")
