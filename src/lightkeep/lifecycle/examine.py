@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +19,7 @@ from lightkeep.model.people import Principal
 
 _ROUNDS: Final = 10
 _HDF5: Final = (".h5", ".hdf5", ".hdf", ".he5", ".nx", ".nxs", ".nexus")
+_SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
 _TRIED: Final = 8  # files of a folder that are looked into for its main file, the largest first
 
 
@@ -72,16 +74,32 @@ def look_into(tree: SourceTree, walk: Walk) -> Look:
 
     if tree.is_file:
         found = formats.inspect(tree.path, within=None)
+        if not found.format and tree.path.suffix.lower() in _HDF5 and not _is_hdf5(tree.path):
+            raise BadFile(
+                f"{tree.source} is not an HDF5 file, though its name says so: cut short or never written?",
+                remedy="copy it again from its origin, or give it the name of what it is",
+            )
         return Look(walk.files[0].key if found.format else None, found.format, found.technique, found.metadata)
-    candidates = [f.key for f in walk.files if Path(f.key.path).suffix.lower() in _HDF5]
+    candidates = [found.key for found in walk.files if found.key.path.lower().endswith(_HDF5)]
     for key in sorted(candidates, key=lambda key: (-key.size, key.path))[:_TRIED]:
-        try:
+        with suppress(BadFile):
             found = formats.inspect(tree.root / key.path, within=tree.root)
-        except BadFile:
-            continue
-        if found.format:
-            return Look(key, found.format, found.technique, found.metadata)
+            if found.format:
+                return Look(key, found.format, found.technique, found.metadata)
     return Look()
+
+
+def _is_hdf5(path: Path) -> bool:
+    """True when the signature stands where it may: at 0, 512, 1024, 2048 ..."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for at in [0, *(512 << n for n in range(40))]:
+            if at + len(_SIGNATURE) > size:
+                return False
+            file.seek(at)
+            if file.read(len(_SIGNATURE)) == _SIGNATURE:
+                return True
+    return False
 
 
 def find_dataset(

@@ -68,7 +68,7 @@ def copy_group(
     Parameters
     ----------
     prefix: goes before each path to make its key on the store.
-    read: called with the bytes read since the last call, from any thread, for each large block.
+    read: called with the bytes read since the last call, from any thread; for a large file as they are read.
 
     Raises SourceError when a file cannot be read; StorageError when the store fails: nothing is kept then.
     """
@@ -78,7 +78,11 @@ def copy_group(
         def copy(source: OpenSource, found: Found) -> None:
             key = prefix + found.key.path
             try:
-                staging.write(key, _Counted(source, read), size=found.key.size)
+                if found.key.size <= pace.size:
+                    staging.write(key, source, size=found.key.size)
+                    read(found.key.size)
+                else:
+                    staging.write(key, _Counted(source, read), size=found.key.size)
             except SourceError as error:
                 if source.is_unchanged():
                     raise _unreadable(tree, found, error.message) from error

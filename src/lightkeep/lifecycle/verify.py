@@ -51,7 +51,13 @@ def verify(
     replicas = [r for r in view.replicas(dataset_id) if r.state in _CHECKED and r.file_id in files]
     for start in range(0, len(replicas), _GROUP):
         work.check([(r, files[r.file_id]) for r in replicas[start : start + _GROUP]])
-    return VerifyReport(work.checked, tuple(work.corrupt), tuple(work.unproven), tuple(sorted(work.unavailable)))
+    return VerifyReport(
+        checked=work.checked,
+        corrupt=tuple(work.corrupt),
+        suspect=tuple(work.suspect),
+        unproven=tuple(work.unproven),
+        unavailable=tuple(sorted(work.unavailable)),
+    )
 
 
 class _Verification:

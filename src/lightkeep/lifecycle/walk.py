@@ -61,7 +61,7 @@ class Other:
 
 @dataclass(frozen=True)
 class Walk:
-    """Everything under a source, in the order of names as bytes."""
+    """Everything under a source, folder by folder, in the order of names."""
 
     files: tuple[Found, ...]
     others: tuple[Other, ...]
@@ -114,7 +114,7 @@ class SourceTree:
         return Walk(tuple(files), tuple(others))
 
     def _names(self, folder: int) -> list[str]:
-        return [self.path.name] if self.is_file else sorted(os.listdir(folder), key=os.fsencode)
+        return [self.path.name] if self.is_file else sorted(os.listdir(folder))
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:

@@ -111,7 +111,7 @@ class PosixStaging:
             self._big[part.key] = descriptor
             return copy_big(source, descriptor)
         try:
-            return copy_small(source, descriptor, self._buffer(), most=size)
+            return copy_small(source, descriptor, buffer=self._buffer(), most=size)
         finally:
             os.close(descriptor)
 
@@ -142,8 +142,9 @@ class PosixStaging:
         self._state = "verified"
 
     def _verify_parts(self, parts: Iterator[_Part]) -> None:
+        buffer = self._buffer()
         for part in parts:
-            found = read_back(part.name, folder=self._group, buffer=self._buffer())
+            found = read_back(part.name, folder=self._group, buffer=buffer)
             if (found.sha256, found.size) != (part.sha256, part.size):
                 raise Corrupt(
                     f"{part.key!r} came back from store {self._store_id} as other bytes than were written "

@@ -40,7 +40,7 @@ def read_back(name: str, *, folder: int, buffer: memoryview) -> Verified:
     Raises OSError.
     """
     try:
-        descriptor = os.open(name, _READ | os.O_DIRECT, dir_fd=folder)
+        descriptor = _open(name, folder, os.O_DIRECT)
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
@@ -56,8 +56,15 @@ def read_back(name: str, *, folder: int, buffer: memoryview) -> Verified:
     return Verified(digest, size, Proof.DIRECT)
 
 
+def _open(name: str, folder: int, flags: int) -> int:
+    try:
+        return os.open(name, _READ | os.O_NOATIME | flags, dir_fd=folder)
+    except PermissionError:  # leaving the access time alone is for the owner only
+        return os.open(name, _READ | flags, dir_fd=folder)
+
+
 def _read_evicted(name: str, folder: int, buffer: memoryview) -> Verified:
-    descriptor = os.open(name, _READ, dir_fd=folder)
+    descriptor = _open(name, folder, 0)
     try:
         os.fdatasync(descriptor)  # dirty pages cannot be dropped
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -80,7 +87,7 @@ def _hash(descriptor: int, buffer: memoryview) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def copy_small(source: Readable, target: int, buffer: memoryview, *, most: int) -> tuple[str, int]:
+def copy_small(source: Readable, target: int, *, buffer: memoryview, most: int) -> tuple[str, int]:
     """Copy to an open descriptor in the caller's thread, until `most` is exceeded; return (sha256, bytes)."""
     digest = hashlib.sha256()
     size = 0
