@@ -182,40 +182,51 @@ def process(
         try:
             watch.change(state=RunState.RUNNING)
             dataset = _make(facility, run, scratch, watch)
-            _finish(facility, scratch, dataset, watch)
+            _finish(scratch, dataset, watch)
         except RunCancelled as error:
             watch.change(state=RunState.CANCELLED, message=error.message)
-            scratch.remove()
+            _discard(facility, run)
             raise
         except Exception as error:  # whatever it is, a run does not stay running for ever
             code = error.code if isinstance(error, LightkeepError) else "internal"
             message = error.message if isinstance(error, LightkeepError) else f"{type(error).__name__}: {error}"
             watch.change(state=RunState.FAILED, message=message, error=code)
-            scratch.remove()
+            _discard(facility, run)
             raise
         scratch.remove()
     return dataset
 
 
 def sweep(facility: Facility) -> None:
-    """Delete what runs that are over left in the scratch folder: those that ended while their process died."""
+    """Clear up after runs that are over but whose process died before it could."""
+    view = facility.catalog.view(SERVICE)
     folder = _runs(facility)
     for name in os.listdir(folder) if folder.is_dir() else ():
         with suppress(NotFound):  # a run of another catalogue, restored from a backup perhaps: not ours to delete
-            if facility.catalog.view(SERVICE).run(name).state.is_over:
+            run = view.run(name)
+            if run.state is RunState.DONE:
                 shutil.rmtree(folder / name, ignore_errors=True)
+            elif run.state.is_over:
+                _discard(facility, run)
+
+
+def _discard(facility: Facility, run: Run) -> None:
+    """Withdraw what a run that did not end well has stored, then delete what it has in the scratch folder."""
+    for child in facility.catalog.view(SERVICE).children(run.dataset_id):
+        if child.run_id == run.id and child.state is DatasetState.COMPLETE:
+            with facility.catalog.change(SERVICE) as tx:
+                tx.withdraw_dataset(child.id)
+    shutil.rmtree(_runs(facility) / run.id, ignore_errors=True)
 
 
 def _runs(facility: Facility) -> Path:
     return facility.scratch / "runs"
 
 
-def _finish(facility: Facility, scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
+def _finish(scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
     warnings = scratch.saved_plan().warnings
     message = f"done; {'; '.join(warnings)}" if warnings else "done"
     if not watch.change(state=RunState.DONE, progress=1.0, message=message, result_id=dataset.id):
-        with facility.catalog.change(SERVICE) as tx:
-            tx.withdraw_dataset(dataset.id)
         raise RunCancelled("cancelled as it ended: its result was withdrawn")
 
 
