@@ -22,6 +22,8 @@ _SAMPLES = 5
 _SAMPLE_PIXELS = 40_000
 _PERCENTILES = (0.5, 99.5)
 _REFERENCES = 8
+_DARKEST = 1e-3
+"""Transmission below this is noise."""
 _LARGEST = 64_000_000
 """Pixels of one image: more is no picture but a bomb."""
 # Ten anchors each of matplotlib's maps (CC0), perceptually even.
@@ -39,7 +41,10 @@ PALETTES = {
         "b5de2b",
         "fde725",
     ],
-    "magma": ["000004", "180f3d", "440f76", "721f81", "9e2f7f", "cd4071", "f1605d", "fd9668", "feca8d", "fcfdbf"],
+    "magma": (
+        *("000004", "180f3d", "440f76", "721f81", "9e2f7f"),
+        *("cd4071", "f1605d", "fd9668", "feca8d", "fcfdbf"),
+    ),
 }
 
 
@@ -114,7 +119,7 @@ def colours(palette: str) -> NDArray[np.uint8]:
 
 
 class _Images:
-    """The images of a source: a stack of frames, or projections as transmission where flats are there."""
+    """The images of a source: a stack of frames, or projections as absorption where flats are there."""
 
     def __init__(self, source: Source) -> None:
         self.role, self._array = _main(source)
@@ -124,7 +129,8 @@ class _Images:
         self.count = int(np.prod(stack, dtype=np.int64))
         self.dtype = str(self._array.dtype)
         attributes = getattr(self._array, "attrs", {})
-        self.unit, self.label = _text(attributes.get("units")), _text(attributes.get("long_name")) or self.role
+        self.unit = _text(attributes.get("units"))
+        self.label = _text(attributes.get("long_name")).removesuffix(f"({self.unit})").strip() or self.role
         self._gain: NDArray[np.float32] | None = None
         self._dark: NDArray[np.float32] | float = 0.0
         flats, darks = source.arrays.get("flats"), source.arrays.get("darks")
@@ -133,12 +139,15 @@ class _Images:
                 self._dark = np.asarray(darks[:_REFERENCES], np.float32).mean(axis=0)
             flat = np.median(np.asarray(flats[:_REFERENCES], np.float32), axis=0) - self._dark
             self._gain = 1.0 / np.maximum(flat, 1.0)
-            self.unit, self.label = "", "transmission"
+            self.unit, self.label = "", "\u2212ln(I / I\u2080)"
 
     def image(self, index: int) -> NDArray[np.float32]:
         where = np.unravel_index(index, self._stack) if self._stack else ()
         values = np.asarray(self._array[tuple(int(each) for each in where)], np.float32)
-        return values if self._gain is None else (values - self._dark) * self._gain
+        if self._gain is None:
+            return values
+        transmission = np.maximum((values - self._dark) * self._gain, _DARKEST)
+        return -np.log(transmission, dtype=np.float32)
 
 
 @contextmanager

@@ -30,7 +30,8 @@ def overview(here: Here, dataset_id: Name, i: Annotated[int, Query(ge=1, le=10**
     dataset = here.view.dataset(dataset_id)
     stack, why = _stack(here, dataset)
     index = None if stack is None else min((i or stack.count // 2 + 1) - 1, stack.count - 1)
-    return _page(here, dataset, "overview", stack=stack, why=why, index=index, safety=_safety(here, dataset))
+    run, safe = _run(here, dataset.run_id), _safety(here, dataset)
+    return _page(here, dataset, "overview", stack=stack, why=why, index=index, run=run, safety=safe)
 
 
 @router.get("/datasets/{dataset_id}/view")

@@ -103,6 +103,8 @@ def environment() -> Environment:
         day=words.day,
         span=words.span,
         plain=words.plain,
+        brief=words.brief,
+        unit=words.unit,
         shown=shown,
         address=address,
         ago=_ago,

@@ -12,6 +12,17 @@ from markupsafe import Markup, escape
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _AGO = ((60, 1, "s"), (3600, 60, "min"), (86_400, 3600, "h"), (30 * 86_400, 86_400, "d"))
 _JUST_NOW_S = 5
+_MINUS = "\u2212"
+_RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+_UNITS = {
+    "um": "µm",
+    "deg": "°",
+    "angstrom": "Å",
+    "1/angstrom": "Å⁻¹",
+    "1/nm": "nm⁻¹",
+    "1/m": "m⁻¹",
+    "1/pixel": "pixel⁻¹",
+}
 
 
 class Mark(NamedTuple):
@@ -106,27 +117,43 @@ def plural(value: int, one: str, many: str = "") -> Markup:
 
 
 def number(value: float) -> str:
-    """Return a measured number without noise: six significant digits at most."""
-    return f"{value:.6g}".replace("-", "\u2212") if isinstance(value, float) else str(value)
+    """Return a measured number without noise: six significant digits at most.
+
+    >>> number(24.900000001), number(3)
+    ('24.9', '3')
+    """
+    if not isinstance(value, float):
+        return str(value)
+    digits, _, power = f"{value:.6g}".replace("-", _MINUS).partition("e")
+    if not power:
+        return digits
+    raised = str(int(power.replace(_MINUS, "-"))).translate(_RAISED)
+    return f"{digits}\u00d710{raised}"
+
+
+def brief(value: float) -> str:
+    """Return a number for the end of a scale: two digits.
+
+    >>> brief(0.0088957)
+    '0.0089'
+    """
+    return f"{value:.2g}".replace("-", _MINUS)
+
+
+def unit(symbol: str) -> str:
+    """Return a unit as it is printed.
+
+    >>> unit("um"), unit("1/pixel")
+    ('µm', 'pixel⁻¹')
+    """
+    return _UNITS.get(symbol, symbol)
 
 
 def quantity(value: Any) -> Markup:
     """Return a Quantity as number and unit."""
     return Markup('<span class="num">{}<span class="unit">{}</span></span>').format(
-        number(value.value), _pretty(value.unit)
+        number(value.value), unit(value.unit)
     )
-
-
-def _pretty(unit: str) -> str:
-    return {
-        "um": "µm",
-        "deg": "°",
-        "angstrom": "Å",
-        "1/angstrom": "Å⁻¹",
-        "1/nm": "nm⁻¹",
-        "1/m": "m⁻¹",
-        "1/pixel": "pixel⁻¹",
-    }.get(unit, unit)
 
 
 def ago(at: datetime | None, now: datetime) -> Markup:
