@@ -90,8 +90,12 @@ def look_into(tree: SourceTree, walk: Walk) -> Look:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """True when the signature stands where it may: at 0, 512, 1024, 2048 ..."""
-    with path.open("rb") as file:
+    """True when the signature stands where it may: at 0, 512, 1024, 2048 ...; SourceError when it cannot be read."""
+    try:
+        opened = path.open("rb")
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}", remedy="correct its permissions") from error
+    with opened as file:
         size = file.seek(0, os.SEEK_END)
         for at in [0, *(512 << n for n in range(40))]:
             if at + len(_SIGNATURE) > size:
