@@ -15,7 +15,7 @@ import pytest
 
 from .conftest import Answer, run, write_scan
 
-KEYS = {"dataset", "run", "result", "portal", "center", "seconds", "files", "user", "password", "root"}
+KEYS = {"dataset", "run", "result", "portal", "page", "center", "seconds", "files", "user", "password", "root"}
 
 
 def demo(folder: Path, *arguments: str) -> Answer:

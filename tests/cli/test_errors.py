@@ -122,3 +122,26 @@ def wait_until_it_reads(pid: int) -> None:
             return
         os.sched_yield()
     pytest.fail("the process never read its input")
+
+
+def test_ctrl_c_cancels_the_run_that_is_waited_for(home: Path, scan: Path) -> None:
+    assert run("ingest", str(scan), folder=home).code == 0
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lightkeep", "run", "tomography", "tooth", "--json"],
+        cwd=home,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        while not (found := run("runs", "list", "--json", folder=home).data["items"]):
+            assert process.poll() is None
+        if found[0]["state"] in ("queued", "running"):
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    if process.returncode != 0:  # it may have been quicker than we were
+        assert process.returncode == 130
+        assert json.loads(err)["error"]["code"] == "interrupted"
+        assert out == ""
+        assert run("runs", "list", "--json", folder=home).data["items"][0]["state"] == "cancelled"
+    assert run("doctor", "--json", folder=home).data["findings"] == []

@@ -86,7 +86,7 @@ def test_an_object_that_no_dataset_names_is_a_warning(facility: Facility) -> Non
 
 
 def test_what_a_dead_run_left_is_a_warning(facility: Facility) -> None:
-    (facility.scratch / "run_gone").mkdir()
+    (facility.scratch / "runs" / "run_gone").mkdir(parents=True)
     (found,) = examine(facility)
     assert (found.severity, found.subject) == (Severity.WARNING, "run_gone")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -158,20 +160,28 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
     """
     from lightkeep.workflow import open_workflow
 
-    with open_workflow(work.facility, work=waits) as orchestrator:
+    with _cancelled_on_interrupt(work, run_id), open_workflow(work.facility, work=waits) as orchestrator:
         orchestrator.submit_run(run_id)
         if not waits:
             return work.view.run(run_id)
-        try:
-            with progress(session, work.view.run(run_id).technique) as report:
-                while not (ended := work.view.run(run_id)).state.is_over:
-                    report(ended.progress, ended.message)
-                    orchestrator.work()  # should the worker die that was there, this process is the next
-                    time.sleep(_PERIOD_S)
-        except KeyboardInterrupt:
-            orchestrator.cancel(run_id, principal=work.principal)
-            raise
+        with progress(session, work.view.run(run_id).technique) as report:
+            while not (ended := work.view.run(run_id)).state.is_over:
+                report(ended.progress, ended.message)
+                orchestrator.work()  # should the worker die that was there, this process is the next
+                time.sleep(_PERIOD_S)
     if ended.state in (RunState.FAILED, RunState.CANCELLED):
         kind = RunCancelled if ended.state is RunState.CANCELLED else RunFailed
         raise kind(f"run {ended.id}: {ended.message}", remedy=f"start it again: lightkeep runs retry {ended.id}")
     return ended
+
+
+@contextmanager
+def _cancelled_on_interrupt(work: Work, run_id: str) -> Iterator[None]:
+    """Cancel the run when Ctrl-C is pressed inside: who stops waiting for a run here does not want it."""
+    from lightkeep.lifecycle import process
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        process.cancel(work.facility, run_id, principal=work.principal)
+        raise

@@ -73,11 +73,8 @@ def _list(page: Page[Dataset], nothing: str) -> None:
     if not page.total:
         say(nothing)
         return
-    rows = [
-        (d.id, d.name, state(d.state), d.technique or d.format, size(d.size), ago(d.created_at))
-        for d in page.items
-    ]
-    table(["dataset!", "name", "state", "technique", "size>", "made>"], rows)
+    rows = [(d.id, d.name, d.technique or d.format, size(d.size), ago(d.created_at)) for d in page.items]
+    table(["dataset!", "name", "technique!", "size>!", "made>!"], rows)
     if page.total > len(page.items):
         say(f"{len(page.items)} of {page.total}; --limit shows more")
 
@@ -108,7 +105,7 @@ def _show(session: Session, work: Work, found: Dataset, limit: int) -> None:
         for child in children:
             say(f"result  {child.id}  {child.name}")
         say()
-        table(["size>", "file!", "sha256"], [(size(f.size), f.path, f.sha256[:16]) for f in page.items])
+        table(["size>!", "file!", "sha256"], [(size(f.size), f.path, f.sha256[:16]) for f in page.items])
         if page.total > len(page.items):
             say(f"{len(page.items)} of {page.total} files; --limit shows more")
         if skipped:

@@ -69,23 +69,28 @@ def demo(session: Session, data: Path | None, root: Path, port: int | None, no_s
         answer = reconstruct(session, work, source, tell)
     answer |= {"user": USER, "password": password, "root": settings.root}
     if no_serve:
-        answer["portal"] = f"http://{settings.http.host}:{settings.http.port}/"
-        emit(session, answer, lambda: say(f"Portal   LIGHTKEEP_CONFIG={settings.file} lightkeep serve"))
+        _place(answer, f"http://{settings.http.host}:{settings.http.port}/")
+        emit(session, answer, lambda: say(f"Portal         LIGHTKEEP_CONFIG={settings.file} lightkeep serve"))
         return
     host = settings.http.host
     listener = listen_anywhere(host, settings.http.port) if port is None else listen(host, port)
-    answer["portal"] = address(host, listener)
+    _place(answer, address(host, listener))
     emit(session, answer, lambda: _invite(answer))
     sys.stdout.flush()
     os.environ["LIGHTKEEP_CONFIG"] = str(settings.file)
-    _open_browser(answer["portal"])
+    _open_browser(answer["page"])
     run_server(listener)
+
+
+def _place(answer: dict[str, Any], portal: str) -> None:
+    """Add the portal's address and that of the result's page."""
+    answer.update(portal=portal, page=f"{portal}datasets/{answer['result']}")
 
 
 def _invite(answer: dict[str, Any]) -> None:
     say()
-    say(f"Portal   {answer['portal']}")
-    say(f"Sign in  {answer['user']} with the password {answer['password']}")
+    say(f"Portal         {answer['page']}")
+    say(f"Sign in        {answer['user']} with the password {answer['password']}")
     say("Ctrl-C ends it; the data stay.")
 
 
@@ -182,10 +187,10 @@ def _answer(work: Work, dataset: Dataset, run: Run, result: Dataset) -> dict[str
     }
 
 
-def _open_browser(portal: str) -> None:
-    """Open the portal where somebody sits in front of a display; nothing elsewhere."""
+def _open_browser(page: str) -> None:
+    """Open a page where somebody sits in front of a display; nothing elsewhere."""
     if sys.stdout.isatty() and (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         import threading
         import webbrowser
 
-        threading.Timer(2.0, webbrowser.open, [portal]).start()
+        threading.Timer(2.0, webbrowser.open, [page]).start()

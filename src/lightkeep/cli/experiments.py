@@ -67,7 +67,7 @@ def show_all(session: Session, station_id: str, text: str, limit: int) -> None:
         page = work.view.experiments(station_id=station_id, text=text, limit=limit)
 
     def human() -> None:
-        columns = ["experiment!", "state", "station", "title", "datasets>", "size>"]
+        columns = ["experiment!", "state", "station", "title", "datasets>!", "size>!"]
         table(
             columns, [(e.id, state(e.state), e.station_id, e.title, e.datasets, size(e.size)) for e in page.items]
         )

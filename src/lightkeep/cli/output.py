@@ -74,8 +74,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     for name in columns:
         label = name.rstrip(">!")
         cells = [printable(str(row[list(columns).index(name)])) for row in rows]
-        least = max([len(label), *map(len, cells)]) if name != label or label == "state" else min(len(label), 8)
-        right = "right" if name.endswith(">") else "left"
+        least = max([len(label), *map(len, cells)]) if "!" in name or label == "state" else min(len(label), 8)
+        right = "right" if ">" in name else "left"
         grid.add_column(label, justify=right, no_wrap=True, overflow="ellipsis", min_width=least)  # type: ignore[arg-type]
     for row in rows:
         grid.add_row(*[Text(printable(str(cell)), style=_style(str(cell))) for cell in row])

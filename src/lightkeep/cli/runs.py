@@ -40,7 +40,7 @@ def show_all(session: Session, experiment: str, dataset: str, wanted: str | None
             (r.id, state(r.state), r.technique, f"{r.progress:.0%}", ago(r.created_at), r.message)
             for r in page.items
         ]
-        table(["run!", "state", "technique", "done>", "asked>", "message"], rows)
+        table(["run!", "state", "technique", "done>!", "asked>!", "message"], rows)
         if page.total > len(page.items):
             say(f"{len(page.items)} of {page.total}; --limit shows more")
         if not page.total:

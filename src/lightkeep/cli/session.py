@@ -69,8 +69,9 @@ class Work:
                 "no experiment is open",
                 remedy="make one: lightkeep experiment create 2026-11-lee-81234 --station 2-BM",
             )
+        others = " and others" if len(open_ones) > _SHOWN else ""
         raise InvalidInput(
-            f"which experiment? {', '.join(open_ones[:_SHOWN])}{' and others' * (len(open_ones) > _SHOWN)} are open",
+            f"which experiment? {', '.join(open_ones[:_SHOWN])}{others} are open",
             remedy=f"say which one: --experiment {open_ones[0]}",
         )
 

@@ -56,5 +56,5 @@ def show_all(session: Session) -> None:
     emit(
         session,
         {"items": items, "total": len(items)},
-        lambda: table(["store!", "state", "managed", "free>", "location"], rows),
+        lambda: table(["store!", "state", "managed", "free>!", "location"], rows),
     )

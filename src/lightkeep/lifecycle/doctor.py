@@ -247,7 +247,7 @@ def _experiments(facility: Facility) -> Iterator[Experiment]:
 def _scratch(facility: Facility) -> Iterator[Finding]:
     """Find what runs that are over left behind."""
     view = facility.catalog.view(SERVICE)
-    folder = facility.config.scratch
+    folder = facility.config.scratch / "runs"
     for each in sorted(folder.iterdir()) if folder.is_dir() else []:
         try:
             is_needed = not view.run(each.name).state.is_over
@@ -255,5 +255,5 @@ def _scratch(facility: Facility) -> Iterator[Finding]:
             is_needed = False
         if not is_needed:
             yield Finding(
-                Severity.WARNING, each.name, f"scratch folder {each} belongs to no live run", "it may be deleted"
+                Severity.WARNING, each.name, f"scratch folder {each} belongs to no live run", "the next worker clears it: run `lightkeep serve`"
             )
