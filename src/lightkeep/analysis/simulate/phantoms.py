@@ -59,7 +59,9 @@ class Phantom:
     def projections(
         self, theta_deg: ArrayLike, *, columns: int, rows: int = 1, center: float | None = None
     ) -> Float32:
-        """Exact line integrals through the middle of each detector pixel.
+        """Exact line integrals, averaged over the width of each detector pixel as a detector does.
+
+        Exact along the column axis; along rows the line through the middle of the pixel is taken.
 
         Parameters
         ----------
@@ -112,14 +114,21 @@ def _project(
                 root = (sz * z) ** 2 - se * (zz * z * z - dd)
                 if root <= 0:
                     continue
-                half = np.sqrt(root)
-                first = max(0, int(np.ceil((middle + (-sz * z - half) / se) / step + axis)))
-                last = min(columns - 1, int(np.floor((middle + (-sz * z + half) / se) / step + axis)))
+                # With u = s - the shadow's middle: 2 density sqrt(se (radius^2 - u^2)) / dd, integrated over the pixel.
+                shadow, radius = middle - sz * z / se, np.sqrt(root) / se
+                first = max(0, int(np.floor((shadow - radius) / step + axis + 0.5)))
+                last = min(columns - 1, int(np.floor((shadow + radius) / step + axis + 0.5)))
                 for column in range(first, last + 1):
-                    s = (column - axis) * step - middle
-                    inside = dd - (se * s * s + 2 * sz * s * z + zz * z * z)
-                    if inside > 0:
-                        out[i, row, column] += densities[n] * 2 * np.sqrt(inside) / (dd * step)
+                    begin = (column - 0.5 - axis) * step - shadow
+                    area = _disc(begin + step, radius) - _disc(begin, radius)
+                    out[i, row, column] += densities[n] * 2 * np.sqrt(se) * area / (dd * step * step)
+
+
+@njit(cache=True)
+def _disc(u: float, radius: float) -> float:
+    """Integral of sqrt(radius^2 - t^2) from the left edge to u."""
+    u = min(max(u, -radius), radius)
+    return 0.5 * (u * np.sqrt(max(radius * radius - u * u, 0.0)) + radius * radius * (np.arcsin(u / radius) + np.pi / 2))
 
 
 @njit(parallel=True, cache=True)

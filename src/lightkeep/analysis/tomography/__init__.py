@@ -1,1 +1,11 @@
-"""Parallel-beam tomography: line integrals, rotation centre, reconstruction."""
+"""Parallel-beam tomography: line integrals, rotation centre, reconstruction.
+
+The geometry is written down once, in `lightkeep.analysis.simulate.phantoms`.
+"""
+
+from lightkeep.analysis.tomography.angles import angular_weights
+from lightkeep.analysis.tomography.center import CenterResult, find_center
+from lightkeep.analysis.tomography.normalise import beam_and_dark, normalise
+from lightkeep.analysis.tomography.nufft import reconstruct
+
+__all__ = ["CenterResult", "angular_weights", "beam_and_dark", "find_center", "normalise", "reconstruct"]

@@ -1,0 +1,210 @@
+"""Where the rotation axis is seen: several methods, one answer with its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+import scipy.ndimage
+import scipy.optimize
+from numpy.typing import ArrayLike, NDArray
+
+from lightkeep.analysis.tomography.nufft import reconstruct
+
+Float64 = NDArray[np.float64]
+
+_FLOOR_PX = 0.05
+"""No consensus is better than this: the methods share the same rows."""
+
+
+@dataclass(frozen=True)
+class CenterResult:
+    """The rotation axis' column, as a 0-based pixel index."""
+
+    value: float
+    """Median of the methods."""
+    sigma: float
+    """Uncertainty in pixels: the spread of the methods, at least 0.05."""
+    per_method: Mapping[str, float]
+    """Column by method; a method that cannot work on this scan is absent."""
+
+
+def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
+    """Find the rotation axis from sinograms of line integrals.
+
+    Four methods that fail for different reasons, and the median of those that apply:
+
+    - `mirror`: a projection and the one half a turn on are mirror images about the axis. Needs such pairs.
+    - `mass`: the centre of mass moves on a sinusoid about the axis (Helgason 1965; Ludwig 1966, first moment).
+      Needs a sample that stays inside the field of view.
+    - `wedge`: with its mirror image appended, a sinogram's Fourier transform is empty inside a double wedge,
+      if the axis is right; Vo et al. (2014), Opt. Express 22, 19078. Needs about half a turn.
+    - `sharpness`: a wrong axis smears density below zero; the least sum of absolute values wins; Donath et al. (2006),
+      J. Opt. Soc. Am. A 23, 1048.
+
+    Parameters
+    ----------
+    sinograms: (rows, angles, columns) or (angles, columns) line integrals; a handful of rows is enough.
+    theta_deg: (angles,) degrees, any order.
+
+    Returns
+    -------
+    : the axis, valid while it is seen within the middle half of the detector.
+
+    Raises
+    ------
+    ValueError: shapes disagree, fewer than 8 angles or 16 columns, values that are not finite, or nothing absorbs.
+    """
+    data, theta = _checked(sinograms, theta_deg)
+    found: dict[str, float] = {}
+    for name, method in (("mirror", _mirror), ("mass", _mass), ("wedge", _wedge)):
+        column = method(data, theta)
+        if column is not None:
+            found[name] = column
+    start = float(np.median(list(found.values()))) if found else (data.shape[2] - 1) / 2
+    found["sharpness"] = _sharpness(data, theta, start, reach=4.0 if found else data.shape[2] / 8)
+    values = np.array(list(found.values()))
+    value = float(np.median(values))
+    spread = 1.4826 * float(np.median(np.abs(values - value)))
+    return CenterResult(value, max(spread, _FLOOR_PX), {name: round(column, 3) for name, column in found.items()})
+
+
+def _checked(sinograms: ArrayLike, theta_deg: ArrayLike) -> tuple[Float64, Float64]:
+    data = np.asarray(sinograms, float)
+    data = data[None] if data.ndim == 2 else data
+    theta = np.asarray(theta_deg, float).ravel()
+    if data.ndim != 3 or data.shape[1] != theta.size:
+        raise ValueError(f"sinograms {data.shape} and {theta.size} angles disagree: (rows, angles, columns)")
+    if theta.size < 8 or data.shape[2] < 16:
+        raise ValueError(f"{theta.size} angles and {data.shape[2]} columns are too few to find the rotation centre")
+    if not np.isfinite(data).all() or not np.isfinite(theta).all():
+        raise ValueError("sinograms and angles must be finite")
+    if np.ptp(data) == 0:
+        raise ValueError("nothing absorbs in these rows: the rotation centre cannot be found")
+    order = np.argsort(theta, kind="stable")
+    return data[:, order], theta[order]
+
+
+def _bounds(columns: int) -> tuple[float, float]:
+    middle = (columns - 1) / 2
+    return middle - columns / 4, middle + columns / 4
+
+
+def _mirror(data: Float64, theta: Float64) -> float | None:
+    """Align projections with the mirrored ones half a turn on."""
+    turn = np.interp(theta + 180, theta, np.arange(theta.size), right=np.nan)
+    tolerance = 1.5 * np.median(np.diff(theta))
+    pairs = []
+    for first, partner in enumerate(turn):
+        if np.isnan(partner):
+            partner = theta.size - 1.0
+        second = round(partner)
+        if abs(theta[second] - theta[first] - 180) <= tolerance:
+            pairs.append((first, second))
+    if not pairs:
+        return None
+    chosen = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, 12).astype(int))]
+    return float(np.median([_pair(data[:, a], data[:, b]) for a, b in chosen]))
+
+
+def _pair(projection: Float64, opposite: Float64) -> float:
+    """Column of the axis from one pair of (rows, columns): the least mean squared difference of the overlap."""
+    columns = projection.shape[1]
+    mirrored = opposite[:, ::-1]
+    low, high = _bounds(columns)
+    shifts = np.arange(round(2 * low - (columns - 1)), round(2 * high - (columns - 1)) + 1)
+    costs = np.array([_difference(projection, mirrored, shift) for shift in shifts])
+    return (columns - 1 + _vertex(shifts.astype(float), costs)) / 2
+
+
+def _difference(fixed: Float64, moving: Float64, shift: int) -> float:
+    columns = fixed.shape[1]
+    a = fixed[:, max(shift, 0) : columns + min(shift, 0)]
+    b = moving[:, max(-shift, 0) : columns + min(-shift, 0)]
+    return float(np.mean((a - b) ** 2) / (np.mean(a**2) + np.mean(b**2) + 1e-30))
+
+
+def _mass(data: Float64, theta: Float64) -> float | None:
+    """Fit a + b cos + c sin to the centre of mass; None for a sample that leaves the field of view."""
+    mass = data.sum(axis=(0, 2))
+    edges = np.abs(data[:, :, [0, 1, -2, -1]].mean(axis=(0, 2)))
+    leaves = mass.min() <= 0 or mass.std() > 0.02 * mass.mean() or edges.max() > 0.03 * data.max()
+    if leaves or theta[-1] - theta[0] < 120:
+        return None
+    middles = (data.sum(axis=0) @ np.arange(data.shape[2])) / mass
+    angle = np.deg2rad(theta)
+    design = np.column_stack([np.ones_like(angle), np.cos(angle), np.sin(angle)])
+    column = float(np.linalg.lstsq(design, middles, rcond=None)[0][0])
+    low, high = _bounds(data.shape[2])
+    return column if low <= column <= high else None
+
+
+def _wedge(data: Float64, theta: Float64) -> float | None:
+    """Search the column that leaves least energy in the double wedge, coarse then fine."""
+    if theta[-1] - theta[0] < 150:
+        return None
+    half = data[data.shape[0] // 2, theta <= theta[0] + 180 + 1e-6]
+    half = half[:: max(1, len(half) // 360)]
+    columns = half.shape[1]
+    low, high = _bounds(columns)
+    step = max(1.0, columns / 256)
+    smooth = scipy.ndimage.gaussian_filter1d(half, step, axis=1)
+    coarse = np.arange(low, high, step)
+    best = float(coarse[np.argmin([_wedge_energy(smooth, column) for column in coarse])])
+    for spacing in (step / 3, 0.1):
+        fine = best + spacing * np.arange(-5, 6)
+        best = _vertex(fine, np.array([_wedge_energy(half, column) for column in fine]))
+    return best
+
+
+def _wedge_energy(half: Float64, column: float) -> float:
+    """Energy of (angles, columns) and its mirror image about a column, inside the double wedge."""
+    angles, columns = half.shape
+    shift = 2 * column - (columns - 1)
+    whole = int(np.rint(shift))
+    mirrored = np.roll(half[:, ::-1], whole, axis=1)
+    if whole > 0:  # what the roll wrapped around was not measured: fill it with what was, half a turn on
+        mirrored[:, :whole] = half[::-1, :whole]
+    elif whole < 0:
+        mirrored[:, whole:] = half[::-1, whole:]
+    frequency = scipy.fft.rfftfreq(columns)
+    rest = np.exp(-2j * np.pi * frequency * (shift - whole))
+    spectrum = np.concatenate([scipy.fft.rfft(half, axis=1), scipy.fft.rfft(mirrored, axis=1) * rest])
+    plane = np.abs(scipy.fft.fft(spectrum, axis=0))
+    turns = np.abs(scipy.fft.fftfreq(2 * angles, 1 / (2 * angles)))[:, None]
+    # A sample inside a radius fills |turns| <= 2 pi frequency radius only; the wedge beyond should be empty.
+    is_empty = (turns > np.pi * frequency * columns) & (frequency > 2 / columns)
+    return float(plane[is_empty].mean()) if is_empty.any() else 0.0
+
+
+def _sharpness(data: Float64, theta: Float64, start: float, *, reach: float) -> float:
+    """Minimise the mean absolute value of the reconstructed middle row."""
+    every = max(1, len(theta) // 360)
+    sinogram, angles = data[data.shape[0] // 2, None, ::every], theta[::every]
+    columns = data.shape[2]
+    inside = np.hypot(*np.meshgrid(*[np.arange(columns) - (columns - 1) / 2] * 2)) < 0.45 * columns
+
+    def cost(column: float) -> float:
+        image = reconstruct(sinogram, angles, column, window="hann")[0]
+        return float(np.abs(image[inside]).mean())
+
+    best, spacing = start, reach / 4
+    while spacing > 0.1:
+        candidates = best + spacing * np.arange(-4, 5)
+        costs = np.array([cost(column) for column in candidates])
+        best = _vertex(candidates, costs) if spacing <= 0.5 else float(candidates[np.argmin(costs)])
+        spacing /= 3
+    return float(best)
+
+
+def _vertex(positions: Float64, costs: Float64) -> float:
+    """Position of the least cost, refined by the parabola through it and its neighbours."""
+    i = int(np.argmin(costs))
+    if i in (0, len(costs) - 1):
+        return float(positions[i])
+    left, here, right = costs[i - 1 : i + 2]
+    bend = left - 2 * here + right
+    shift = 0.5 * (left - right) / bend if bend > 0 else 0.0
+    return float(positions[i] + shift * (positions[1] - positions[0]))
