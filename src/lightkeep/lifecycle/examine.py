@@ -90,7 +90,7 @@ def look_into(tree: SourceTree, walk: Walk) -> Look:
 
 
 def _is_hdf5(path: Path) -> bool:
-    """True when the signature stands where it may: at 0, 512, 1024, 2048 ...; SourceError when it cannot be read."""
+    """True when the signature stands where it may: at 0, 512, 1024, 2048 ... SourceError: it cannot be read."""
     try:
         opened = path.open("rb")
     except OSError as error:
