@@ -47,7 +47,7 @@ def test_a_download_says_its_file_name(scan: Path) -> None:
         ("data", "/exchange/data", {"selection": "__import__('os')"}, InvalidInput),
         ("data", "/exchange/data", {"format": "exe"}, InvalidInput),
         ("meta", "/", {"resolve_links": "maybe"}, InvalidInput),
-        ("attr", "/exchange/theta", {"attr_keys": ["no"]}, InvalidInput),
+        ("attr", "/exchange/theta", {"attr_keys": ["no"]}, NotFound),
         ("delete", "/", {}, InvalidInput),
     ],
 )

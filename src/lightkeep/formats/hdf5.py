@@ -132,6 +132,17 @@ def has(file: h5py.File | h5py.Group, path: str) -> bool:
     return True
 
 
+def own(group: h5py.Group, name: str) -> Any:
+    """Return a member of the group, or None where there is none or only a link to elsewhere."""
+    is_hard = isinstance(group.get(name, getlink=True), h5py.HardLink)
+    return group.get(name) if is_hard else None
+
+
+def groups_in(group: h5py.Group) -> list[h5py.Group]:
+    """Return the groups inside a group, without following links."""
+    return [node for node in (own(group, name) for name in group) if isinstance(node, h5py.Group)]
+
+
 class _Walk:
     """What was seen so far of a file and of those that it leads to."""
 

@@ -147,37 +147,34 @@ def slabs(data: Array) -> Iterator[tuple[int, int]]:
         yield begin, min(begin + step, data.shape[0])
 
 
-def _plots(file: h5py.File) -> Iterator[tuple[h5py.Group, str]]:
-    """(entry, name) of every NXdata with a signal, those named as default first."""
+def _plots(file: h5py.File) -> Iterator[tuple[h5py.Group, str, str]]:
+    """(entry, NXdata's name, signal's name) of all that can be plotted, those named as default first."""
     for entry in _children(file, file, "NXentry"):
         for plot in _children(entry, entry, "NXdata"):
-            name = one_line(plot.attrs.get("signal", b"data"))
-            if isinstance(plot.get(name), h5py.Dataset):
-                yield entry, plot.name.rsplit("/", 1)[-1]
+            signal = one_line(plot.attrs.get("signal", b"data"))
+            if hdf5.has(plot, signal):
+                yield entry, plot.name.rsplit("/", 1)[-1], signal
 
 
 def _children(group: h5py.Group, marked: h5py.Group, kind: str) -> list[h5py.Group]:
-    """Groups of a NeXus class, without following links out of the file; the default first."""
+    """Groups of a NeXus class, without following links; the one that `marked` names as default first."""
     default = one_line(marked.attrs.get("default", ""))
-    names = [name for name in group if isinstance(group.get(name, getlink=True), h5py.HardLink)]
-    nodes = [group[name] for name in sorted(names, key=lambda name: name != default)]
-    return [
-        node for node in nodes if isinstance(node, h5py.Group) and one_line(node.attrs.get("NX_class", "")) == kind
-    ]
+    found = [node for node in hdf5.groups_in(group) if one_line(node.attrs.get("NX_class", "")) == kind]
+    return sorted(found, key=lambda node: node.name.rsplit("/", 1)[-1] != default)
 
 
 def _source(path: Path, file: h5py.File) -> Source:
+    arrays: dict[str, Array] = {}
     plots = list(_plots(file))
-    if not plots:
+    for entry, name, signal in plots:
+        data = entry[name].get(signal)
+        if isinstance(data, h5py.Dataset):
+            arrays.setdefault(one_line(name), data)
+            if len(data.shape) == 3:
+                arrays.setdefault("frames", data)
+    if not arrays:
         raise BadFile(
             f"{path}: no NXdata with a signal (it holds: {held(file)})",
             remedy="check that it is a NeXus file with something to plot",
         )
-    arrays: dict[str, Array] = {}
-    entry = plots[0][0]
-    for owner, name in plots:
-        signal = owner[name][one_line(owner[name].attrs.get("signal", b"data"))]
-        arrays.setdefault(one_line(name), signal)
-        if len(signal.shape) == 3:
-            arrays.setdefault("frames", signal)
-    return Source(path, FORMAT.name, "", arrays, gather(entry, QUANTITIES, TEXTS).metadata(), file)
+    return Source(path, FORMAT.name, "", arrays, gather(plots[0][0], QUANTITIES, TEXTS).metadata(), file)

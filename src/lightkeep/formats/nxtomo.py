@@ -128,17 +128,11 @@ FORMAT = NXtomo()
 
 def _entry(file: h5py.File) -> h5py.Group | None:
     """The first entry, or subentry, that is an NXtomo."""
-    groups = [file[name] for name in file if _is_own_group(file, name)]
-    groups += [group[name] for group in groups for name in group if _is_own_group(group, name)]
-    for group in groups:
-        if value_of(group.get("definition")) == "NXtomo" or hdf5.has(group, "instrument/detector/image_key"):
+    entries = hdf5.groups_in(file)
+    for group in [*entries, *(group for entry in entries for group in hdf5.groups_in(entry))]:
+        if value_of(hdf5.own(group, "definition")) == "NXtomo" or hdf5.has(group, "instrument/detector/image_key"):
             return group
     return None
-
-
-def _is_own_group(parent: h5py.Group, name: str) -> bool:
-    is_hard = isinstance(parent.get(name, getlink=True), h5py.HardLink)
-    return is_hard and isinstance(parent.get(name), h5py.Group)
 
 
 def _source(path: Path, file: h5py.File) -> Source:

@@ -40,11 +40,11 @@ def answer(
     path: Path, allowed: Collection[Path], kind: str, h5path: str, options: Mapping[str, Any], *, is_safe: bool
 ) -> tuple[Answer, list[Stamp]]:
     """Return the answer, and the stamps of all files that the check reached (none when it `is_safe` already)."""
-    with hdf5.open_plain(path) as file:
+    with hdf5.open_plain(path) as file, hdf5.reading(path):
         reached = [] if is_safe else sorted(hdf5.check_safe(file, allowed))
         try:
             response = _KINDS[kind](file, h5path, options)
-        except NotFoundError as error:
+        except (NotFoundError, KeyError) as error:
             raise NotFound(f"{path.name} has no {one_line(h5path)}", remedy="look at its tree") from error
         except (QueryArgumentError, IndexError, TypeError, ValueError) as error:
             raise InvalidInput(

@@ -25,7 +25,7 @@ from lightkeep.model.formats import Array, Format
 
 SECRET = b"the neighbour's unpublished data"
 CUTS = (0.001, 0.01, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 0.999)
-MUTANTS = 150
+MUTANTS = 100
 SLOWEST_S = 2.0
 
 
