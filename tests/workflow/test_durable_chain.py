@@ -56,7 +56,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def facility(root: Path) -> Iterator[Facility]:
-    with build(root, "processes") as facility:
+    with build(root, "inline") as facility:  # the processes that are killed use the other engine
         yield facility
 
 
