@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -102,11 +103,7 @@ def open_facility(config: Config, *, clock: Clock = _CLOCK, ids: Ids = _IDS) -> 
     ------
     ConfigError: there is no facility at the configured root, or its catalogue is of another version.
     """
-    if config.catalog_url.startswith("sqlite") and not _sqlite_file(config.catalog_url).is_file():
-        raise ConfigError(
-            f"{config.root} holds no facility: {_sqlite_file(config.catalog_url)} is missing",
-            remedy="make one with `lightkeep init`, or correct `root` in lightkeep.toml",
-        )
+    _must_exist(config)
     return _connect(config, clock, ids)
 
 
@@ -130,8 +127,7 @@ def create_facility(
     try:
         config.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.scratch.mkdir(mode=0o700, exist_ok=True)
-        if config.catalog_url.startswith("sqlite"):  # password hashes live here: for its owner only
-            os.close(os.open(_sqlite_file(config.catalog_url), os.O_CREAT | os.O_RDWR, 0o600))
+        _reserve(config.catalog_url)
     except OSError as error:
         raise ConfigError(
             f"cannot make a facility in {config.root}: {error.strerror}",
@@ -145,6 +141,56 @@ def create_facility(
         facility.close()
         raise
     return facility
+
+
+def move_catalog(facility: Facility, url: str) -> int:
+    """Copy the catalogue into the empty database at an address; return the number of rows.
+
+    The facility goes on with the old one until its configuration names the new one.
+
+    Raises
+    ------
+    ConfigError: the address cannot be used. Conflict: a catalogue is there. Corrupt: the audit trail is damaged.
+    """
+    from lightkeep.catalog import Catalog
+    from lightkeep.catalog.move import copy_to
+
+    _reserve(url)
+    with closing(Catalog.open(url, clock=facility.clock, ids=facility.ids)) as target:
+        return copy_to(facility.catalog, target).rows
+
+
+def upgrade_catalog(config: Config) -> None:
+    """Bring the catalogue of an older Lightkeep to this version; nothing happens to one that is.
+
+    Raises
+    ------
+    ConfigError: there is no catalogue, or it is of a newer Lightkeep.
+    """
+    from lightkeep.catalog.catalog import dialect_of
+    from lightkeep.catalog.migrate import upgrade
+
+    _must_exist(config)
+    dialect = dialect_of(config.catalog_url)
+    engine = dialect.create_engine(config.catalog_url)
+    try:
+        upgrade(engine, dialect)
+    finally:
+        engine.dispose()
+
+
+def _reserve(url: str) -> None:
+    """Make SQLite's file before SQLite does: password hashes live in it, so it is for its owner only."""
+    if url.startswith("sqlite"):
+        os.close(os.open(_sqlite_file(url), os.O_CREAT | os.O_RDWR, 0o600))
+
+
+def _must_exist(config: Config) -> None:
+    if config.catalog_url.startswith("sqlite") and not _sqlite_file(config.catalog_url).is_file():
+        raise ConfigError(
+            f"{config.root} holds no facility: {_sqlite_file(config.catalog_url)} is missing",
+            remedy="make one with `lightkeep init`, or correct `root` in lightkeep.toml",
+        )
 
 
 def _connect(config: Config, clock: Clock, ids: Ids) -> Facility:

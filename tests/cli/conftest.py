@@ -36,6 +36,7 @@ class Answer:
     @property
     def data(self) -> Any:
         """The JSON object that was printed."""
+        assert self.out, self.err
         return json.loads(self.out)
 
 

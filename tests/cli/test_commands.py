@@ -176,3 +176,23 @@ def test_python_dash_m_is_the_same_command(home: Path) -> None:
 
     done = subprocess.run([script, "station", "list"], cwd=home, capture_output=True, text=True)
     assert done.stdout == run("station", "list", folder=home).out
+
+
+def test_the_catalogue_moves_to_another_database_and_nothing_is_lost(cli: Cli, home: Path, scan: Path) -> None:
+    cli("ingest", str(scan))
+    before = [cli(*words, "--json").data for words in (("ls",), ("experiment", "list"), ("station", "list"))]
+    url = f"sqlite:///{home / 'other.db'}"
+    assert cli("catalog", "move", url, "--json").data["rows"] > 10
+    after = [
+        cli(*words, "--json", LIGHTKEEP_CATALOG_URL=url).data
+        for words in (("ls",), ("experiment", "list"), ("station", "list"))
+    ]
+    assert after == before
+    assert cli("doctor", "--full", "--json", LIGHTKEEP_CATALOG_URL=url).data["findings"] == []
+    assert cli("find", "tooth", "--json", LIGHTKEEP_CATALOG_URL=url).data["total"] == 1
+    assert cli("catalog", "move", url).code == 6
+
+
+def test_a_catalogue_of_this_version_is_left_as_it_is(cli: Cli) -> None:
+    assert cli("catalog", "upgrade").code == 0
+    assert cli("doctor", "--json").data["findings"] == []

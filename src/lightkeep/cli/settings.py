@@ -88,7 +88,7 @@ def without_password(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-@click.group(cls=Group, examples=("lightkeep catalog move postgresql+psycopg://host/lightkeep",))
+@click.group(cls=Group, examples=("lightkeep catalog move postgresql+psycopg://db/lightkeep",))
 def catalog() -> None:
     """Look after the catalogue's database."""
 
@@ -101,14 +101,26 @@ def move(session: Session, url: str) -> None:
 
     The old database stays as it is. Stop `lightkeep serve` first.
     """
-    from lightkeep.catalog import copy_catalog
+    from lightkeep.facility import move_catalog
 
     with session.opened() as work:
         work.view.require(Verb.MANAGE)
-        rows = copy_catalog(work.facility.config.catalog_url, url)
-    line = f'catalog_url = "{url}"'
+        rows = move_catalog(work.facility, url)
+    line = f'catalog_url = "{without_password(url)}"'
     emit(
         session,
         {"url": without_password(url), "rows": rows},
-        lambda: say(f"Copied {sum(rows.values())} rows. Now write this into lightkeep.toml:\n{line}"),
+        lambda: say(f"Copied {rows} rows, and verified the audit trail. Now write into lightkeep.toml:\n{line}"),
     )
+
+
+@catalog.command("upgrade", examples=("lightkeep catalog upgrade",))
+@click.pass_obj
+def upgrade(session: Session) -> None:
+    """Bring the tables of an older Lightkeep to this version. Back the database up first."""
+    from lightkeep.facility import upgrade_catalog
+
+    found = session.load()
+    upgrade_catalog(found)
+    url = without_password(found.catalog_url)
+    emit(session, {"url": url}, lambda: say(f"{url} is of this version"))
