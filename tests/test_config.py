@@ -24,6 +24,13 @@ def test_the_root_alone_is_a_complete_configuration(tmp_path: Path) -> None:
     assert made.engine.name == "processes"
 
 
+def test_a_database_file_is_relative_to_the_root(tmp_path: Path) -> None:
+    made = Config(root=tmp_path, catalog_url="sqlite:///db/x.db", workflow_url="sqlite:////srv/y.db")
+    assert made.catalog_url == f"sqlite:///{tmp_path}/db/x.db"
+    assert made.workflow_url == "sqlite:////srv/y.db"
+    assert Config(tmp_path, catalog_url="postgresql+psycopg://db/x").catalog_url == "postgresql+psycopg://db/x"
+
+
 def test_the_file_is_found_from_any_folder_below(tmp_path: Path) -> None:
     write(tmp_path, "[http]\nport = 9000\n")
     (tmp_path / "a" / "b").mkdir(parents=True)

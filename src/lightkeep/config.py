@@ -62,8 +62,8 @@ class Config:
     root: Path = field(
         metadata={"help": "Folder that holds the facility; relative to the folder of the file that names it."}
     )
-    catalog_url: str = _setting("", "Database of the catalogue; empty means `catalog.db` in root, by SQLite.")
-    workflow_url: str = _setting("", "Database of the workflows; empty means `workflow.db` in root, by SQLite.")
+    catalog_url: str = _setting("", "Database of the catalogue; empty means SQLite's `catalog.db` in root.")
+    workflow_url: str = _setting("", "Database of the workflows; empty means SQLite's `workflow.db` in root.")
     engine: EngineConfig = field(default_factory=EngineConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
@@ -75,8 +75,9 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
         for name in ("catalog", "workflow"):
-            if not getattr(self, f"{name}_url"):
-                object.__setattr__(self, f"{name}_url", f"sqlite:///{self.root / name}.db")
+            url = getattr(self, f"{name}_url") or f"sqlite:///{name}.db"
+            head, is_file, path = url.partition("sqlite:///")
+            object.__setattr__(self, f"{name}_url", f"{head}{is_file}{self.root / path}" if is_file else url)
 
     @property
     def scratch(self) -> Path:
