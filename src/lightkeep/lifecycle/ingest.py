@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.examine import Look, find_dataset, look_into, settled, still_written
 from lightkeep.lifecycle.transfer import Kept, Pace, copy_group, register_group, split
-from lightkeep.lifecycle.walk import Found, SourceTree, Walk
+from lightkeep.lifecycle.walk import Found, Key, SourceTree, Walk
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState, File, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.experiments import Experiment, ExperimentState
@@ -140,41 +141,53 @@ class _Ingest:
     def run(self, wanted: Dataset) -> Ingested:
         """Copy what the dataset lacks until the source and the manifest agree, then complete it."""
         walk = settled(self.tree, self.quiet_s)
-        dataset, known = find_dataset(self.facility, self.principal, self.tree, walk, wanted)
-        if dataset.state is DatasetState.COMPLETE:
-            return Ingested(dataset, 0, len(walk.others), was_known=True)
+        self.dataset, known = find_dataset(self.facility, self.principal, self.tree, walk, wanted)
+        if self.dataset.state is DatasetState.COMPLETE:
+            return Ingested(self.dataset, 0, len(walk.others), was_known=True)
         look = look_into(self.tree, walk)
         self.progress.total = sum(found.key.size for found in walk.files)
-        for _ in range(_ROUNDS):
-            todo = [found for found in walk.files if known.get(found.key.path) != found.key]
-            groups = list(split(todo, self.pace)) or [[]]
-            for group in groups:
-                kept = self._move(dataset, group)
-                known.update({each.found.key.path: each.found.key for each in kept})
-                if group is not groups[-1]:
-                    dataset = self._commit(dataset, kept)
-            walk = self.tree.walk()
-            if all(known.get(found.key.path) == found.key for found in walk.files):
-                if look.key not in (None, *(found.key for found in walk.files)):
-                    look = look_into(self.tree, walk)  # the main file was replaced after it was looked into
-                dataset = self._commit(dataset, kept, seal=(walk, look))
-                return Ingested(dataset, self.added, len(walk.others), was_known=False)
-            dataset = self._commit(dataset, kept)
-            walk = settled(self.tree, self.quiet_s)
+        with ThreadPoolExecutor(1) as catalogue:
+            for _ in range(_ROUNDS):
+                todo = [found for found in walk.files if known.get(found.key.path) != found.key]
+                kept = self._move_all(todo, known, catalogue)
+                walk = self.tree.walk()
+                if all(known.get(found.key.path) == found.key for found in walk.files):
+                    if look.key not in (None, *(found.key for found in walk.files)):
+                        look = look_into(self.tree, walk)  # the main file was replaced after it was looked into
+                    catalogue.submit(self._commit, kept, seal=(walk, look)).result()
+                    dataset = self.facility.catalog.view(self.principal).dataset(self.dataset.id)
+                    return Ingested(dataset, self.added, len(walk.others), was_known=False)
+                catalogue.submit(self._commit, kept).result()
+                walk = settled(self.tree, self.quiet_s)
         raise still_written(self.tree, next(f.key.path for f in walk.files if known.get(f.key.path) != f.key))
 
-    def _move(self, dataset: Dataset, group: Sequence[Found]) -> list[Kept]:
-        if not group:
-            return []
+    def _move_all(self, todo: Sequence[Found], known: dict[str, Key], catalogue: ThreadPoolExecutor) -> list[Kept]:
+        """Move group by group, and make each known while the next one moves; return the last, still unknown."""
+        kept: list[Kept] = []
+        writing: Future[None] | None = None
+        groups = list(split(todo, self.pace))
+        for group in groups:
+            kept = self._move(group)
+            known.update({each.found.key.path: each.found.key for each in kept})
+            if writing is not None:
+                writing.result()
+            if group is not groups[-1]:
+                writing = catalogue.submit(self._commit, kept)
+        return kept
+
+    def _move(self, group: Sequence[Found]) -> list[Kept]:
         if self.store.record.is_managed:
-            prefix = f"{self.experiment.station_id}/{self.experiment.id}/{dataset.name}/"
+            prefix = f"{self.experiment.station_id}/{self.experiment.id}/{self.dataset.name}/"
             return copy_group(self.store, self.tree, group, prefix=prefix, pace=self.pace, read=self.progress.add)
         below = os.path.relpath(self.tree.root, os.path.realpath(self.store.record.location))
         prefix = "" if below == "." else f"{below}/"
         return register_group(self.store, self.tree, group, prefix=prefix, pace=self.pace, read=self.progress.add)
 
-    def _commit(self, dataset: Dataset, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> Dataset:
+    def _commit(self, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> None:
         """Make a group known, and with `seal` the dataset complete, in one transaction."""
+        if not kept and seal is None:
+            return
+        dataset = self.dataset
         with self.facility.catalog.change(self.principal) as tx:
             if not dataset.id:
                 dataset = tx.add_dataset(replace(dataset, id=self.facility.ids.new("ds")))
@@ -194,8 +207,8 @@ class _Ingest:
                     technique=dataset.technique or look.technique,
                 )
                 tx.complete_dataset(dataset.id)
+        self.dataset = dataset
         self.added += len(kept)
-        return self.facility.catalog.view(self.principal).dataset(dataset.id)
 
     def _row(self, dataset: Dataset, kept: Kept, now: datetime) -> tuple[File, Replica]:
         key = kept.found.key
