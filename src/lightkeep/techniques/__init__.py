@@ -1,1 +1,34 @@
-"""One file per technique, binding analysis to data. Copy average.py to add one."""
+"""One file per technique, binding analysis to data. Copy average.py to add one.
+
+Found by the entry points `lightkeep.techniques`, the built-in ones like anybody's; what a module must have is in
+`lightkeep.model.techniques`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from lightkeep.model.errors import InvalidInput
+from lightkeep.model.techniques import Technique
+
+_GROUP = "lightkeep.techniques"
+
+
+def names() -> list[str]:
+    """Return the names of the techniques, without importing any."""
+    return sorted({each.name for each in entry_points(group=_GROUP)})
+
+
+@cache
+def get(name: str) -> Technique:
+    """Return a technique's module.
+
+    Raises
+    ------
+    InvalidInput: there is none of that name.
+    """
+    for each in entry_points(group=_GROUP, name=name):
+        technique: Technique = each.load()
+        return technique
+    raise InvalidInput(f"no technique {name!r}", remedy=f"choose one of: {', '.join(names())}")

@@ -114,7 +114,7 @@ def _project(
                 root = (sz * z) ** 2 - se * (zz * z * z - dd)
                 if root <= 0:
                     continue
-                # With u = s - the shadow's middle: 2 density sqrt(se (radius^2 - u^2)) / dd, integrated over the pixel.
+                # With u = s - the shadow's middle: 2 density sqrt(se (radius^2 - u^2)) / dd, over the pixel's width.
                 shadow, radius = middle - sz * z / se, np.sqrt(root) / se
                 first = max(0, int(np.floor((shadow - radius) / step + axis + 0.5)))
                 last = min(columns - 1, int(np.floor((shadow + radius) / step + axis + 0.5)))
@@ -128,7 +128,9 @@ def _project(
 def _disc(u: float, radius: float) -> float:
     """Integral of sqrt(radius^2 - t^2) from the left edge to u."""
     u = min(max(u, -radius), radius)
-    return 0.5 * (u * np.sqrt(max(radius * radius - u * u, 0.0)) + radius * radius * (np.arcsin(u / radius) + np.pi / 2))
+    chord = np.sqrt(max(radius * radius - u * u, 0.0))
+    area: float = 0.5 * (u * chord + radius * radius * (np.arcsin(u / radius) + np.pi / 2))
+    return area
 
 
 @njit(parallel=True, cache=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -41,8 +42,8 @@ def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
       Needs a sample that stays inside the field of view.
     - `wedge`: with its mirror image appended, a sinogram's Fourier transform is empty inside a double wedge,
       if the axis is right; Vo et al. (2014), Opt. Express 22, 19078. Needs about half a turn.
-    - `sharpness`: a wrong axis smears density below zero; the least sum of absolute values wins; Donath et al. (2006),
-      J. Opt. Soc. Am. A 23, 1048.
+    - `sharpness`: a wrong axis smears density below zero; the least sum of absolute values wins; Donath et al.
+      (2006), J. Opt. Soc. Am. A 23, 1048.
 
     Parameters
     ----------
@@ -78,7 +79,9 @@ def _checked(sinograms: ArrayLike, theta_deg: ArrayLike) -> tuple[Float64, Float
     if data.ndim != 3 or data.shape[1] != theta.size:
         raise ValueError(f"sinograms {data.shape} and {theta.size} angles disagree: (rows, angles, columns)")
     if theta.size < 8 or data.shape[2] < 16:
-        raise ValueError(f"{theta.size} angles and {data.shape[2]} columns are too few to find the rotation centre")
+        raise ValueError(
+            f"{theta.size} angles and {data.shape[2]} columns are too few to find the rotation centre"
+        )
     if not np.isfinite(data).all() or not np.isfinite(theta).all():
         raise ValueError("sinograms and angles must be finite")
     if np.ptp(data) == 0:
@@ -97,10 +100,8 @@ def _mirror(data: Float64, theta: Float64) -> float | None:
     turn = np.interp(theta + 180, theta, np.arange(theta.size), right=np.nan)
     tolerance = 1.5 * np.median(np.diff(theta))
     pairs = []
-    for first, partner in enumerate(turn):
-        if np.isnan(partner):
-            partner = theta.size - 1.0
-        second = round(partner)
+    for first, partner in enumerate(np.nan_to_num(turn, nan=theta.size - 1)):
+        second = round(float(partner))
         if abs(theta[second] - theta[first] - 180) <= tolerance:
             pairs.append((first, second))
     if not pairs:
@@ -116,7 +117,7 @@ def _pair(projection: Float64, opposite: Float64) -> float:
     low, high = _bounds(columns)
     shifts = np.arange(round(2 * low - (columns - 1)), round(2 * high - (columns - 1)) + 1)
     costs = np.array([_difference(projection, mirrored, shift) for shift in shifts])
-    return (columns - 1 + _vertex(shifts.astype(float), costs)) / 2
+    return float(columns - 1 + _vertex(shifts.astype(float), costs)) / 2
 
 
 def _difference(fixed: Float64, moving: Float64, shift: int) -> float:
@@ -199,7 +200,7 @@ def _sharpness(data: Float64, theta: Float64, start: float, *, reach: float) -> 
     return float(best)
 
 
-def _vertex(positions: Float64, costs: Float64) -> float:
+def _vertex(positions: NDArray[Any], costs: Float64) -> float:
     """Position of the least cost, refined by the parabola through it and its neighbours."""
     i = int(np.argmin(costs))
     if i in (0, len(costs) - 1):

@@ -12,64 +12,61 @@ TRANSMISSION_FLOOR = 1e-4
 """Least transmission that is believed; below it is noise, and its logarithm would make a streak."""
 
 
-def beam_and_dark(flats: ArrayLike, darks: ArrayLike) -> tuple[Float32, Float32, int]:
-    """Open beam above the dark level, the dark level, and how many flats were left out as empty.
-
-    A flat is empty when its mean is not above the dark's by a tenth of the best flat's: the shutter was closed.
+def lit_flats(flats: ArrayLike, darks: ArrayLike) -> NDArray[np.bool_]:
+    """Which flats saw the beam: those above the dark level by at least a tenth of what the best one is.
 
     Parameters
     ----------
-    flats: (n, rows, columns) counts with beam and without sample; n >= 1.
-    darks: (m, rows, columns) counts without beam; m = 0 means a dark level of zero.
+    flats: (n, rows, columns) counts; some rows are enough.
+    darks: (m, rows, columns) counts; m may be 0.
 
     Returns
     -------
-    : (rows, columns) float32 counts, (rows, columns) float32 counts, number of flats left out.
-
-    Raises
-    ------
-    ValueError: no flat, or every flat is empty.
+    : (n,) bool; all False when none is above the dark level.
     """
     flat, dark = np.asarray(flats), np.asarray(darks)
-    if flat.ndim != 3 or flat.shape[0] == 0:
-        raise ValueError("there is no flat: the open beam is not known")
-    level = dark.mean(axis=0, dtype=float) if dark.size else np.zeros(flat.shape[1:])
-    above = flat.mean(axis=(1, 2), dtype=float) - level.mean()
-    is_lit = above > 0.1 * above.max()
-    if above.max() <= 0 or not is_lit.any():
-        raise ValueError(f"all {flat.shape[0]} flats are empty: no more counts than the darks")
-    beam = flat[is_lit].mean(axis=0, dtype=float) - level
-    return beam.astype(np.float32), level.astype(np.float32), int((~is_lit).sum())
+    level = dark.mean(dtype=float) if dark.size else 0.0
+    above = flat.mean(axis=(1, 2), dtype=float) - level
+    lit: NDArray[np.bool_] = above > max(0.1 * above.max(initial=0), 0)
+    return lit
 
 
-def normalise(projections: ArrayLike, flats: ArrayLike, darks: ArrayLike, *, out: Float32 | None = None) -> Float32:
+def normalise(
+    projections: ArrayLike, flats: ArrayLike, darks: ArrayLike, *, out: Float32 | None = None
+) -> Float32:
     """Line integrals -log((projection - dark) / (flat - dark)), as sinograms.
 
     Parameters
     ----------
     projections: (angles, rows, columns) counts, any real dtype.
-    flats: (n, rows, columns) counts, beam on and no sample.
-    darks: (m, rows, columns) counts, beam off; m may be 0.
+    flats: (n, rows, columns) counts with beam and without sample; their mean is the open beam.
+    darks: (m, rows, columns) counts without beam; m = 0 means a dark level of zero.
     out: (rows, angles, columns) float32 to write into.
 
     Returns
     -------
-    : (rows, angles, columns) float32, dimensionless. A pixel that no flat lit gives 0; a transmission below
-      `TRANSMISSION_FLOOR`, or one that is not a number, is taken as that floor, or as 1.
+    : (rows, angles, columns) float32, dimensionless. A pixel that no flat lit gives 0; so does a count that is not
+      a number. A transmission below `TRANSMISSION_FLOOR` is taken as that floor.
 
     Raises
     ------
-    ValueError: shapes disagree, no flat, or every flat is empty.
+    ValueError: shapes disagree, there is no flat, or the flats are nowhere above the darks.
     """
-    counts = np.asarray(projections)
+    counts, flat, dark = np.asarray(projections), np.asarray(flats), np.asarray(darks)
     if counts.ndim != 3:
         raise ValueError(f"projections must be (angles, rows, columns), not {counts.shape}")
-    beam, dark, _ = beam_and_dark(flats, darks)
-    if beam.shape != counts.shape[1:]:
-        raise ValueError(f"flats are {beam.shape} pixels, projections {counts.shape[1:]}")
+    if flat.ndim != 3 or flat.shape[0] == 0:
+        raise ValueError("there is no flat: the open beam is not known")
+    if flat.shape[1:] != counts.shape[1:]:
+        raise ValueError(f"flats are {flat.shape[1:]} pixels, projections {counts.shape[1:]}")
+    level = dark.mean(axis=0, dtype=np.float64) if dark.shape[0] else np.zeros(flat.shape[1:])
+    beam = flat.mean(axis=0, dtype=np.float64) - level
+    if not (beam > 0).any():
+        raise ValueError("the flats are nowhere above the darks: there was no beam")
     if out is None:
         out = np.empty((counts.shape[1], counts.shape[0], counts.shape[2]), np.float32)
-    _line_integrals(counts, beam, dark, np.float32(TRANSMISSION_FLOOR), out)
+    floor = np.float32(TRANSMISSION_FLOOR)
+    _line_integrals(counts, beam.astype(np.float32), level.astype(np.float32), floor, out)
     return out
 
 
@@ -82,7 +79,7 @@ def _line_integrals(counts, beam, dark, floor, out):  # type: ignore[no-untyped-
                 open_beam = beam[row, column]
                 if open_beam > 0:
                     through = (np.float32(counts[angle, row, column]) - dark[row, column]) / open_beam
-                    if not through == through:  # not a number
+                    if np.isnan(through):  # not a number
                         through = np.float32(1)
                     out[row, angle, column] = -np.log(max(through, floor))
                 else:

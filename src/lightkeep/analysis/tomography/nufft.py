@@ -1,11 +1,12 @@
 """Filtered back-projection in Fourier space: one non-uniform FFT makes a pair of slices.
 
-Each sinogram row is zero-padded and Fourier transformed; its samples lie on a line through the origin of the image's
-Fourier plane. They are multiplied by one complex table, which carries the sampled ramp and its window, the weight of
-the angle, and the phases that bring the rotation axis to the middle of the image; a type-1 non-uniform FFT then sums
-all of them onto the pixels. Two real slices travel as the real and the imaginary part of one.
+Each sinogram row is zero-padded and Fourier transformed; its samples lie on a line through the origin of the
+image's Fourier plane. They are multiplied by one complex table, which carries the sampled ramp and its window, the
+weight of the angle, and the phases that bring the rotation axis to the middle of the image; a type-1 non-uniform
+FFT then sums all of them onto the pixels. Two real slices travel as the real and the imaginary part of one.
 
-Fourier slice theorem: Kak and Slaney (1988), section 3. Transforms: finufft, Barnett, Magland and af Klinteberg (2019).
+Fourier slice theorem: Kak and Slaney (1988), section 3. Transforms: finufft, Barnett, Magland and af Klinteberg
+(2019), SIAM J. Sci. Comput. 41, C479.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def reconstruct(
 ) -> Float32:
     """Slices from sinograms of a parallel beam.
 
-    Rows are paired by their index: 0 with 1, 2 with 3 and so on. A piece that begins at an even row therefore gives the
-    same bytes as the whole, and so does any number of threads.
+    Rows are paired by their index: 0 with 1, 2 with 3 and so on. A piece that begins at an even row therefore
+    gives the same bytes as the whole, and so does any number of threads.
 
     Parameters
     ----------
@@ -108,7 +109,9 @@ class Geometry:
     """(angles, padded): what each sample is multiplied by."""
 
     @classmethod
-    def of(cls, theta_deg: ArrayLike, columns: int, center: float, *, window: Window = "ramp", pad: int = 2) -> Geometry:
+    def of(
+        cls, theta_deg: ArrayLike, columns: int, center: float, *, window: Window = "ramp", pad: int = 2
+    ) -> Geometry:
         """Return the geometry of a scan; see `reconstruct`."""
         if not np.isfinite(center):
             raise ValueError(f"the rotation centre is {center}")
@@ -134,7 +137,7 @@ class Geometry:
 
 
 def _ramp(length: int, window: Window) -> NDArray[np.float64]:
-    """(length,) filter in the order of the FFT; sampled in real space, so that its mean is right and nothing cups."""
+    """(length,) filter in the order of the FFT, sampled in real space: its mean is right, and nothing cups."""
     index = np.rint(scipy.fft.fftfreq(length) * length)
     odd = np.abs(index) % 2 == 1
     kernel = np.zeros(length)

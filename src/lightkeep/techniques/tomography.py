@@ -1,0 +1,200 @@
+"""Tomography: slices of a sample from its shadows under many angles, parallel beam.
+
+Flat and dark correction, logarithm, rotation centre from the data, reconstruction by `analysis.tomography`.
+Work may be cut along detector rows: each slice needs its own row only.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from lightkeep.model.datasets import Dataset, DatasetKind
+from lightkeep.model.errors import InvalidInput
+from lightkeep.model.formats import Source
+from lightkeep.model.techniques import OutputSpec, Preflight, Report
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Float32 = NDArray[np.float32]
+    Float64 = NDArray[np.float64]
+
+_PIECE_BYTES = 256 << 20
+_PROBE_ROWS = 5
+_MIN_ANGLES = 8
+
+
+class Params(BaseModel, extra="forbid"):
+    """How to reconstruct; whatever is left out is derived from the data."""
+
+    center: float | None = Field(
+        None,
+        ge=0,
+        description="Column where the rotation axis is seen, counted from 0; found from the data when left out.",
+        json_schema_extra={"unit": "px"},
+    )
+    window: Literal["ramp", "shepp-logan", "hann"] = Field(
+        "ramp", description="Filter: ramp is sharpest, hann is smoothest."
+    )
+    row_begin: int = Field(0, ge=0, description="First detector row.", json_schema_extra={"unit": "px"})
+    row_end: int | None = Field(
+        None, gt=0, description="Row after the last one; all rows when left out.", json_schema_extra={"unit": "px"}
+    )
+    mask: bool = Field(True, description="Set what lies outside the circle that every angle saw to zero.")
+    pad: int = Field(2, ge=1, le=4, description="Width of the padded detector; 2 avoids wrap-around.",
+                     json_schema_extra={"unit": "detector widths"})  # fmt: skip
+    theta_start_deg: float | None = Field(
+        None, description="First angle, where the file's angles are wrong.", json_schema_extra={"unit": "deg"}
+    )
+    theta_step_deg: float | None = Field(
+        None,
+        gt=0,
+        description="Angle between projections, where the file's angles are wrong; positive.",
+        json_schema_extra={"unit": "deg"},
+    )
+
+
+OUTPUTS = {"slices": OutputSpec(("rows", "y", "x"), "1/pixel", "Linear attenuation coefficient", view="stack")}
+RESULTS = ["nexus", "tiff-stack", "thumbnail"]
+SPLIT = "rows"
+
+
+def accepts(dataset: Dataset) -> bool:
+    """A measured scan with projections, flats, darks and angles."""
+    return dataset.kind is DatasetKind.RAW and dataset.format in ("data-exchange", "nxtomo")
+
+
+def preflight(source: Source, params: Params) -> Preflight:
+    """Find the rotation centre and the size of the work; refuse a scan that cannot be reconstructed."""
+    projections = source.arrays["projections"]
+    angles, rows, columns = projections.shape
+    theta = _theta_deg(source, params)
+    begin, end = params.row_begin, rows if params.row_end is None else params.row_end
+    if not begin < end <= rows:
+        raise InvalidInput(
+            f"rows {begin} to {end} are not inside the detector's {rows} rows",
+            remedy="choose row_begin < row_end, both within the detector",
+        )
+    lit = _lit_flats(source)
+    warnings = [] if lit.all() else [f"{int((~lit).sum())} of {lit.size} flats are empty and were left out"]
+    center = params.center
+    facts: dict[str, Any] = {}
+    if center is None:
+        center, facts = _find_center(source, theta, lit, begin, end)
+        if facts["sigma"] > 1:
+            warnings.append(f"the rotation centre is uncertain: {center:.2f} +- {facts['sigma']:.2f} px")
+    elif not 0 <= center <= columns - 1:
+        raise InvalidInput(f"center {center:g} is outside the detector's {columns} columns")
+    per_row = columns * (angles * (projections.dtype.itemsize + 4) + columns * 4)
+    overhead = 4 * 8 * (angles * columns * params.pad + 2 * columns**2)
+    piece = max(2, min(64, _PIECE_BYTES // per_row // 2 * 2))
+    return Preflight(
+        params=params.model_copy(update={"center": round(center, 3), "row_end": end}).model_dump(),
+        shapes={"slices": (end - begin, columns, columns)},
+        dtypes={"slices": "float32"},
+        length=end - begin,
+        memory_bytes=piece * per_row + overhead,
+        seconds=(end - begin) * (15e-9 * angles * columns * params.pad + 1e-7 * columns**2),
+        warnings=warnings,
+        piece=piece,
+        facts=facts,
+    )
+
+
+def run(source: Source, params: Params, report: Report, begin: int, end: int) -> dict[str, Float32]:
+    """Reconstruct rows begin to end of the selected ones."""
+    import numpy as np
+    from numba import get_num_threads
+
+    from lightkeep.analysis.tomography import reconstruct
+
+    if params.center is None:
+        raise InvalidInput("tomography needs its rotation centre here", remedy="run the preflight first")
+    theta = _theta_deg(source, params)
+    rows = slice(params.row_begin + begin, params.row_begin + end)
+    report(0.0, "reading")
+    sinograms = _sinograms(source, rows, _lit_flats(source))
+    report(0.3, "reconstructing")
+    slices = reconstruct(
+        sinograms, theta, params.center, window=params.window, pad=params.pad, threads=get_num_threads()
+    )
+    if params.mask:
+        axis = np.arange(slices.shape[1]) - (slices.shape[1] - 1) / 2
+        slices[:, np.hypot(axis[:, None], axis[None, :]) > slices.shape[1] / 2] = 0
+    report(1.0, "reconstructed")
+    return {"slices": slices}
+
+
+def _theta_deg(source: Source, params: Params) -> Float64:
+    import numpy as np
+
+    count = source.arrays["projections"].shape[0]
+    if params.theta_step_deg is not None:
+        theta: Float64 = (params.theta_start_deg or 0.0) + params.theta_step_deg * np.arange(
+            count, dtype=np.float64
+        )
+    else:
+        theta = np.asarray(source.arrays["theta_deg"][:], np.float64)
+        if params.theta_start_deg is not None:
+            theta = theta + params.theta_start_deg - theta[0]
+    if theta.shape != (count,):
+        raise InvalidInput(
+            f"{source.path.name}: {theta.size} angles for {count} projections",
+            remedy="give theta_start_deg and theta_step_deg",
+        )
+    if count < _MIN_ANGLES:
+        raise InvalidInput(
+            f"{source.path.name}: {count} projections are too few; at least {_MIN_ANGLES} are needed"
+        )
+    return theta
+
+
+def _lit_flats(source: Source) -> NDArray[np.bool_]:
+    """Which flats saw the beam, by the same few rows for every piece of the work."""
+    from lightkeep.analysis.tomography import lit_flats
+
+    flats, darks = source.arrays["flats"], source.arrays["darks"]
+    rows = slice(0, flats.shape[1], max(1, flats.shape[1] // 16))
+    lit = lit_flats(flats[:, rows], darks[:, rows])
+    if not lit.any():
+        raise InvalidInput(
+            f"{source.path.name}: all {flats.shape[0]} flats are empty: no more counts than the darks",
+            remedy="take flats with the beam on and the sample out, and add them to the scan",
+        )
+    return lit
+
+
+def _sinograms(source: Source, rows: slice, lit: NDArray[np.bool_]) -> Float32:
+    from lightkeep.analysis.tomography import normalise
+
+    arrays = source.arrays
+    try:
+        return normalise(arrays["projections"][:, rows], arrays["flats"][:, rows][lit], arrays["darks"][:, rows])
+    except ValueError as error:
+        raise InvalidInput(
+            f"{source.path.name}: rows {rows.start} to {rows.stop}: {error}",
+            remedy="choose rows that the beam lit",
+        ) from error
+
+
+def _find_center(
+    source: Source, theta: Float64, lit: NDArray[np.bool_], begin: int, end: int
+) -> tuple[float, dict[str, Any]]:
+    """Find the axis from a few rows spread over the middle of the selected ones."""
+    import numpy as np
+
+    from lightkeep.analysis.tomography import find_center
+
+    quarter = (end - begin) // 4
+    chosen = np.unique(np.linspace(begin + quarter, end - 1 - quarter, _PROBE_ROWS).astype(int))
+    try:
+        rows = np.concatenate([_sinograms(source, slice(row, row + 1), lit) for row in chosen.tolist()])
+        found = find_center(rows, theta)
+    except ValueError as error:
+        raise InvalidInput(
+            f"{source.path.name}: {error}", remedy="give the rotation centre as `center`"
+        ) from error
+    return found.value, {"sigma": round(found.sigma, 3), "center_per_method": dict(found.per_method)}
