@@ -54,6 +54,14 @@ def test_minus_log_of_the_transmission_is_the_line_integral_of_the_truth(tmp_pat
     assert truth.center == 31.5 + 7.3
 
 
+def test_the_sample_is_seen_whole_from_all_sides(tmp_path: Path) -> None:
+    truth = simulate(tmp_path / "scan.h5")
+    seen = truth.phantom.projections(truth.theta_deg, columns=64, rows=8, center=truth.center)
+    assert not seen[:, :, [0, -1]].any()
+    with pytest.raises(ValueError, match="no room"):
+        simulate(tmp_path / "other.h5", center_offset=40.0)
+
+
 def test_the_same_seed_measures_the_same_and_another_does_not(tmp_path: Path) -> None:
     contents = [simulate(tmp_path / f"{n}.h5", seed=seed).path for n, seed in enumerate([3, 3, 4])]
     frames = []

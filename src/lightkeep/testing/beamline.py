@@ -73,11 +73,14 @@ def simulate_tomography(
 
     Raises
     ------
-    ValueError: i0 is out of range.
+    ValueError: i0 is out of range, or the axis is outside the field of view.
     """
+    if abs(center_offset) > size / 4:
+        raise ValueError(f"an axis {center_offset:g} pixels off the middle leaves no room on {size} columns")
     rng = np.random.default_rng(seed)
+    sample_radius = 1 - (abs(center_offset) + 2) / (size / 2)  # seen whole from all sides
     scan = simulate.tomography_scan(
-        concrete(rng, height=max(0.1, 1.1 * rows / size)),
+        concrete(rng, height=max(0.1, 1.1 * rows / size), radius=sample_radius),
         np.arange(angles) * (180.0 / angles),
         rows=rows,
         columns=size,

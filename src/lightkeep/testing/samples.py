@@ -12,7 +12,7 @@ from lightkeep.analysis.simulate import Phantom
 Float64 = NDArray[np.float64]
 _PASTE = 0.55
 """Density of the cement; everything inside it is drawn as a difference to that."""
-_CORE_RADIUS = 0.83
+_TUBE_RADIUS, _CORE_RADIUS = 0.96, 0.83
 _TRIES, _ROUNDS = 16, 20
 """Places tried at once for a grain, and how often."""
 
@@ -27,25 +27,33 @@ class _Ellipsoids:
     densities: Float64
 
 
-def concrete(rng: np.random.Generator, *, height: float = 0.3) -> Phantom:
+def concrete(rng: np.random.Generator, *, height: float = 0.3, radius: float = _TUBE_RADIUS) -> Phantom:
     """A drilled core of concrete in a glass tube: aggregate of three minerals, iron ore, air voids and a crack.
 
     Parameters
     ----------
     rng: decides where everything is.
     height: grains fill z from -height to height, in half-widths of the field of view; above and below it is paste.
+    radius: of the tube, in half-widths; everything else is in proportion.
     """
+    scale = radius / _TUBE_RADIUS
     tube = _Ellipsoids(
         np.array([[0, 0, 0], [0, 0, 0], [0.015, -0.01, 0]]),
-        np.array([[0.96, 0.96, np.inf], [0.91, 0.91, np.inf], [_CORE_RADIUS, _CORE_RADIUS - 0.02, np.inf]]),
+        np.array(
+            [
+                [_TUBE_RADIUS, _TUBE_RADIUS, np.inf],
+                [0.91, 0.91, np.inf],
+                [_CORE_RADIUS, _CORE_RADIUS - 0.02, np.inf],
+            ]
+        ),
         np.broadcast_to(np.eye(3), (3, 3, 3)),
         np.array([0.4, -0.4, _PASTE]),
     )
     crack = _crack(rng)
-    parts = [tube, crack, _grains(rng, crack, height)]
+    parts = [tube, crack, _grains(rng, crack, height / scale)]
     return Phantom.of(
-        np.concatenate([part.centres for part in parts]),
-        np.concatenate([part.semi_axes for part in parts]),
+        scale * np.concatenate([part.centres for part in parts]),
+        scale * np.concatenate([part.semi_axes for part in parts]),
         np.concatenate([part.densities for part in parts]),
         np.concatenate([part.rotations for part in parts]),
     )
