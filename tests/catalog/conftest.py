@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, event, make_url, select, text
 
-from lightkeep.catalog import Catalog, View
+from lightkeep.catalog import Catalog, View, schema
 from lightkeep.model.datasets import Dataset, DatasetKind, File, Metadata
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
@@ -60,25 +60,35 @@ class Templates:
         self.backend = backend
         self._folder = folder
         self._databases: list[str] = []
-        self.empty = self._new()
+        self.empty = self.new()
         new_catalog(self.empty).close()
         self.furnished = self.copy(self.empty)
         house = House(new_catalog(self.furnished, day=1)).furnish()
         house.catalog.close()
         self.standing = House(new_catalog(self.copy(self.furnished)))
         """For tests that only read."""
+        self._kept: dict[str, House] = {}
+
+    def keep(self, name: str, fill: Callable[[House], None]) -> House:
+        """Return the furnished catalogue of that name, filled at the first call; then read only."""
+        if name not in self._kept:
+            self._kept[name] = House(new_catalog(self.copy(self.furnished)))
+            fill(self._kept[name])
+        return self._kept[name]
 
     def copy(self, template: str) -> str:
         """Return the address of a copy."""
-        return self._new(template)
+        return self.new(template)
 
     def close(self) -> None:
         """Leave nothing behind."""
-        self.standing.catalog.close()
+        for house in (self.standing, *self._kept.values()):
+            house.catalog.close()
         for name in self._databases:
             _on_server(f"DROP DATABASE {name} WITH (FORCE)")
 
-    def _new(self, template: str = "") -> str:
+    def new(self, template: str = "") -> str:
+        """Return the address of a database without tables, or like a template."""
         name = f"lightkeep_{uuid.uuid4().hex}"
         if self.backend == "sqlite":
             path = self._folder / f"{name}.db"
@@ -244,7 +254,7 @@ class House:
         with self.catalog.change(SERVICE) as tx:
             tx.add_files(dataset.id, self.files(dataset.id, contents))
             tx.describe_dataset(
-                dataset.id, metadata=metadata, format="nexus", main_file=f"{name}.h5", technique=technique
+                dataset.id, metadata=metadata, format="nexus", main_file=next(iter(contents)), technique=technique
             )
             return tx.complete_dataset(dataset.id)
 
@@ -262,3 +272,36 @@ def _on_server(statement: str) -> None:
     with engine.connect() as connection:
         connection.execute(text(statement))
     engine.dispose()
+
+
+@pytest.fixture
+def dump() -> Callable[[Catalog], dict[str, list[Any]]]:
+    """A function that returns every row of every table."""
+
+    def rows(catalog: Catalog) -> dict[str, list[Any]]:
+        with catalog.engine.connect() as connection:
+            return {
+                table.name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
+                for table in schema.tables.sorted_tables
+            }
+
+    return rows
+
+
+@pytest.fixture
+def count_statements() -> Callable[[Catalog, Callable[[], Any]], int]:
+    """A function that calls another and returns how many statements reached the database."""
+
+    def count(catalog: Catalog, call: Callable[[], Any]) -> int:
+        seen: list[str] = []
+
+        def note(_c: Any, _k: Any, statement: str, *_: Any) -> None:
+            if statement != "BEGIN":
+                seen.append(statement)
+
+        event.listen(catalog.engine, "before_cursor_execute", note)
+        call()
+        event.remove(catalog.engine, "before_cursor_execute", note)
+        return len(seen)
+
+    return count

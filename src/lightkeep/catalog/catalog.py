@@ -35,7 +35,7 @@ class Catalog:
         self.dialect = dialect
         self.ids = ids
         self._clock = clock
-        self._writer = dialect.writer(engine)
+        self.writer = dialect.writer(engine)
 
     @classmethod
     def open(cls, url: str, *, clock: Clock, ids: Ids) -> Catalog:
@@ -75,7 +75,7 @@ class Catalog:
         Conflict: others kept the catalogue busy for too long.
         StoreFull: no room; nothing was changed.
         """
-        with errors_of(self.dialect), self._writer.begin() as connection:
+        with errors_of(self.dialect), self.writer.begin() as connection:
             chain = audit.Chain(connection, *self.dialect.lock_chain(connection))
             yield Change(connection, dialect=self.dialect, chain=chain, principal=principal, clock=self._clock)
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightkeep.catalog import counts, manifest, rows, schema, transitions
@@ -61,6 +61,7 @@ class Change:
         self._must_be_new(schema.experiment, experiment.id, "experiment")
         self._insert(
             schema.experiment,
+            number=counts.next_number(self._connection, schema.experiment),
             id=experiment.id,
             station_id=experiment.station_id,
             title=experiment.title,
@@ -200,7 +201,7 @@ class Change:
             completed_at=None,
             created_by=dataset.created_by or self._principal.id,
         )
-        number = self._connection.execute(select(func.coalesce(func.max(c.number), 0) + 1)).scalar_one()
+        number = counts.next_number(self._connection, schema.dataset)
         self._insert(schema.dataset, number=number, **rows.dataset_row(dataset))
         for position, parent in enumerate(dataset.parents):
             self._row(schema.dataset, parent, "dataset")
@@ -231,8 +232,9 @@ class Change:
             paths = [file_row[1] for file_row in group.file_rows]
             known = self._dialect.files_at(self._connection, row["number"], paths)
             group = manifest.mixed_group(group, pairs, known=known, now=now)
+            wanted = {row[1:4]: row for row in reversed(group.replica_rows)}
             old = self._replicas_of(group.revisited)
-            group = replace(group, replica_rows=[r for r in group.replica_rows if r[1:4] not in old])
+            group = replace(group, replica_rows=[r for place, r in wanted.items() if place not in old])
             if not group.replica_rows:
                 return group.files
             self._must_be_receiving(row, "take files")

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC
 
-from sqlalchemy import Connection, delete, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from lightkeep.catalog import schema
 from lightkeep.model.datasets import Dataset
 
-COUNTED = ("technique", "kind", "format", "month")
-"""Facets that are kept per experiment. `station` follows from the experiments' own counters."""
-
 
 def facet_values(dataset: Dataset) -> Mapping[str, str]:
     """Return the value of each facet of a dataset; a facet without a value is left out.
+
+    `station` is not among them: it follows from the counters of the experiments.
 
     `month` is the month in UTC when its record was made, as `2026-11`.
     """
@@ -35,17 +34,32 @@ def count(connection: Connection, dataset: Dataset, *, sign: int) -> None:
             datasets=c.datasets + sign, files=c.files + sign * dataset.files, size=c.size + sign * dataset.size
         )
     )
+    number = connection.execute(select(c.number).where(c.id == dataset.experiment_id)).scalar_one()
     for facet, value in facet_values(dataset).items():
-        _count_facet(connection, dataset.experiment_id, facet, value, sign)
+        _count_value(connection, number, _value_number(connection, facet, value), sign)
 
 
-def _count_facet(connection: Connection, experiment_id: str, facet: str, value: str, sign: int) -> None:
+def next_number(connection: Connection, table: Table) -> int:
+    """Return one more than the greatest number in a table; inside a change nobody else takes it."""
+    return int(connection.execute(select(func.coalesce(func.max(table.c.number), 0) + 1)).scalar_one())
+
+
+def _value_number(connection: Connection, facet: str, value: str) -> int:
+    c = schema.facet_value.c
+    known = connection.execute(select(c.number).where((c.facet == facet) & (c.value == value))).scalar()
+    if known is not None:
+        return int(known)
+    number = next_number(connection, schema.facet_value)
+    connection.execute(insert(schema.facet_value).values(number=number, facet=facet, value=value))
+    return number
+
+
+def _count_value(connection: Connection, experiment_number: int, value_number: int, sign: int) -> None:
     c = schema.facet_count.c
-    here = (c.experiment_id == experiment_id) & (c.facet == facet) & (c.value == value)
+    here = (c.experiment_number == experiment_number) & (c.value_number == value_number)
     changed = connection.execute(update(schema.facet_count).where(here).values(n=c.n + sign))
     if not changed.rowcount:
-        connection.execute(
-            schema.facet_count.insert().values(experiment_id=experiment_id, facet=facet, value=value, n=sign)
-        )
+        row = {"experiment_number": experiment_number, "value_number": value_number, "n": sign}
+        connection.execute(insert(schema.facet_count).values(**row))
     elif sign < 0:
         connection.execute(delete(schema.facet_count).where(here & (c.n == 0)))

@@ -44,7 +44,7 @@ class Dialect(Protocol):
         ...
 
     def insert(
-        self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> None:
         """Insert many rows of raw values (text already clean, instants in microseconds) as fast as it goes."""
         ...

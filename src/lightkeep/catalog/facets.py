@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, literal, select, union_all
+from sqlalchemy import Connection, func, literal, select, union_all
 
 from lightkeep.catalog import schema
 from lightkeep.catalog.conditions import allowed, matches
@@ -16,21 +16,32 @@ from lightkeep.policy.access import Predicate
 FACETS = ("station", "technique", "kind", "format", "month")
 Facets = dict[str, list[tuple[str, int]]]
 
-_d, _e, _n = schema.dataset, schema.experiment, schema.facet_count
+_d, _e, _n, _v = schema.dataset, schema.experiment, schema.facet_count, schema.facet_value
 
 
 def kept(connection: Connection, predicate: Predicate, experiment_id: str) -> Facets:
     """Return the facets of all complete datasets, from the counts that are kept: no dataset is read."""
-    total = func.sum(_n.c.n).label("n")
-    counted = select(_n.c.facet, _n.c.value, total).join_from(_e, _n, _n.c.experiment_id == _e.c.id)
-    stations = select(literal("station"), _e.c.station_id, func.sum(_e.c.datasets)).where(_e.c.datasets > 0)
-    statements: list[Select[Any]] = [
-        counted.where(allowed(predicate)).group_by(_n.c.facet, _n.c.value),
-        stations.where(allowed(predicate)).group_by(_e.c.station_id),
-    ]
+    seen = select(_e.c.number, _e.c.station_id, _e.c.datasets).where(allowed(predicate), _e.c.datasets > 0)
     if experiment_id:
-        statements = [statement.where(_e.c.id == experiment_id) for statement in statements]
-    return _sorted(connection.execute(union_all(*statements)))
+        seen = seen.where(_e.c.id == experiment_id)
+    experiments = seen.cte("seen").prefix_with("MATERIALIZED")  # who may see what is worked out once
+    summed = (
+        select(_n.c.value_number, func.sum(_n.c.n).label("n"))
+        .where(_n.c.experiment_number.in_(select(experiments.c.number)))
+        .group_by(_n.c.value_number)
+        .cte("summed")
+    )
+    stations = select(literal("station"), experiments.c.station_id, func.sum(experiments.c.datasets))
+    return _sorted(
+        connection.execute(
+            union_all(
+                select(_v.c.facet, _v.c.value, summed.c.n).join_from(
+                    summed, _v, _v.c.number == summed.c.value_number
+                ),
+                stations.group_by(experiments.c.station_id),
+            )
+        )
+    )
 
 
 def grouped(
@@ -55,7 +66,7 @@ def grouped(
     return _sorted(connection.execute(union_all(*statements)))
 
 
-def _sorted(rows: Iterable[Sequence[Any]]) -> Facets:
+def _sorted(rows: Iterable[Any]) -> Facets:
     """Return every facet, values by falling count and then by name."""
     facets: Facets = {name: [] for name in FACETS}
     for facet, value, n in sorted(rows, key=lambda row: (-row[2], row[1])):

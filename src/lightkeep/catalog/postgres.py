@@ -58,7 +58,7 @@ class Postgres:
         return row.seq, row.hash
 
     def insert(
-        self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]
+        self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> None:
         """Insert through COPY."""
         if not rows:

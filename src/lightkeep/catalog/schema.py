@@ -5,7 +5,7 @@ station --< experiment --< dataset --< file --< replica >-- store
                 |             |--< dataset_parent
                 |             |--< skipped_file, source_key
                 |             '--- dataset_words    full text; its form is the dialect's own
-                |--< facet_count                    kept with each dataset completed or withdrawn
+                |--< facet_count >-- facet_value    kept with each dataset completed or withdrawn
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
 """
@@ -101,7 +101,8 @@ station = Table(
 experiment = Table(
     "experiment",
     tables,
-    Column("id", Words, primary_key=True),
+    Column("number", _Serial, primary_key=True, autoincrement=False),
+    Column("id", Words, nullable=False, unique=True),
     Column("station_id", Words, ForeignKey("station.id"), nullable=False, index=True),
     Column("title", Words, nullable=False),
     Column("state", Words, nullable=False),
@@ -212,12 +213,22 @@ dataset_field = Table(
     sqlite_with_rowid=False,
 )
 
-facet_count = Table(
+facet_value = Table(
+    "facet_value",
+    tables,
+    Column("number", _Serial, primary_key=True, autoincrement=False),
+    Column("facet", Words, nullable=False),
+    Column("value", Words, nullable=False),
+    UniqueConstraint("facet", "value", name="uq_facet_value"),
+)
+
+facet_count = Table(  # numbers, because a page sums tens of thousands of rows: half the time of texts
     "facet_count",
     tables,
-    Column("experiment_id", Words, ForeignKey("experiment.id"), primary_key=True),
-    Column("facet", Words, primary_key=True),
-    Column("value", Words, primary_key=True),
+    Column(
+        "experiment_number", BigInteger, ForeignKey("experiment.number"), primary_key=True, autoincrement=False
+    ),
+    Column("value_number", BigInteger, ForeignKey("facet_value.number"), primary_key=True, autoincrement=False),
     Column("n", BigInteger, nullable=False),
     CheckConstraint("n >= 0", name="ck_facet_count_n"),
     sqlite_with_rowid=False,

@@ -156,9 +156,7 @@ class View:
         """
         column = order.removeprefix("-")
         if column not in _ORDERS:
-            raise InvalidInput(
-                f"datasets cannot be ordered by {order!r}", remedy=f"use one of {', '.join(_ORDERS)}"
-            )
+            raise InvalidInput(f"datasets are ordered by {', '.join(_ORDERS)}, not by {order!r}", order=order)
         found = self._datasets().where(matches(query, self._dialect))
         if experiment_id:
             found = found.where(_d.c.experiment_id == experiment_id)

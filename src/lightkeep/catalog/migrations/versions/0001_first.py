@@ -79,6 +79,14 @@ def _make_tables() -> None:
     op.create_index("ix_event_experiment", "event", ["experiment_id", "seq"], unique=False)
     op.create_index("ix_event_subject", "event", ["subject", "seq"], unique=False)
     op.create_table(
+        "facet_value",
+        sa.Column("number", _SERIAL, autoincrement=False, nullable=False),
+        sa.Column("facet", _WORDS, nullable=False),
+        sa.Column("value", _WORDS, nullable=False),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("facet", "value", name="uq_facet_value"),
+    )
+    op.create_table(
         "file",
         sa.Column("dataset_number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("path", sa.LargeBinary(), nullable=False),
@@ -155,6 +163,7 @@ def _make_tables() -> None:
     op.create_index("ix_access_grant_scope", "access_grant", ["scope", "scope_id"], unique=False)
     op.create_table(
         "experiment",
+        sa.Column("number", _SERIAL, autoincrement=False, nullable=False),
         sa.Column("id", _WORDS, nullable=False),
         sa.Column("station_id", _WORDS, nullable=False),
         sa.Column("title", _WORDS, nullable=False),
@@ -171,7 +180,8 @@ def _make_tables() -> None:
             ["station_id"],
             ["station.id"],
         ),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("number"),
+        sa.UniqueConstraint("id"),
     )
     op.create_index(("ix_experiment_created_at"), "experiment", ["created_at"], unique=False)
     op.create_index(("ix_experiment_station_id"), "experiment", ["station_id"], unique=False)
@@ -221,16 +231,19 @@ def _make_tables() -> None:
     op.create_index("ix_dataset_experiment", "dataset", ["experiment_id", "state", "created_at"], unique=False)
     op.create_table(
         "facet_count",
-        sa.Column("experiment_id", _WORDS, nullable=False),
-        sa.Column("facet", _WORDS, nullable=False),
-        sa.Column("value", _WORDS, nullable=False),
+        sa.Column("experiment_number", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("value_number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("n", sa.BigInteger(), nullable=False),
         sa.CheckConstraint("n >= 0", name="ck_facet_count_n"),
         sa.ForeignKeyConstraint(
-            ["experiment_id"],
-            ["experiment.id"],
+            ["experiment_number"],
+            ["experiment.number"],
         ),
-        sa.PrimaryKeyConstraint("experiment_id", "facet", "value"),
+        sa.ForeignKeyConstraint(
+            ["value_number"],
+            ["facet_value.number"],
+        ),
+        sa.PrimaryKeyConstraint("experiment_number", "value_number"),
         sqlite_with_rowid=False,
     )
     op.create_table(
