@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
+from importlib.metadata import version as version_of
 
 project = "Lightkeep"
 copyright = "2026, the Lightkeep developers"  # noqa: A001 - Sphinx reads this name
-release = version("lightkeep")
+release = version_of("lightkeep")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["deflist", "colon_fence"]

@@ -1,4 +1,4 @@
-"""Every error that Lightkeep raises on purpose.
+"""Every error that Lightkeep raises on purpose::
 
     LightkeepError
     ├── NotFound            the thing does not exist, or this person may not see it (the two are one answer)
