@@ -6,40 +6,28 @@ Whether the principal may do it has been asked before, with `View.require`: a ch
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, delete, insert, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import delete, insert, select, update
 
 from lightkeep.catalog import counts, manifest, rows, schema, transitions
-from lightkeep.catalog.audit import FILES_ADDED, Chain
-from lightkeep.catalog.dialect import Dialect
-from lightkeep.catalog.manifest import Group
+from lightkeep.catalog.audit import FILES_ADDED
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
-from lightkeep.model.clock import Clock
+from lightkeep.catalog.transaction import Transaction, parts, same_grant
 from lightkeep.model.datasets import Dataset, DatasetState, File, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
-from lightkeep.model.people import Grant, Person, Principal, Role, Scope
+from lightkeep.model.people import Grant, Person, Role, Scope
 from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Proof, Replica, ReplicaState, StoreRecord
 
 
-class Change:
+class Change(Transaction):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""
-
-    def __init__(
-        self, connection: Connection, *, dialect: Dialect, chain: Chain, principal: Principal, clock: Clock
-    ) -> None:
-        self._connection = connection
-        self._dialect = dialect
-        self._chain = chain
-        self._principal = principal
-        self._clock = clock
 
     # ---- places and people
 
@@ -133,7 +121,7 @@ class Change:
         """Take a role away; it counts from the next request on. NotFound when it was not given."""
         if not self._grant_exists(grant):
             raise NotFound(f"{grant.person_id} is not {grant.role} of {grant.scope} {grant.scope_id}".rstrip())
-        self._connection.execute(delete(schema.access_grant).where(_same_grant(grant)))
+        self._connection.execute(delete(schema.access_grant).where(same_grant(grant)))
         self._record("grant.removed", grant.person_id, _experiment_of(grant), _grant_detail(grant))
 
     def add_token(
@@ -252,17 +240,6 @@ class Change:
         self._record(verb, dataset_id, row["experiment_id"], detail)
         return group.files
 
-    def _insert_files(self, group: Group) -> bool:
-        """Insert the files as all new; False, with nothing inserted, when a path is known."""
-        try:
-            with self._connection.begin_nested():
-                self._dialect.insert(self._connection, "file", manifest.FILE_COLUMNS, group.file_rows)
-        except (SQLAlchemyError, self._dialect.driver_error) as error:
-            if not self._dialect.is_duplicate(getattr(error, "orig", error)):
-                raise
-            return False
-        return True
-
     def add_skipped(self, skipped: Sequence[SkippedFile]) -> None:
         """Record names of one dataset that are not kept as content; a name recorded before is replaced."""
         if not skipped:
@@ -364,7 +341,7 @@ class Change:
             values["verified_at"] = verified_at
         if proof is not None:
             values["proof"] = proof.value
-        for part in _parts(sorted(set(ids))):
+        for part in parts(sorted(set(ids))):
             self._connection.execute(update(schema.replica).where(schema.replica.c.id.in_(part)).values(values))
         digest = hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
         detail = {"replicas": len(found), "digest": digest, "first": sorted(ids)[:20], "proof": proof}
@@ -377,7 +354,7 @@ class Change:
         for dataset_id, root in {(s.dataset_id, s.root) for s in sources}:
             group = {encode_path(s.path): s for s in sources if (s.dataset_id, s.root) == (dataset_id, root)}
             place = encode_path(root)
-            for part in _parts(list(group)):
+            for part in parts(list(group)):
                 here = (c.dataset_id == dataset_id) & (c.root == place) & c.path.in_(part)
                 self._connection.execute(delete(schema.source_key).where(here))
             values = [(dataset_id, place, path, *source[3:]) for path, source in group.items()]
@@ -455,92 +432,6 @@ class Change:
     ) -> None:
         """Append an event for something that is no change of the catalogue, such as a download."""
         self._record(verb, subject, experiment_id, detail or {})
-
-    def _record(self, verb: str, subject: str, experiment_id: str, detail: Mapping[str, Any]) -> None:
-        self._chain.append(
-            verb,
-            subject,
-            at=self._clock.now(),
-            actor=self._principal.id,
-            experiment_id=experiment_id,
-            detail=detail,
-        )
-
-    # ---- rows
-
-    def _row(self, table: Table, id: str, what: str) -> RowMapping:  # noqa: A002
-        row = self._connection.execute(select(table).where(table.c.id == id)).mappings().first()
-        if row is None:
-            raise NotFound(f"{what} {id!r} does not exist")
-        return row
-
-    def _must_be_new(self, table: Table, id: str, what: str) -> None:  # noqa: A002
-        if not clean(id).strip():
-            raise InvalidInput(f"a {what} needs an id")
-        if self._connection.execute(select(table.c.id).where(table.c.id == id)).first() is not None:
-            raise Conflict(f"{what} {id!r} exists already")
-
-    def _insert(self, table: Table, **values: Any) -> None:
-        self._connection.execute(insert(table).values(**values))
-
-    def _set(self, table: Table, id: str, **values: Any) -> None:  # noqa: A002
-        self._connection.execute(update(table).where(table.c.id == id).values(**values))
-
-    def _must_be_receiving(self, row: RowMapping, verb: str) -> None:
-        if row["state"] != DatasetState.RECEIVING:
-            raise Conflict(
-                f"dataset {row['id']} is {row['state']} and can no longer {verb}",
-                remedy="make a new dataset",
-                state=row["state"],
-            )
-
-    def _check_scope(self, grant: Grant) -> None:
-        if grant.scope is Scope.FACILITY:
-            if grant.scope_id:
-                raise InvalidInput("a grant on the facility names no place")
-        else:
-            table = schema.station if grant.scope is Scope.STATION else schema.experiment
-            self._row(table, grant.scope_id, grant.scope.value)
-
-    def _grant_exists(self, grant: Grant) -> bool:
-        found = select(schema.access_grant.c.person_id).where(_same_grant(grant))
-        return self._connection.execute(found).first() is not None
-
-    def _replicas(self, ids: Sequence[str]) -> list[RowMapping]:
-        r, f, d = schema.replica, schema.file, schema.dataset
-        columns = select(r.c.id, r.c.state, d.c.id.label("dataset_id"), d.c.experiment_id)
-        joined = columns.join_from(r, f, f.c.id == r.c.file_id).join(d, d.c.number == f.c.dataset_number)
-        return [
-            row
-            for part in _parts(sorted(set(ids)))
-            for row in self._connection.execute(joined.where(r.c.id.in_(part))).mappings()
-        ]
-
-    def _replicas_of(self, file_ids: Sequence[str]) -> set[tuple[str, str, bytes]]:
-        c = schema.replica.c
-        return {
-            (row.file_id, row.store_id, bytes(row.key))
-            for part in _parts(file_ids)
-            for row in self._connection.execute(
-                select(c.file_id, c.store_id, c.key).where(c.file_id.in_(part) & (c.state != ReplicaState.DELETED))
-            )
-        }
-
-
-def _parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cut a list so that no statement has more parameters than a database takes."""
-    for start in range(0, len(values), 1_000):
-        yield values[start : start + 1_000]
-
-
-def _same_grant(grant: Grant) -> ColumnElement[bool]:
-    c = schema.access_grant.c
-    return and_(
-        c.person_id == grant.person_id,
-        c.role == grant.role.value,
-        c.scope == grant.scope.value,
-        c.scope_id == grant.scope_id,
-    )
 
 
 def _experiment_of(grant: Grant) -> str:
