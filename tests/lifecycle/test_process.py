@@ -95,7 +95,7 @@ def test_a_finished_run_keeps_the_parameters_in_force_the_result_and_the_warning
     result = process(facility, run.id)
     done = _run(facility, run)
     assert (done.state, done.progress, done.result_id) == (RunState.DONE, 1.0, result.id)
-    assert done.resolved == {"folder": str(gates), "scale": 1.0, "piece": 1}
+    assert done.resolved == {"folder": str(gates), "scale": 1.0, "piece": 1, "seconds": 10.0}
     assert "one flat is empty" in done.message
     assert done.software.startswith("lightkeep ")
 
@@ -348,6 +348,19 @@ def test_an_unknown_engine_is_refused_before_anything_is_queued(facility: Facili
     with pytest.raises(InvalidInput, match="mainframe"):
         request(facility, dataset.id, "gated", principal=ADA, engine="mainframe")
     assert facility.catalog.view(ADA).runs().total == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds", "taken"), [("", 0.1, "inline"), ("", 10, "processes"), ("processes", 0.1, "processes")]
+)
+def test_work_that_is_not_worth_starting_processes_stays_inline_unless_asked_otherwise(
+    tmp_path: Path, gates: Path, asked: str, seconds: float, taken: str
+) -> None:
+    with build(tmp_path / "other", "processes") as facility:
+        dataset = _ingest(facility, scan(tmp_path / "tooth.h5"))
+        run = _request(facility, dataset, gates, engine=asked, seconds=seconds)
+        process(facility, run.id)
+        assert _run(facility, run).engine == taken
 
 
 def test_a_request_with_the_same_run_id_is_one_run(facility: Facility, dataset: Dataset) -> None:

@@ -27,6 +27,7 @@ class Params(BaseModel):
     folder: str = ""
     scale: float = 1.0
     piece: int = 1
+    seconds: float = 10.0
 
 
 OUTPUTS = {
@@ -53,7 +54,7 @@ def preflight(source: Source, params: Params) -> Preflight:
         dtypes={"mean": "float32", "angles": "float64"},
         length=rows,
         memory_bytes=1,
-        seconds=0.0,
+        seconds=params.seconds,
         warnings=("one flat is empty",),
         piece=params.piece,
     )

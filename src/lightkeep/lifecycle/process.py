@@ -22,7 +22,7 @@ from lightkeep import __version__, engines
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
-from lightkeep.model.engines import Cancel, Engine, Task
+from lightkeep.model.engines import Cancel, Task
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, RunCancelled, RunFailed
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.runs import Run, RunState
@@ -36,6 +36,13 @@ SOFTWARE = f"lightkeep {__version__}"
 MAX_PIECES = 32
 """Pieces of a run whose technique does not say how large they should be. Not the number of workers: every
 engine cuts in the same places, so that every engine gives the same values to the last bit."""
+
+
+AUTO = "auto"
+"""The engine of a run that named none, until its preflight has said how much work it is."""
+WORTH_S = 2.0
+"""Seconds of work on one core below which starting other processes costs more than they save: a worker needs about
+a second to load the numerics."""
 
 
 def request(
@@ -53,7 +60,7 @@ def request(
     Parameters
     ----------
     params: values for the technique's `Params`; what is absent is derived from the data.
-    engine: name of an engine; the configured one when it is empty.
+    engine: name of an engine; empty: the configured one, or `inline` when it is not worth starting processes.
     run_id: for a caller that may repeat the request: the same id gives the same run.
 
     Raises
@@ -66,7 +73,7 @@ def request(
     view.require(Verb.PROCESS, dataset_id=dataset_id)
     dataset = view.dataset(dataset_id)
     _check(dataset, technique, params or {})
-    if engine and engine not in engines.names():
+    if engine not in ("", AUTO, *engines.names()):
         raise InvalidInput(f"there is no engine {engine!r}", remedy=f"choose one of: {', '.join(engines.names())}")
     run = Run(
         id=run_id or facility.ids.new("run"),
@@ -74,7 +81,7 @@ def request(
         dataset_id=dataset.id,
         technique=technique,
         params=dict(params or {}),
-        engine=facility.engine(engine).name,
+        engine=engine or AUTO,
         software=SOFTWARE,
         created_by=principal.id,
         created_at=facility.clock.now(),
@@ -237,24 +244,37 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
     source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
     path = local_path(facility, source.id, source.main_file)
     job = Job(str(path), source.format, run.technique, str(scratch.folder))
-    engine = facility.engine(run.engine)
     if not scratch.is_planned():
-        _plan(run, scratch, job, watch)
+        _plan(facility, run, scratch, job, watch)
+    plan = scratch.saved_plan()
+    watch.change(resolved=plan.params, engine=plan.engine)
     if not scratch.result.is_dir():
-        _compute(run, source, scratch, job, engine, watch)
+        _compute(facility, run, source, scratch, job, watch)
     return _keep(facility, run, source, scratch, watch)
 
 
-def _plan(run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
+def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
     from lightkeep import techniques
     from lightkeep.lifecycle.pieces import is_incremental
     from lightkeep.lifecycle.scratch import Plan
 
     watch.begin("looking at the data", 0.0, 0.05)
     found: Preflight = _here(job.task("preflight", params=dict(run.params)))
-    plan = Plan(dict(found.params), cut(found.length, found.piece), found.shapes, found.dtypes, found.warnings)
+    plan = Plan(
+        params=dict(found.params),
+        cuts=cut(found.length, found.piece),
+        shapes=found.shapes,
+        dtypes=found.dtypes,
+        engine=_engine(facility, run, found.seconds),
+        warnings=found.warnings,
+    )
     scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
-    watch.change(resolved=found.params)
+
+
+def _engine(facility: Facility, run: Run, seconds: float) -> str:
+    if run.engine != AUTO:
+        return run.engine
+    return "inline" if seconds < WORTH_S else facility.config.engine.name
 
 
 def _here(task: Task) -> Any:
@@ -272,11 +292,11 @@ def cut(length: int, piece: int = 0) -> list[tuple[int, int]]:
     return [(begin, min(begin + step, length)) for begin in range(0, length, step)]
 
 
-def _compute(run: Run, source: Dataset, scratch: Scratch, job: Job, engine: Engine, watch: Watch) -> None:
+def _compute(facility: Facility, run: Run, source: Dataset, scratch: Scratch, job: Job, watch: Watch) -> None:
     plan = scratch.saved_plan()
     todo = [index for index in range(len(plan.cuts)) if not scratch.is_finished(index)]
     watch.begin("computing", 0.05, 0.85)
-    engine.map([job.task("compute", index=index) for index in todo], cancel=watch)
+    facility.engine(plan.engine).map([job.task("compute", index=index) for index in todo], cancel=watch)
     watch.begin("writing the result", 0.85, 0.9)
     task = job.task(
         "write",

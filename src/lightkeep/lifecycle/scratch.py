@@ -41,6 +41,8 @@ class Plan:
     """(begin, end) of each piece along the technique's SPLIT."""
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
+    engine: str
+    """Name of the engine that computes the pieces."""
     warnings: Sequence[str] = field(default_factory=tuple)
 
 

@@ -39,6 +39,7 @@ class Run:
     resolved: Mapping[str, Any] = field(default_factory=dict)
     """Every parameter's value in force, defaults derived from the data included."""
     engine: str = "inline"
+    """`auto` when none was named, until the preflight has said how much work it is."""
     state: RunState = RunState.QUEUED
     progress: float = 0.0
     """0 to 1."""
