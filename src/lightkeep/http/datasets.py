@@ -82,9 +82,8 @@ _BYTES: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.api_route(
-    "/datasets/{dataset_id}/files/{path:path}", methods=["GET", "HEAD"], response_class=Response, responses=_BYTES
-)
+@router.head("/datasets/{dataset_id}/files/{path:path}", include_in_schema=False)
+@router.get("/datasets/{dataset_id}/files/{path:path}", response_class=Response, responses=_BYTES)
 def file(
     desk: AtDesk, view: Seen, request: Request, dataset_id: Name, path: Annotated[str, Path(max_length=4096)]
 ) -> Response:

@@ -16,7 +16,7 @@ _PAGES = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; frame-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'self'"
 )
-# h5web positions its parts by inline styles, draws into blobs, and its array library compiles loops by `new Function`.
+# h5web positions its parts by inline styles, draws into blobs, and its array library compiles loops at run time.
 # It is a static page in a frame of its own, and takes no script from anywhere else.
 _VIEWER = (
     _PAGES.replace("script-src 'self'", "script-src 'self' 'unsafe-eval'")

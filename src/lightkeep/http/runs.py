@@ -13,7 +13,7 @@ from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word, vi
 from lightkeep.http.shapes import DatasetShape, EventShape, PageOf, RunRequest, RunShape, TechniqueShape
 from lightkeep.http.streams import Message, stream
 from lightkeep.lifecycle import process
-from lightkeep.model.errors import InvalidInput
+from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.runs import RunState
 
 router = APIRouter(tags=["runs"])
@@ -128,6 +128,8 @@ def events(
 
 
 def _technique(name: str) -> TechniqueShape:
+    if name not in techniques.names():
+        raise NotFound(f"no technique is called {name!r}", remedy="GET /techniques lists them")
     module = techniques.get(name)
     return TechniqueShape(
         name=name,

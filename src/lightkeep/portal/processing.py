@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from lightkeep import techniques
 from lightkeep.lifecycle import process
-from lightkeep.model.errors import InvalidInput
+from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.portal import forms
 from lightkeep.portal.page import Here, Name, Visit
@@ -46,7 +46,7 @@ async def run(here: Here, request: Request, dataset_id: Name, technique: Name) -
 def _request(here: Visit, dataset_id: str, technique: str, typed: dict[str, str]) -> Response:
     here.view.require(Verb.PROCESS, dataset_id=dataset_id)
     try:
-        params = forms.values(forms.fields(techniques.get(technique).Params.model_json_schema()), typed)
+        params = forms.values(forms.fields(_technique(technique).Params.model_json_schema()), typed)
         made = process.request(here.facility, dataset_id, technique, params, principal=here.principal)
     except InvalidInput as error:
         return _form(here, dataset_id, technique, typed, error)
@@ -54,10 +54,17 @@ def _request(here: Visit, dataset_id: str, technique: str, typed: dict[str, str]
     return RedirectResponse(f"/runs/{made.id}", 303)
 
 
+def _technique(name: str) -> Any:
+    """Return a technique's module. NotFound when there is none of that name."""
+    if name not in techniques.names():
+        raise NotFound(f"no technique is called {name!r}")
+    return techniques.get(name)
+
+
 def _form(
     here: Visit, dataset_id: str, technique: str, typed: dict[str, str], error: InvalidInput | None
 ) -> Response:
-    module: Any = techniques.get(technique)
+    module = _technique(technique)
     return here.render(
         "process.html",
         status=422 if error else 200,

@@ -1,0 +1,124 @@
+"""A fixed corpus of hostile values, on every parameter of every route: never an error of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from lightkeep.testing.populated import Populated
+
+CORPUS = [
+    "0",
+    "-1",
+    str(2**63),
+    "1e400",
+    "NaN",
+    "",
+    "a\0b",
+    "x" * 1_000_000,
+    "../../../etc/passwd",
+    "%2e%2e%2f",
+    "\N{GRINNING FACE}",
+    "\"'<script>alert(1)</script>",
+    "name:* OR 1=1 --",
+    '"unclosed',
+    "(" * 5000,
+    "\udcff",
+    "energy:..keV",
+]
+
+
+def _routes(client: TestClient) -> Iterator[tuple[str, APIRoute]]:
+    for mount in client.app.routes:  # type: ignore[attr-defined]
+        if isinstance(mount, Mount) and isinstance(mount.app, FastAPI):
+            prefix = mount.path
+            yield from (
+                (prefix, found.original_route)
+                for found in iter_route_contexts(mount.app.routes)
+                if isinstance(found.original_route, APIRoute)
+            )
+
+
+def _filled(path: str, house: Populated, **replaced: str) -> str:
+    known = {
+        "dataset_id": house.raw.id,
+        "run_id": house.run.id,
+        "experiment_id": house.raw.experiment_id,
+        "station_id": "2-BM-A",
+        "name": "tomography",
+        "technique": "tomography",
+        "kind": "meta",
+        "index": "0",
+        "path": "core.h5",
+    }
+    for key, value in (known | replaced).items():
+        path = path.replace(f"{{{key}}}", value).replace(f"{{{key}:path}}", value)
+    return path
+
+
+@pytest.mark.parametrize("value", CORPUS, ids=lambda value: repr(value[:12]))
+def test_no_value_of_any_parameter_is_an_error_of_ours(web: TestClient, house: Populated, value: str) -> None:
+    quoted = quote(value.encode("utf-8", "surrogateescape"), safe="")
+    headers = {"Authorization": f"Bearer {house.tokens['facility-admin']}", "Origin": "http://testserver"}
+    cookies = f"lightkeep_session={house.tokens['facility-admin']}"
+    routes = list(_routes(web))
+    assert len(routes) > 50
+    for prefix, route in routes:
+        for parameter in route.dependant.path_params:
+            _try(web, route, prefix + _filled(route.path, house, **{parameter.name: quoted}), headers, cookies)
+        for parameter in _queries(route):
+            address = f"{prefix}{_filled(route.path, house)}?{parameter}={quoted}"
+            _try(web, route, address, headers, cookies)
+
+
+def _queries(route: APIRoute) -> set[str]:
+    waiting, found = [route.dependant], set()
+    while waiting:
+        dependant = waiting.pop()
+        found |= {each.alias for each in dependant.query_params}
+        waiting += dependant.dependencies
+    return found
+
+
+def _try(web: TestClient, route: APIRoute, address: str, headers: dict[str, str], cookies: str) -> None:
+    if not {"GET", "POST"} & route.methods or route.path == "/sign-out":
+        return
+    method = "POST" if "POST" in route.methods else "GET"
+    both: dict[str, Any] = {**headers, "Cookie": cookies}
+    answer = web.request(method, address, headers=both, json={} if method == "POST" else None)
+    assert answer.status_code < 500, (method, address[:200], answer.text[:300])
+
+
+@pytest.mark.parametrize("value", CORPUS, ids=lambda value: repr(value[:12]))
+def test_no_value_in_a_body_is_an_error_of_ours(member: TestClient, house: Populated, value: str) -> None:
+    value = value.replace("\udcff", "\N{REPLACEMENT CHARACTER}")  # JSON itself cannot carry it; see below
+    bodies: list[Any] = [
+        {"technique": value},
+        {"technique": "tomography", "engine": value},
+        {"technique": "tomography", "params": {"center": value}},
+        {"technique": "tomography", "params": {value: 1}},
+        {"technique": "tomography", "params": value},
+        [value],
+        value,
+    ]
+    for body in bodies:
+        answer = member.post(f"/api/v1/datasets/{house.raw.id}/runs", json=body)
+        assert answer.status_code < 500, (str(body)[:100], answer.text[:300])
+    for body in ({"user": value, "password": value}, {"user": value}):
+        assert member.post("/api/v1/sessions", json=body).status_code in (401, 422, 429, 413)
+
+
+@pytest.mark.parametrize(
+    "body", [b"{", b"\xff\xfe", b"[" * 100_000, b'{"technique":"\\ud800"}', b"null", b"1e999"]
+)
+def test_no_malformed_body_is_an_error_of_ours(member: TestClient, house: Populated, body: bytes) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = member.post(f"/api/v1/datasets/{house.raw.id}/runs", content=body, headers=headers)
+    assert 400 <= answer.status_code < 500

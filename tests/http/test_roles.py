@@ -1,0 +1,185 @@
+"""Who may do what: every route of both faces, with every role. A route that is not in the table fails the test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import APIRoute, iter_route_contexts
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from lightkeep.lifecycle import sign_in
+from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.testing.populated import ROLES, STATION, Populated
+
+OPEN = "anybody: what it shows is cut to what one may see"
+PERSON = "who is signed in"
+SEE = "who may see or read the experiment"
+PROCESS = "who may process it"
+
+API = {
+    "GET /me": OPEN,
+    "POST /sessions": OPEN,
+    "DELETE /sessions/current": OPEN,
+    "POST /tokens": PERSON,
+    "GET /people": OPEN,
+    "GET /experiments/{experiment_id}/grants": SEE,
+    "GET /stations": OPEN,
+    "GET /stations/{station_id}": OPEN,
+    "GET /experiments": OPEN,
+    "GET /experiments/{experiment_id}": SEE,
+    "GET /stores": OPEN,
+    "GET /datasets": OPEN,
+    "GET /facets": OPEN,
+    "GET /datasets/{dataset_id}": SEE,
+    "GET /datasets/{dataset_id}/children": SEE,
+    "GET /datasets/{dataset_id}/files": SEE,
+    "GET /datasets/{dataset_id}/replicas": SEE,
+    "GET /datasets/{dataset_id}/files/{path:path}": SEE,
+    "HEAD /datasets/{dataset_id}/files/{path:path}": SEE,
+    "GET /datasets/{dataset_id}/preview": SEE,
+    "GET /datasets/{dataset_id}/preview/{index}.png": SEE,
+    "GET /datasets/{dataset_id}/thumbnail.png": SEE,
+    "GET /datasets/{dataset_id}/h5/{kind}": SEE,
+    "GET /techniques": OPEN,
+    "GET /techniques/{name}": OPEN,
+    "GET /datasets/{dataset_id}/techniques": SEE,
+    "POST /datasets/{dataset_id}/runs": PROCESS,
+    "GET /runs": OPEN,
+    "GET /runs/{run_id}": SEE,
+    "GET /runs/{run_id}/result": SEE,
+    "POST /runs/{run_id}/cancel": PROCESS,
+    "POST /runs/{run_id}/retry": PROCESS,
+    "GET /runs/{run_id}/events": SEE,
+    "GET /events": OPEN,
+}
+PORTAL = {
+    "GET /sign-in": OPEN,
+    "POST /sign-in": OPEN,
+    "POST /sign-out": OPEN,
+    "GET /": PERSON,
+    "GET /now/runs": OPEN,
+    "GET /stations": OPEN,
+    "GET /stations/{station_id}": OPEN,
+    "GET /storage": OPEN,
+    "GET /experiments": OPEN,
+    "GET /experiments/{experiment_id}": SEE,
+    "GET /experiments/{experiment_id}/people": SEE,
+    "GET /experiments/{experiment_id}/runs": SEE,
+    "GET /datasets/{dataset_id}": SEE,
+    "GET /datasets/{dataset_id}/view": SEE,
+    "GET /datasets/{dataset_id}/results": SEE,
+    "GET /datasets/{dataset_id}/files": SEE,
+    "GET /datasets/{dataset_id}/metadata": SEE,
+    "GET /datasets/{dataset_id}/provenance": SEE,
+    "GET /datasets/{dataset_id}/safety": SEE,
+    "GET /datasets/{dataset_id}/process/{technique}": PROCESS,
+    "POST /datasets/{dataset_id}/process/{technique}": PROCESS,
+    "GET /runs": OPEN,
+    "GET /runs/{run_id}": SEE,
+    "GET /runs/{run_id}/live": SEE,
+    "POST /runs/{run_id}/cancel": PROCESS,
+    "POST /runs/{run_id}/retry": PROCESS,
+    "GET /find": OPEN,
+}
+_BLIND = ("anonymous", "stranger")
+_READERS = ("collaborator",)
+
+
+def _keys(app: FastAPI) -> Iterator[str]:
+    for context in iter_route_contexts(app.routes):
+        if isinstance(context.original_route, APIRoute):
+            yield from (f"{method} {context.path}" for method in sorted(context.methods or ()))
+
+
+def _apps(web: TestClient) -> dict[str, FastAPI]:
+    mounts = web.app.routes  # type: ignore[attr-defined]
+    return {
+        mount.path: mount.app for mount in mounts if isinstance(mount, Mount) and isinstance(mount.app, FastAPI)
+    }
+
+
+def _send(web: TestClient, house: Populated, prefix: str, key: str, role: str) -> int:
+    method, path = key.split(" ", 1)
+    known = {
+        "{dataset_id}": house.raw.id,
+        "{run_id}": house.run.id,
+        "{experiment_id}": house.raw.experiment_id,
+        "{station_id}": STATION,
+        "{path:path}": house.raw.main_file,
+        "{index}": "0",
+        "{kind}": "meta",
+        "{name}": "tomography",
+        "{technique}": "tomography",
+    }
+    for name, value in known.items():
+        path = path.replace(name, value)
+    token = house.tokens[role]
+    headers = {"Origin": "http://testserver"}
+    if prefix and token:
+        headers["Authorization"] = f"Bearer {token}"
+    elif token:
+        headers["Cookie"] = f"{COOKIE}={token}"
+    bodies = {"/sessions": {"user": "x", "password": "y"}, "/runs": {"technique": "tomography"}, "/tokens": {}}
+    body = next((each for end, each in bodies.items() if path.endswith(end)), None) if prefix else None
+    return web.request(method, prefix + path, headers=headers, json=body if method == "POST" else None).status_code
+
+
+def test_every_route_is_in_the_table(web: TestClient) -> None:
+    apps = _apps(web)
+    assert sorted(_keys(apps["/api/v1"])) == sorted(API)
+    assert sorted(_keys(apps[""])) == sorted(PORTAL)
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("key", [key for key, who in API.items() if "sessions" not in key])
+def test_the_api_answers_each_role_as_the_table_says(
+    web: TestClient, house: Populated, key: str, role: str
+) -> None:
+    status = _send(web, house, "/api/v1", key, role)
+    who = API[key]
+    if who == PERSON and role == "anonymous":
+        assert status == 401
+    elif who in (SEE, PROCESS) and role in _BLIND:
+        assert status == 404
+    elif who == PROCESS and role in _READERS:
+        assert status == 403
+    else:
+        assert 200 <= status < 300
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("key", [key for key in PORTAL if "sign" not in key])
+def test_the_portal_answers_each_role_as_the_table_says(
+    web: TestClient, house: Populated, key: str, role: str
+) -> None:
+    status = _send(web, house, "", key, role)
+    who = PORTAL[key]
+    if role == "anonymous" and who != OPEN:
+        assert status == (303 if key.startswith("GET") else 404)
+    elif who in (SEE, PROCESS) and role in _BLIND:
+        assert status == 404
+    elif who == PROCESS and role in _READERS:
+        assert status == 403
+    else:
+        assert status in ((200,) if key.startswith("GET") else (303,))
+
+
+def test_what_is_invisible_and_what_is_not_there_answer_alike(web: TestClient, house: Populated) -> None:
+    headers = {"Authorization": f"Bearer {house.tokens['stranger']}"}
+    for path in ("", "/files", "/files/core.h5", "/preview", "/h5/meta", "/children", "/replicas"):
+        there = web.get(f"/api/v1/datasets/{house.raw.id}{path}", headers=headers)
+        nowhere = web.get(f"/api/v1/datasets/{'0' * len(house.raw.id)}{path}", headers=headers)
+        assert there.status_code == nowhere.status_code == 404
+        assert there.text.replace(house.raw.id, "X") == nowhere.text.replace("0" * len(house.raw.id), "X")
+
+
+def test_a_role_that_is_taken_back_ends_at_once(web: TestClient, house: Populated) -> None:
+    """Signing out is the one way that tests can take here without touching what they share."""
+    token = sign_in.new_api_token(house.facility, "pi", label="short")
+    headers = {"Authorization": f"Bearer {token}"}
+    assert web.get(f"/api/v1/datasets/{house.raw.id}", headers=headers).status_code == 200
+    sign_in.sign_out(house.facility, token)
+    assert web.get(f"/api/v1/datasets/{house.raw.id}", headers=headers).status_code == 401
