@@ -172,7 +172,7 @@ def test_an_unknown_technique(refuses: Callable[..., Answer], cli: Cli, scan: Pa
 
 def test_an_unknown_engine(refuses: Callable[..., Answer], cli: Cli, scan: Path) -> None:
     cli("ingest", str(scan))
-    refuses("run", "tomography", "tooth", "--engine", "abacus", names="abacus", code=16)
+    refuses("run", "tomography", "tooth", "--engine", "abacus", names="abacus", code=2)
 
 
 def test_a_query_that_cannot_be_read(refuses: Callable[..., Answer]) -> None:

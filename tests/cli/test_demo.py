@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -35,24 +36,38 @@ def test_it_measures_keeps_and_reconstructs_without_any_setup(tmp_path: Path) ->
     assert (64, 256, 256) in shapes
 
 
-def test_a_second_time_knows_the_dataset_and_makes_a_new_result(tmp_path: Path) -> None:
-    data = write_scan(tmp_path / "tooth.h5")
-    first, second = (demo(tmp_path, "--data", str(data)) for _ in range(2))
-    assert (first.code, second.code) == (0, 0), first.err + second.err
-    assert first.data["dataset"] == second.data["dataset"]
-    assert first.data["result"] != second.data["result"]
-    folder = tmp_path / "demo"
-    assert run("doctor", "--full", "--json", folder=folder).data["findings"] == []
-    assert run("ls", "--json", folder=folder).data["total"] == 3
-
-
-def test_without_json_it_says_where_everything_is(tmp_path: Path) -> None:
-    data = write_scan(tmp_path / "tooth.h5")
-    done = run("demo", "--no-serve", "--data", str(data), "--root", "here", folder=tmp_path)
+def test_it_says_where_everything_is_and_the_second_time_serves_it_until_ctrl_c(tmp_path: Path) -> None:
+    data = str(write_scan(tmp_path / "tooth.h5"))
+    done = run("demo", "--no-serve", "--data", data, folder=tmp_path)
     assert done.code == 0, done.err
     assert done.err == ""
     for word in ("Kept", "Reconstructed", "Centre", "Result", "Portal"):
-        assert f"\n{word}" in f"\n{done.out}"
+        assert f"\n{word} " in f"\n{done.out}"
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lightkeep", "demo", "--data", data, "--port", "0", "--json"],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if not k.startswith("LIGHTKEEP_")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        text = "".join(iter(process.stdout.readline, "}\n")) + "}"
+        answer = json.loads(text)
+        page = httpx.get(answer["page"], follow_redirects=True, timeout=60)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert page.status_code == 200
+    assert "<html" in page.text
+    assert answer["dataset"] in done.out  # the same scan is known
+    assert answer["result"] not in done.out  # a new run makes a new result
+    folder = tmp_path / "demo"
+    assert run("doctor", "--full", "--json", folder=folder).data["findings"] == []
+    assert run("ls", "--json", folder=folder).data["total"] == 3
 
 
 def test_the_real_tooth_turns_about_its_axis(tmp_path: Path, shared_data: Path) -> None:
@@ -72,35 +87,10 @@ def test_a_file_that_is_no_scan_is_one_error(tmp_path: Path, content: bytes | No
     assert done.out == ""
 
 
-def test_it_serves_the_portal_until_ctrl_c(tmp_path: Path) -> None:
-    data = write_scan(tmp_path / "tooth.h5")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lightkeep", "demo", "--data", str(data), "--port", "0"],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if not k.startswith("LIGHTKEEP_")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        portal = next(line for line in process.stdout if line.startswith("Portal")).split()[1]
-        page = httpx.get(portal, follow_redirects=True, timeout=60)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
-        assert process.stderr is not None
-        assert process.stderr.read() == ""
-    assert page.status_code == 200
-    assert "<html" in page.text
-
-
 def test_a_port_that_is_taken_is_one_error_when_it_was_asked_for(tmp_path: Path) -> None:
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        data = write_scan(tmp_path / "tooth.h5")
-        done = run("demo", "--data", str(data), "--port", port, folder=tmp_path)
+        done = run("demo", "--port", port, folder=tmp_path)
     assert done.code == 16
     assert f"port {port}" in done.err.splitlines()[0]
     assert "--port" in done.err.splitlines()[1]

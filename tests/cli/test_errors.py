@@ -124,8 +124,8 @@ def wait_until_it_reads(pid: int) -> None:
     pytest.fail("the process never read its input")
 
 
-def test_ctrl_c_cancels_the_run_that_is_waited_for(home: Path, scan: Path) -> None:
-    assert run("ingest", str(scan), folder=home).code == 0
+def test_ctrl_c_cancels_the_run_that_is_waited_for(cli: Cli, home: Path, scan: Path) -> None:
+    assert cli("ingest", str(scan)).code == 0
     process = subprocess.Popen(
         [sys.executable, "-m", "lightkeep", "run", "tomography", "tooth", "--json"],
         cwd=home,
@@ -134,7 +134,7 @@ def test_ctrl_c_cancels_the_run_that_is_waited_for(home: Path, scan: Path) -> No
         text=True,
     )
     with process:
-        while not (found := run("runs", "list", "--json", folder=home).data["items"]):
+        while not (found := cli("runs", "list", "--json").data["items"]):
             assert process.poll() is None
         if found[0]["state"] in ("queued", "running"):
             process.send_signal(signal.SIGINT)
@@ -143,5 +143,5 @@ def test_ctrl_c_cancels_the_run_that_is_waited_for(home: Path, scan: Path) -> No
         assert process.returncode == 130
         assert json.loads(err)["error"]["code"] == "interrupted"
         assert out == ""
-        assert run("runs", "list", "--json", folder=home).data["items"][0]["state"] == "cancelled"
-    assert run("doctor", "--json", folder=home).data["findings"] == []
+        assert cli("runs", "list", "--json").data["items"][0]["state"] == "cancelled"
+    assert cli("doctor", "--json").data["findings"] == []

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -35,12 +35,12 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_help_answers_in_under_half_a_second() -> None:
-    times = []
-    for _ in range(3):
-        before = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "lightkeep", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - before)
-    assert min(times) < 0.5
+    # Of processor time: what else this machine does is not the question.
+    before = os.times()
+    subprocess.run([sys.executable, "-m", "lightkeep", "--help"], capture_output=True, check=True)
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    assert spent < 0.5
 
 
 @pytest.mark.parametrize("words", [(), *commands()], ids=" ".join)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -12,10 +12,11 @@ import click
 from lightkeep.cli.app import Command, Group
 from lightkeep.cli.output import count, emit, facts, progress, say, size, state
 from lightkeep.cli.session import Session, Work
-from lightkeep.model.errors import InvalidInput, RunCancelled, RunFailed
+from lightkeep.model.errors import InvalidInput, NotFound, RunCancelled, RunFailed
 from lightkeep.model.runs import Run, RunState
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
     from pydantic.fields import FieldInfo
 
 _PERIOD_S = 0.1
@@ -83,10 +84,28 @@ def _option(key: str, field: FieldInfo) -> click.Option:
 
     known = field.default not in (None, PydanticUndefined)
     default = f" [default: {field.default}]" if known else ""
-    required = field.is_required()
     return click.Option(
-        [f"--{key.replace('_', '-')}", key], help=f"{field.description or ''}{default}", required=required
+        [f"--{key.replace('_', '-')}", key],
+        help=f"{field.description or ''}{default}",
+        metavar=_metavar(_adapter(field).json_schema()),
+        required=field.is_required(),
     )
+
+
+def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cast("Any", field.annotation))
+
+
+def _metavar(schema: Mapping[str, Any]) -> str:
+    """Return what an option's value looks like, from its JSON schema."""
+    kinds = [each for each in schema.get("anyOf", [schema]) if each.get("type") != "null"]
+    schema = kinds[0] if kinds else schema
+    if "enum" in schema:
+        return "|".join(map(str, schema["enum"]))
+    names = {"number": "NUMBER", "integer": "INTEGER", "boolean": "true|false", "array": "A,B,..."}
+    return names.get(schema.get("type", ""), "TEXT")
 
 
 def parsed(key: str, field: FieldInfo, text: str) -> Any:
@@ -96,16 +115,15 @@ def parsed(key: str, field: FieldInfo, text: str) -> Any:
     ------
     InvalidInput: naming the option.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
-    kind: TypeAdapter[Any] = TypeAdapter(cast("Any", field.annotation))
     candidates: list[Any] = [text]
     if text[:1] in "([" or "," in text:
         candidates.append([part.strip() for part in text.strip("()[] ").split(",")])
     why = ""
     for candidate in candidates:
         try:
-            return kind.validate_python(candidate)
+            return _adapter(field).validate_python(candidate)
         except ValidationError as error:
             why = error.errors()[0]["msg"]
     option = f"--{key.replace('_', '-')}"
@@ -127,10 +145,18 @@ def start(
 
     with session.opened() as work:
         found = work.dataset(asked, experiment)
-        queued = process.request(
-            work.facility, found.id, technique, params, principal=work.principal, engine=engine
-        )
-        ended = perform(session, work, queued.id, waits=waits)
+        run_id = work.facility.ids.new("run")
+        with cancelled_on_interrupt(work, run_id):
+            process.request(
+                work.facility,
+                found.id,
+                technique,
+                params,
+                principal=work.principal,
+                engine=engine,
+                run_id=run_id,
+            )
+            ended = perform(session, work, run_id, waits=waits)
         result = work.view.dataset(ended.result_id) if ended.result_id else None
     answer = {"run": ended, "result": result}
 
@@ -160,7 +186,7 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
     """
     from lightkeep.workflow import open_workflow
 
-    with _cancelled_on_interrupt(work, run_id), open_workflow(work.facility, work=waits) as orchestrator:
+    with open_workflow(work.facility, work=waits) as orchestrator:
         orchestrator.submit_run(run_id)
         if not waits:
             return work.view.run(run_id)
@@ -176,12 +202,13 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
 
 
 @contextmanager
-def _cancelled_on_interrupt(work: Work, run_id: str) -> Iterator[None]:
+def cancelled_on_interrupt(work: Work, run_id: str) -> Iterator[None]:
     """Cancel the run when Ctrl-C is pressed inside: who stops waiting for a run here does not want it."""
     from lightkeep.lifecycle import process
 
     try:
         yield
     except KeyboardInterrupt:
-        process.cancel(work.facility, run_id, principal=work.principal)
+        with suppress(NotFound):  # not even asked for yet
+            process.cancel(work.facility, run_id, principal=work.principal)
         raise

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from socket import socket
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,6 +62,7 @@ def demo(session: Session, data: Path | None, root: Path, port: int | None, no_s
     write_starter(root)
     settings = configuration.load(root / configuration.FILE_NAME)
     settings = replace(settings, ingest=replace(settings.ingest, quiet_s=0.0))  # nobody writes to these files
+    listener = None if no_serve else _listener(settings.http, port)
     with create_facility(settings, admin=os_person()) as facility:
         work = Work(facility, principal(facility))
         password = _people_and_places(work)
@@ -68,18 +70,21 @@ def demo(session: Session, data: Path | None, root: Path, port: int | None, no_s
         source = data or _simulated(session, root / "detector" / "scan_0001.h5", tell)
         answer = reconstruct(session, work, source, tell)
     answer |= {"user": USER, "password": password, "root": settings.root}
-    if no_serve:
+    if listener is None:
         _place(answer, f"http://{settings.http.host}:{settings.http.port}/")
         emit(session, answer, lambda: say(f"Portal         LIGHTKEEP_CONFIG={settings.file} lightkeep serve"))
         return
-    host = settings.http.host
-    listener = listen_anywhere(host, settings.http.port) if port is None else listen(host, port)
-    _place(answer, address(host, listener))
+    _place(answer, address(settings.http.host, listener))
     emit(session, answer, lambda: _invite(answer))
     sys.stdout.flush()
     os.environ["LIGHTKEEP_CONFIG"] = str(settings.file)
     _open_browser(answer["page"])
     run_server(listener)
+
+
+def _listener(http: configuration.HttpConfig, port: int | None) -> socket:
+    """Return the socket of the portal: the port asked for, or the configured one, or any when that is taken."""
+    return listen_anywhere(http.host, http.port) if port is None else listen(http.host, port)
 
 
 def _place(answer: dict[str, Any], portal: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from lightkeep.cli.app import Group
-from lightkeep.cli.compute import perform
+from lightkeep.cli.compute import cancelled_on_interrupt, perform
 from lightkeep.cli.output import ago, emit, facts, say, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.runs import RunState
@@ -105,5 +105,6 @@ def retry(session: Session, run_id: str, no_wait: bool) -> None:
 
     with session.opened() as work:
         queued = process.retry(work.facility, run_id, principal=work.principal)
-        ended = perform(session, work, queued.id, waits=not no_wait)
+        with cancelled_on_interrupt(work, queued.id):
+            ended = perform(session, work, queued.id, waits=not no_wait)
     emit(session, ended, lambda: say(f"{ended.id}  {state(ended.state)}  {ended.message}"))
