@@ -38,3 +38,31 @@ def test_ingest_survives_a_kill_at_any_system_call(bench, capsys):
     assert killed == len(points), f"{killed} of {len(points)} points were reached"
     with capsys.disabled():
         sys.stdout.write(f"\nkilled at {killed} of {sum(counts.values())} points: {counts}\n")
+
+
+@pytest.mark.crash
+def test_the_check_itself_sees_what_is_wrong(bench):
+    bench.fresh()
+    assert bench.ingest() == 0
+    assert [*bench.wrong(), *bench.unfinished()] == []
+    kept = bench.root / "stores" / "central" / "2-BM" / "e1" / "scan"
+    frame = kept / "part0" / "frame30.tif"
+    whole = frame.read_bytes()
+    frame.write_bytes(whole[:-1])
+    assert bench.wrong() != []
+    frame.unlink()
+    assert bench.wrong() != []
+    assert bench.unfinished() != []
+    frame.write_bytes(whole)
+    assert [*bench.wrong(), *bench.unfinished()] == []
+    (kept / "twice.tif").write_bytes(whole)
+    assert bench.unfinished() != []
+
+
+@pytest.mark.crash
+def test_a_name_that_is_said_to_be_given_and_is_not_is_never_success(bench):
+    bench.fresh()
+    code, _ = bench.traced(inject="renameat2:retval=0:when=3", trace="renameat2")
+    assert (code, bench.error().split(":")[0]) == (3, "storage")
+    assert bench.ingest() == 0
+    assert [*bench.wrong(), *bench.unfinished()] == []
