@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -199,3 +200,13 @@ def test_somebody_who_is_not_known_here(home: Path, cli: Cli, monkeypatch: pytes
     done = cli("ls")
     assert done.code == 5
     assert "lightkeep person add" in done.err.splitlines()[1]
+
+
+def test_a_port_that_is_taken(refuses: Callable[..., Answer]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        refuses("serve", "--port", port, names=f"port {port}", code=16)
+
+
+def test_a_token_for_nobody(refuses: Callable[..., Answer]) -> None:
+    refuses("person", "token", "nobody-here", names="nobody-here", code=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from lightkeep.model import errors
@@ -63,7 +64,7 @@ def print_error(code: str, message: str, hint: str, *, as_json: bool) -> None:
     message, hint = " ".join(message.split()), " ".join(hint.split())
     if as_json:
         text = json.dumps({"error": {"code": code, "message": message, "hint": hint}})
-    elif sys.stderr.isatty() and "NO_COLOR" not in __import__("os").environ:
+    elif sys.stderr.isatty() and "NO_COLOR" not in os.environ:
         text = f"\033[1;31merror:\033[0m {message}\n\033[2mhint: {hint}\033[0m"
     else:
         text = f"error: {message}\nhint: {hint}"

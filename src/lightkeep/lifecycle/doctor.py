@@ -255,5 +255,8 @@ def _scratch(facility: Facility) -> Iterator[Finding]:
             is_needed = False
         if not is_needed:
             yield Finding(
-                Severity.WARNING, each.name, f"scratch folder {each} belongs to no live run", "the next worker clears it: run `lightkeep serve`"
+                Severity.WARNING,
+                each.name,
+                f"scratch folder {each} belongs to no live run",
+                "the next worker clears it: run `lightkeep serve`",
             )
