@@ -190,7 +190,7 @@ class Orchestrator:
         """Become the worker if there is none; return whether this process, or its own worker apart, is it."""
         with self._starting:
             if self._worker is None and self._may_work:
-                self._worker = self._start_apart() if self._is_apart or _HERE.locked() else self._start_here()
+                self._worker = self._start_apart() if self._is_apart else self._start_here()
         return self._worker is not None
 
     def _start_apart(self) -> WorkerApart:
@@ -198,20 +198,20 @@ class Orchestrator:
 
         return WorkerApart(self._facility.config)
 
-    def _start_here(self) -> _Worker | None:
+    def _start_here(self) -> _Worker | WorkerApart | None:
         lock = _take_lock(self._facility.config.root / "worker.lock")
         if lock is None:
             return None
-        try:
-            worker = _Worker(self._facility, self, lock)
-        except BaseException:
+        if not _HERE.acquire(blocking=False):
             os.close(lock)
-            raise
-        self._settle()
-        return worker
+            return self._start_apart()
+        return _Worker(self._facility, self, lock)
 
-    def _settle(self) -> None:
-        """Bring the catalogue and the queue together after a death: no run may stay queued or running for ever."""
+    def settle(self) -> None:
+        """Bring the catalogue and the queue together: no run may stay queued or running for ever.
+
+        Called by a worker before it starts, while it alone holds the lock.
+        """
         for state in (RunState.QUEUED, RunState.RUNNING):
             for run in self._facility.catalog.view(SERVICE).runs(state=state, limit=10_000).items:
                 status = self._status(run.id)
@@ -240,7 +240,7 @@ class Orchestrator:
 
 
 class _Worker:
-    """DBOS in this process, as long as the lock is held."""
+    """DBOS in this process, as long as the lock is held. Whoever makes one holds `_HERE`, and passes it on."""
 
     def __init__(self, facility: Facility, orchestrator: Orchestrator, lock: int) -> None:
         self._lock = lock
@@ -254,8 +254,8 @@ class _Worker:
             "notification_listener_polling_interval_sec": _POLL_S,  # else `close` waits a second for its thread
             "enable_otlp": False,
         }
-        _HERE.acquire()
         try:
+            orchestrator.settle()
             DBOS(config=settings)
             Chain(facility, self._stop, orchestrator.submit_run).register()
             DBOS.launch()
@@ -267,11 +267,11 @@ class _Worker:
         """Stop the running steps, then DBOS; free the lock."""
         self._stop.ask_and_wait(_STOP_S)
         self._leave()
-        os.close(self._lock)
 
     def _leave(self) -> None:
         DBOS.destroy(destroy_registry=True)
         _HERE.release()
+        os.close(self._lock)
 
 
 def _take_lock(path: Path) -> int | None:
