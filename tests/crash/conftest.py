@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.catalog import Catalog
+from lightkeep.catalog import Catalog, View, parse
 from lightkeep.config import Config
 from lightkeep.facility import create_facility
 from lightkeep.model.clock import SystemClock, SystemIds
-from lightkeep.model.datasets import DatasetState
+from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person
 from lightkeep.model.stores import ReplicaState
@@ -101,7 +101,7 @@ class Bench:
         problems = catalog.verify_events()
         view = catalog.view(SERVICE)
         store = PosixStore(view.store("central"))
-        for dataset in view.datasets(experiment_id="e1").items:
+        for dataset in self._datasets(view):
             files = {file.id: file for file in view.files(dataset.id).items}
             replicas = view.replicas(dataset.id)
             if {replica.file_id for replica in replicas} != set(files):
@@ -121,7 +121,7 @@ class Bench:
         """Return what a clean run must have put right."""
         catalog = self.catalog()
         view = catalog.view(SERVICE)
-        datasets = view.datasets(experiment_id="e1").items
+        datasets = self._datasets(view)
         problems = [] if [d.state for d in datasets] == [DatasetState.COMPLETE] else [f"datasets: {datasets}"]
         store = PosixStore(view.store("central"))
         objects = sorted(each.key for each in store.list())
@@ -137,6 +137,9 @@ class Bench:
         """Return what shows that nobody touched the source: inode, modification and change times of all in it."""
         found = [(path, path.lstat()) for path in [self.source, *sorted(self.source.rglob("*"))]]
         return [(str(path), status.st_ino, status.st_mtime_ns, status.st_ctime_ns) for path, status in found]
+
+    def _datasets(self, view: View) -> list[Dataset]:
+        return [each for query in ("", "state:receiving") for each in view.datasets(parse(query)).items]
 
     def _missing(self, manifest: dict[str, str]) -> list[str]:
         return [] if manifest == contents(self.source) else ["a complete dataset is not its source"]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-POINTS = os.environ.get("LIGHTKEEP_CRASH_POINTS", "200")
+POINTS = os.environ.get("LIGHTKEEP_CRASH_POINTS", "150")
 """How many of the points are taken, evenly; `all` takes each."""
 
 

@@ -129,10 +129,12 @@ class PosixStore:
                 )
             except OSError as error:
                 raise storage_error(error, f"store {self.record.id} has no {INCOMING}") from error
+            own_root = os.dup(root)
             try:
                 self._lock(incoming, wait_s)
-                return PosixStaging(self.record.id, os.dup(root), incoming, threads=self.threads, big=self.big)
+                return PosixStaging(self.record.id, own_root, incoming, threads=self.threads, big=self.big)
             except BaseException:
+                os.close(own_root)
                 os.close(incoming)
                 raise
 

@@ -9,6 +9,7 @@ import mmap
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 from lightkeep.model.errors import SourceError
@@ -115,17 +116,29 @@ def copy_big(source: Readable, target: int) -> tuple[str, int]:
         return filled
 
     size = 0
-    is_direct = set_direct(target, True)
+    set_direct(target, True)
     for block in overlapped(fill):
-        if is_direct and len(block) % _ALIGNED:
-            is_direct = not set_direct(target, False)
+        if len(block) % _ALIGNED:
+            set_direct(target, False)
         if block == zeros:
             os.lseek(target, len(block), os.SEEK_CUR)
         else:
-            write_all(target, block)
+            _write_direct(target, block)
         size += len(block)
     os.ftruncate(target, size)
     return digest.hexdigest(), size
+
+
+def _write_direct(descriptor: int, block: memoryview) -> None:
+    at = os.lseek(descriptor, 0, os.SEEK_CUR)
+    try:
+        write_all(descriptor, block)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        set_direct(descriptor, False)  # this filesystem, or this disk's sectors, do not want it
+        os.lseek(descriptor, at, os.SEEK_SET)
+        write_all(descriptor, block)
 
 
 def write_all(descriptor: int, block: memoryview) -> None:
@@ -134,14 +147,11 @@ def write_all(descriptor: int, block: memoryview) -> None:
         block = block[os.write(descriptor, block) :]
 
 
-def set_direct(descriptor: int, on: bool) -> bool:
-    """Switch O_DIRECT of an open file; return whether that worked."""
+def set_direct(descriptor: int, on: bool) -> None:
+    """Switch O_DIRECT of an open file, where the filesystem knows it."""
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
-    try:
+    with suppress(OSError):
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT if on else flags & ~os.O_DIRECT)
-    except OSError:
-        return False
-    return True
 
 
 def overlapped(fill: Callable[[memoryview], int]) -> Iterator[memoryview]:
