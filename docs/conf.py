@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version as version_of
 
 project = "Lightkeep"
-copyright = "2026, the Lightkeep developers"  # noqa: A001 - Sphinx reads this name
+copyright = "2026, the Lightkeep developers"
 release = version_of("lightkeep")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
