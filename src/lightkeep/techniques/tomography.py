@@ -106,7 +106,6 @@ def preflight(source: Source, params: Params) -> Preflight:
 
 def run(source: Source, params: Params, report: Report, begin: int, end: int) -> dict[str, Float32]:
     """Reconstruct rows begin to end of the selected ones."""
-    import numpy as np
     from numba import get_num_threads
 
     from lightkeep.analysis.tomography import reconstruct
@@ -119,11 +118,14 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
     sinograms = _sinograms(source, rows, _lit_flats(source))
     report(0.3, "reconstructing")
     slices = reconstruct(
-        sinograms, theta, params.center, window=params.window, pad=params.pad, threads=get_num_threads()
+        sinograms,
+        theta,
+        params.center,
+        window=params.window,
+        pad=params.pad,
+        mask=params.mask,
+        threads=get_num_threads(),
     )
-    if params.mask:
-        axis = np.arange(slices.shape[1]) - (slices.shape[1] - 1) / 2
-        slices[:, np.hypot(axis[:, None], axis[None, :]) > slices.shape[1] / 2] = 0
     report(1.0, "reconstructed")
     return {"slices": slices}
 

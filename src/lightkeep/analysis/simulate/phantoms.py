@@ -114,7 +114,7 @@ def _project(
                 root = (sz * z) ** 2 - se * (zz * z * z - dd)
                 if root <= 0:
                     continue
-                # With u = s - the shadow's middle: 2 density sqrt(se (radius^2 - u^2)) / dd, over the pixel's width.
+                # With u = s - shadow: 2 density sqrt(se (radius^2 - u^2)) / dd, over the pixel's width.
                 shadow, radius = middle - sz * z / se, np.sqrt(root) / se
                 first = max(0, int(np.floor((shadow - radius) / step + axis + 0.5)))
                 last = min(columns - 1, int(np.floor((shadow + radius) / step + axis + 0.5)))
