@@ -292,6 +292,15 @@ def test_a_file_that_changes_while_it_is_copied_is_taken_as_it_is_at_rest(facili
     assert done.dataset.files == 1
 
 
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: (path.unlink(), path.symlink_to("/etc/passwd"))])
+def test_a_file_that_goes_away_or_becomes_a_link_meanwhile_is_not_in_the_manifest(facility, source, change):
+    last = source / "part2" / "frame8.tif"
+    report = change_when_read(last, change)
+    done = take_in(facility, source, report=report, pace=Pace(files=3, threads=1))
+    assert "part2/frame8.tif" not in manifest(facility, done.dataset.id)
+    assert manifest(facility, done.dataset.id) == contents(source)
+
+
 def test_a_file_that_appears_meanwhile_is_in_the_manifest(facility, source):
     report = change_when_read(source / "late.tif", lambda path: path.write_bytes(b"late"))
     done = take_in(facility, source, report=report)

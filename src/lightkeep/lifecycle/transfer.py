@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from lightkeep.model.stores import Proof, Store
 from lightkeep.storage.syscalls import sync_filesystem
 from lightkeep.storage.threads import share
 
+_REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _WAIT_S: Final = 600.0  # how long another writer's group may hold the store
 
 
@@ -151,9 +153,9 @@ def _for_each(
                 try:
                     with reader.open(found.key) as source:
                         work(source, found)
-                except (FileNotFoundError, NotADirectoryError):
-                    continue  # it went away: the next walk tells
                 except OSError as error:
+                    if error.errno in _REPLACED:
+                        continue  # gone, or something else now: the next walk tells
                     raise _unreadable(tree, found, error.strerror or str(error)) from error
 
     share(group, run, threads=threads)
