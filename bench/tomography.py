@@ -37,7 +37,9 @@ def run() -> list[Figure]:
         return tomography.reconstruct(stack, theta, middle, threads=THREADS)[0]
 
     def algotom() -> Image:
-        return np.asarray(fbp_reconstruction(sinogram, middle, turned, 1.0, None, apply_log=False, gpu=False))
+        return np.asarray(
+            fbp_reconstruction(sinogram, middle, turned, ratio=1, filter_name=None, apply_log=False, gpu=False)
+        )
 
     def skimage() -> Image:
         with ThreadPoolExecutor(THREADS) as pool:  # it has no threads of its own: one slice on each
