@@ -8,9 +8,9 @@ unfiltered: noisy float32 slices hardly shrink, and so every program can read, o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -110,10 +110,16 @@ def _write_process(entry: h5py.Group, result: Result) -> None:
     process["technique"] = result.technique
     process["command"] = result.command
     parameters = _group(process, "parameters", "NXparameters")
-    for name, value in result.params.items():
-        parameters[name] = value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
+    _write_values(parameters, result.params)
+    if result.facts:
+        _write_values(_group(process, "facts", "NXcollection"), result.facts)
     inputs = _group(process, "inputs", "NXcollection")
     inputs["id"], inputs["name"] = list(result.inputs), list(result.inputs.values())
+
+
+def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        group[name] = value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
 
 
 def _write_output(entry: h5py.Group, name: str, output: Output) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightkeep import formats, techniques
-from lightkeep.lifecycle.scratch import Scratch, storage_error
+from lightkeep.lifecycle.scratch import Plan, Scratch, storage_error
 from lightkeep.model.engines import Task
 from lightkeep.model.errors import RunFailed
 from lightkeep.model.formats import Array, Output, Result, Source
@@ -132,7 +132,8 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
     plan = scratch.saved_plan()
     arrays = _finished(technique, scratch, len(plan.cuts), plan.params)
     outputs = {
-        name: Output(arrays[name], spec.axes, spec.unit, spec.label) for name, spec in technique.OUTPUTS.items()
+        name: _output(arrays[name], spec, plan, plan.units.get(name, spec.unit))
+        for name, spec in technique.OUTPUTS.items()
     }
     result = Result(
         technique=job.technique,
@@ -140,6 +141,7 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
         outputs=outputs,
         default=next(iter(outputs)),
         params=plan.params,
+        facts=plan.facts,
         software=software,
         inputs=inputs,
         command=command,
@@ -154,6 +156,12 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
         raise storage_error(error, "the result") from error
     scratch.publish(part, [file.relative_to(part).as_posix() for file in files])
     return scratch.written()
+
+
+def _output(array: Array, spec: OutputSpec, plan: Plan, unit: str) -> Output:
+    steps = {axis: plan.steps[axis] for axis in spec.axes if axis in plan.steps}
+    scales = {axis: step * np.arange(array.shape[spec.axes.index(axis)]) for axis, (step, _) in steps.items()}
+    return Output(array, spec.axes, unit, spec.label, scales, {axis: unit for axis, (_, unit) in steps.items()})
 
 
 def _finished(technique: Any, scratch: Scratch, pieces: int, params: Any) -> dict[str, npt.NDArray[Any]]:

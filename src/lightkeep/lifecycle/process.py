@@ -267,6 +267,9 @@ def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch
         dtypes=found.dtypes,
         engine=_engine(facility, run, found.seconds),
         warnings=found.warnings,
+        facts=found.facts,
+        units=found.units,
+        steps={axis: (step.value, step.unit) for axis, step in found.steps.items()},
     )
     scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
 

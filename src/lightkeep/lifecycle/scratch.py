@@ -44,6 +44,10 @@ class Plan:
     engine: str
     """Name of the engine that computes the pieces."""
     warnings: Sequence[str] = field(default_factory=tuple)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    steps: Mapping[str, tuple[float, str]] = field(default_factory=dict)
+    """(value, unit) by axis."""
 
 
 class Scratch:

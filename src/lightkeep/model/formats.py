@@ -86,6 +86,8 @@ class Result:
     """Dataset id -> name of what it was made from."""
     command: str = ""
     """The exact command that repeats it."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """How the defaults were found; JSON-safe."""
     previews: Mapping[str, Any] = field(default_factory=dict)
     """Name -> 2-D array, for thumbnails."""
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.formats import Source
+from lightkeep.model.quantity import Quantity
 
 Report = Callable[[float, str], None]
 """Called with the fraction done (0 to 1) and one line of what is being done."""
@@ -48,6 +49,10 @@ class Preflight:
     """Preferred number of indices per piece; 0: let the engine choose."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON-safe facts about how the defaults were found, e.g. the rotation centre per method."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Unit of an output, where the data decide it; the one of its `OutputSpec` otherwise."""
+    steps: Mapping[str, Quantity] = field(default_factory=dict)
+    """Distance between neighbours along an axis, by its name, e.g. the pixel size; absent: not known."""
 
 
 class Technique(Protocol):
