@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
-import scipy.ndimage
-import scipy.optimize
 from numpy.typing import ArrayLike, NDArray
 
 from lightkeep.analysis.tomography.nufft import reconstruct
@@ -18,6 +16,8 @@ Float64 = NDArray[np.float64]
 
 _FLOOR_PX = 0.05
 """No consensus is better than this: the methods share the same rows."""
+_WEDGE_CUT = 0.25
+"""Cycles per pixel beyond which the wedge holds mostly noise."""
 
 
 @dataclass(frozen=True)
@@ -143,21 +143,27 @@ def _mass(data: Float64, theta: Float64) -> float | None:
 
 
 def _wedge(data: Float64, theta: Float64) -> float | None:
-    """Search the column that leaves least energy in the double wedge, coarse then fine."""
+    """Search the column that leaves least energy in the double wedge, coarse on binned columns, then fine."""
     if theta[-1] - theta[0] < 150:
         return None
     half = data[data.shape[0] // 2, theta <= theta[0] + 180 + 1e-6]
-    half = half[:: max(1, len(half) // 360)]
-    columns = half.shape[1]
-    low, high = _bounds(columns)
-    step = max(1.0, columns / 256)
-    smooth = scipy.ndimage.gaussian_filter1d(half, step, axis=1)
-    coarse = np.arange(low, high, step)
-    best = float(coarse[np.argmin([_wedge_energy(smooth, column) for column in coarse])])
-    for spacing in (step / 3, 0.1):
+    half = half[:: max(1, len(half) // 180)]
+    low, high = _bounds(half.shape[1])
+    factor = max(1, half.shape[1] // 256)
+    coarse = np.arange(low, high, factor)
+    binned = _binned(half, factor)
+    middle = (factor - 1) / 2
+    best = float(coarse[np.argmin([_wedge_energy(binned, (column - middle) / factor) for column in coarse])])
+    for spacing in (factor / 3, 0.1):
         fine = best + spacing * np.arange(-5, 6)
         best = _vertex(fine, np.array([_wedge_energy(half, column) for column in fine]))
     return best
+
+
+def _binned(data: Float64, factor: int) -> Float64:
+    """Mean of every `factor` neighbours along the last axis; what is left over is dropped."""
+    whole = data.shape[-1] // factor * factor
+    return np.asarray(data[..., :whole].reshape(*data.shape[:-1], -1, factor).mean(axis=-1))
 
 
 def _wedge_energy(half: Float64, column: float) -> float:
@@ -171,33 +177,41 @@ def _wedge_energy(half: Float64, column: float) -> float:
     elif whole < 0:
         mirrored[:, whole:] = half[::-1, whole:]
     frequency = scipy.fft.rfftfreq(columns)
+    kept = (frequency > 2 / columns) & (frequency < _WEDGE_CUT)
     rest = np.exp(-2j * np.pi * frequency * (shift - whole))
     spectrum = np.concatenate([scipy.fft.rfft(half, axis=1), scipy.fft.rfft(mirrored, axis=1) * rest])
-    plane = np.abs(scipy.fft.fft(spectrum, axis=0))
+    plane = np.abs(scipy.fft.fft(spectrum[:, kept], axis=0))
     turns = np.abs(scipy.fft.fftfreq(2 * angles, 1 / (2 * angles)))[:, None]
     # A sample inside a radius fills |turns| <= 2 pi frequency radius only; the wedge beyond should be empty.
-    is_empty = (turns > np.pi * frequency * columns) & (frequency > 2 / columns)
+    is_empty = turns > np.pi * frequency[kept] * columns
     return float(plane[is_empty].mean()) if is_empty.any() else 0.0
 
 
 def _sharpness(data: Float64, theta: Float64, start: float, *, reach: float) -> float:
-    """Minimise the mean absolute value of the reconstructed middle row."""
+    """Minimise the mean absolute value of the reconstructed middle row, coarse on binned columns, then fine."""
     every = max(1, len(theta) // 360)
-    sinogram, angles = data[data.shape[0] // 2, None, ::every], theta[::every]
-    columns = data.shape[2]
-    inside = np.hypot(*np.meshgrid(*[np.arange(columns) - (columns - 1) / 2] * 2)) < 0.45 * columns
-
-    def cost(column: float) -> float:
-        image = reconstruct(sinogram, angles, column, window="hann")[0]
-        return float(np.abs(image[inside]).mean())
-
+    sinogram, angles = data[data.shape[0] // 2, ::every], theta[::every]
     best, spacing = start, reach / 4
     while spacing > 0.1:
-        candidates = best + spacing * np.arange(-4, 5)
-        costs = np.array([cost(column) for column in candidates])
-        best = _vertex(candidates, costs) if spacing <= 0.5 else float(candidates[np.argmin(costs)])
+        columns = best + spacing * np.arange(-4, 5)
+        factor = max(1, min(int(spacing), data.shape[2] // 256))
+        costs = _blur(_binned(sinogram, factor), angles, (columns - (factor - 1) / 2) / factor)
+        best = _vertex(columns, costs) if spacing <= 0.5 else float(columns[np.argmin(costs)])
         spacing /= 3
     return float(best)
+
+
+def _blur(sinogram: Float64, theta: Float64, columns: Float64) -> Float64:
+    """Mean absolute value of the slice from (angles, columns), for each column of the axis."""
+    count = sinogram.shape[1]
+    middle = (count - 1) / 2
+    # Shifted copies about one axis: a single plan and, in pairs, half the transforms.
+    spectrum, frequency = scipy.fft.rfft(sinogram, 2 * count, axis=1), scipy.fft.rfftfreq(2 * count)
+    phases = np.exp(2j * np.pi * frequency * (columns - middle)[:, None, None])
+    shifted = scipy.fft.irfft(spectrum * phases, 2 * count, axis=2)[:, :, :count]
+    images = reconstruct(shifted, theta, middle, window="hann")
+    axis = np.arange(count) - middle
+    return np.asarray(np.abs(images[:, np.hypot(axis[:, None], axis) < 0.45 * count]).mean(axis=1, dtype=float))
 
 
 def _vertex(positions: NDArray[Any], costs: Float64) -> float:

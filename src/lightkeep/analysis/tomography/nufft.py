@@ -1,9 +1,9 @@
 """Filtered back-projection in Fourier space: one non-uniform FFT makes a pair of slices.
 
 Each sinogram row is zero-padded, filtered with the sampled ramp, and cut to what the slice's circle sees of it,
-with the rotation axis in its middle. The Fourier transform of that lies on a line through the origin of the image's
-Fourier plane; weighted by its angle's share, a type-1 non-uniform FFT sums all of them onto the pixels. Two real
-slices travel as the real and the imaginary part of one.
+with the rotation axis in its middle. The Fourier transform of that lies on a line through the origin of the
+image's Fourier plane; weighted by its angle's share, a type-1 non-uniform FFT sums all of them onto the pixels.
+Two real slices travel as the real and the imaginary part of one.
 
 Cutting after the filter halves the samples of the costly step. It repeats each row with a period of
 `Geometry.length`, which no pixel inside the circle notices; an odd length has no one-sided Nyquist sample, which
