@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, func, literal, select, union_all
+from sqlalchemy import Connection, Select, func, literal, select, union_all
 
 from lightkeep.catalog import schema
-from lightkeep.catalog.conditions import allowed, matches
+from lightkeep.catalog.conditions import allowed
 from lightkeep.catalog.dialect import Dialect
-from lightkeep.catalog.query import Query
 from lightkeep.policy.access import Predicate
 
 FACETS = ("station", "technique", "kind", "format", "month")
@@ -44,15 +43,10 @@ def kept(connection: Connection, predicate: Predicate, experiment_id: str) -> Fa
     )
 
 
-def grouped(
-    connection: Connection, query: Query, predicate: Predicate, *, dialect: Dialect, experiment_id: str
-) -> Facets:
-    """Return the facets of the datasets that a query finds, by one GROUP BY over what it found."""
+def grouped(connection: Connection, found: Select[Any], dialect: Dialect) -> Facets:
+    """Return the facets of what was found among datasets and their experiments, by one GROUP BY over it."""
     columns = (_e.c.station_id.label("station"), _d.c.technique, _d.c.kind, _d.c.format, _d.c.created_at)
-    found = select(*columns).join_from(_d, _e, _e.c.id == _d.c.experiment_id)
-    found = found.where(allowed(predicate), matches(query, dialect))
-    if experiment_id:
-        found = found.where(_d.c.experiment_id == experiment_id)
+    found = found.with_only_columns(*columns, maintain_column_froms=True)
     hits = found.cte("hits")
     month = dialect.month("hits.created_at")
     values = {"month": month, **{name: hits.c[name] for name in FACETS if name != "month"}}
