@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import sign_in
 from lightkeep.model.errors import Forbidden, InvalidInput, SignInRequired
 from lightkeep.model.people import ANONYMOUS, Principal
-from lightkeep.testing.populated import PASSWORD, Populated, StillClock, populate
+from lightkeep.testing.populated import PASSWORD, StillClock, with_people
 
 
 @pytest.fixture
@@ -21,32 +22,30 @@ def clock() -> StillClock:
 
 
 @pytest.fixture
-def own(tmp_path: Path, clock: StillClock) -> Iterator[Populated]:
+def own(tmp_path: Path, clock: StillClock) -> Iterator[Facility]:
     """Return a facility of the test's own."""
-    made = populate(tmp_path, clock=clock)
+    made = with_people(tmp_path, clock=clock)
     yield made
     made.close()
 
 
-def _sign_in(own: Populated, user: str, password: str, attempts: sign_in.Attempts | None = None) -> str:
-    return sign_in.sign_in(
-        own.facility, user, password, attempts=attempts or sign_in.Attempts(), address="10.0.0.1"
-    )
+def _sign_in(own: Facility, user: str, password: str, attempts: sign_in.Attempts | None = None) -> str:
+    return sign_in.sign_in(own, user, password, attempts=attempts or sign_in.Attempts(), address="10.0.0.1")
 
 
-def test_the_right_password_gives_a_token_that_is_the_person(own: Populated) -> None:
-    assert sign_in.principal_of(own.facility, _sign_in(own, " PI ", PASSWORD)) == Principal("pi")
+def test_the_right_password_gives_a_token_that_is_the_person(own: Facility) -> None:
+    assert sign_in.principal_of(own, _sign_in(own, " PI ", PASSWORD)) == Principal("pi")
 
 
 @pytest.mark.parametrize(
     ("user", "password"), [("pi", "wrong"), ("nobody", PASSWORD), ("", ""), ("pi", "x" * 5000)]
 )
-def test_anything_else_gives_one_and_the_same_refusal(own: Populated, user: str, password: str) -> None:
+def test_anything_else_gives_one_and_the_same_refusal(own: Facility, user: str, password: str) -> None:
     with pytest.raises(SignInRequired, match="user name or password is wrong"):
         _sign_in(own, user, password)
 
 
-def test_after_eight_failures_even_the_right_password_waits(own: Populated, clock: StillClock) -> None:
+def test_after_eight_failures_even_the_right_password_waits(own: Facility, clock: StillClock) -> None:
     attempts = sign_in.Attempts()
     for _ in range(attempts.allowed):
         with pytest.raises(SignInRequired, match="wrong"):
@@ -58,7 +57,7 @@ def test_after_eight_failures_even_the_right_password_waits(own: Populated, cloc
     assert _sign_in(own, "pi", PASSWORD, attempts)
 
 
-def test_one_persons_failures_do_not_lock_out_another(own: Populated) -> None:
+def test_one_persons_failures_do_not_lock_out_another(own: Facility) -> None:
     attempts = sign_in.Attempts()
     for _ in range(attempts.allowed):
         with pytest.raises(SignInRequired):
@@ -66,33 +65,33 @@ def test_one_persons_failures_do_not_lock_out_another(own: Populated) -> None:
     assert _sign_in(own, "member", PASSWORD, attempts)
 
 
-def test_a_session_ends_with_its_time(own: Populated, clock: StillClock) -> None:
+def test_a_session_ends_with_its_time(own: Facility, clock: StillClock) -> None:
     token = _sign_in(own, "pi", PASSWORD)
     clock.at += sign_in.SESSION_LENGTH - timedelta(seconds=1)
-    assert sign_in.principal_of(own.facility, token) == Principal("pi")
+    assert sign_in.principal_of(own, token) == Principal("pi")
     clock.at += timedelta(seconds=2)
-    assert sign_in.principal_of(own.facility, token) == ANONYMOUS
+    assert sign_in.principal_of(own, token) == ANONYMOUS
 
 
-def test_signing_out_ends_it_at_once_and_twice_is_no_error(own: Populated) -> None:
+def test_signing_out_ends_it_at_once_and_twice_is_no_error(own: Facility) -> None:
     token = _sign_in(own, "pi", PASSWORD)
-    sign_in.sign_out(own.facility, token)
-    sign_in.sign_out(own.facility, token)
-    assert sign_in.principal_of(own.facility, token) == ANONYMOUS
+    sign_in.sign_out(own, token)
+    sign_in.sign_out(own, token)
+    assert sign_in.principal_of(own, token) == ANONYMOUS
 
 
-def test_a_new_password_ends_every_session(own: Populated) -> None:
+def test_a_new_password_ends_every_session(own: Facility) -> None:
     token = _sign_in(own, "pi", PASSWORD)
-    sign_in.set_password(own.facility, "pi", "quite another one", principal=Principal("pi"), hasher=sign_in.CHEAP)
-    assert sign_in.principal_of(own.facility, token) == ANONYMOUS
+    sign_in.set_password(own, "pi", "quite another one", principal=Principal("pi"), hasher=sign_in.CHEAP)
+    assert sign_in.principal_of(own, token) == ANONYMOUS
     assert _sign_in(own, "pi", "quite another one")
 
 
-def test_nobody_sets_another_persons_password_but_an_administrator(own: Populated) -> None:
+def test_nobody_sets_another_persons_password_but_an_administrator(own: Facility) -> None:
     with pytest.raises(Forbidden):
-        sign_in.set_password(own.facility, "pi", "quite another one", principal=Principal("member"))
+        sign_in.set_password(own, "pi", "quite another one", principal=Principal("member"))
     admin = Principal("facility-admin")
-    sign_in.set_password(own.facility, "pi", "quite another one", principal=admin, hasher=sign_in.CHEAP)
+    sign_in.set_password(own, "pi", "quite another one", principal=admin, hasher=sign_in.CHEAP)
     assert _sign_in(own, "pi", "quite another one")
 
 
@@ -102,13 +101,13 @@ def test_a_password_has_ten_characters_or_more(password: str) -> None:
         sign_in.hash_password(password)
 
 
-def test_only_the_hash_of_a_token_is_kept(own: Populated) -> None:
-    token = sign_in.new_api_token(own.facility, "pi", label="script", days=1)
-    stored = (own.facility.config.root / "catalog.db").read_bytes()
-    wal = own.facility.config.root / "catalog.db-wal"
+def test_only_the_hash_of_a_token_is_kept(own: Facility) -> None:
+    token = sign_in.new_api_token(own, "pi", label="script", days=1)
+    stored = (own.config.root / "catalog.db").read_bytes()
+    wal = own.config.root / "catalog.db-wal"
     assert token.encode() not in stored + (wal.read_bytes() if wal.exists() else b"")
 
 
 @pytest.mark.parametrize("token", ["", "x", "\udcff", "x" * 100_000])
-def test_what_is_no_token_is_nobody(own: Populated, token: str) -> None:
-    assert sign_in.principal_of(own.facility, token) == ANONYMOUS
+def test_what_is_no_token_is_nobody(own: Facility, token: str) -> None:
+    assert sign_in.principal_of(own, token) == ANONYMOUS

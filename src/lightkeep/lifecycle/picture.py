@@ -22,6 +22,8 @@ _SAMPLES = 5
 _SAMPLE_PIXELS = 40_000
 _PERCENTILES = (0.5, 99.5)
 _REFERENCES = 8
+_FLAT = 16
+"""A projection this much wider than high is a line: its sinogram shows more."""
 _DARKEST = 1e-3
 """Transmission below this is noise."""
 _LARGEST = 64_000_000
@@ -119,11 +121,15 @@ def colours(palette: str) -> NDArray[np.uint8]:
 
 
 class _Images:
-    """The images of a source: a stack of frames, or projections as absorption where flats are there."""
+    """The images of a source: frames; projections as absorption where flats are there; sinograms of a few rows."""
 
     def __init__(self, source: Source) -> None:
         self.role, self._array = _main(source)
-        *stack, height, width = self._array.shape
+        shape = self._array.shape
+        self._is_sinogram = self.role == "projections" and len(shape) == 3 and shape[1] * _FLAT < shape[2]
+        if self._is_sinogram:
+            self.role, shape = "sinogram", (shape[1], shape[0], shape[2])
+        *stack, height, width = shape
         self.shape = (height, width)
         self._stack = tuple(stack)
         self.count = int(np.prod(stack, dtype=np.int64))
@@ -134,7 +140,7 @@ class _Images:
         self._gain: NDArray[np.float32] | None = None
         self._dark: NDArray[np.float32] | float = 0.0
         flats, darks = source.arrays.get("flats"), source.arrays.get("darks")
-        if self.role == "projections" and flats is not None and flats.shape[0]:
+        if self.role in ("projections", "sinogram") and flats is not None and flats.shape[0]:
             if darks is not None and darks.shape[0]:
                 self._dark = np.asarray(darks[:_REFERENCES], np.float32).mean(axis=0)
             flat = np.median(np.asarray(flats[:_REFERENCES], np.float32), axis=0) - self._dark
@@ -143,10 +149,14 @@ class _Images:
 
     def image(self, index: int) -> NDArray[np.float32]:
         where = np.unravel_index(index, self._stack) if self._stack else ()
-        values = np.asarray(self._array[tuple(int(each) for each in where)], np.float32)
+        at = tuple(int(each) for each in where)
+        values = np.asarray(self._array[:, at[0]] if self._is_sinogram else self._array[at], np.float32)
         if self._gain is None:
             return values
-        transmission = np.maximum((values - self._dark) * self._gain, _DARKEST)
+        dark, gain = self._dark, self._gain
+        if self._is_sinogram:
+            dark, gain = (dark[at[0]] if isinstance(dark, np.ndarray) else dark), gain[at[0]]
+        transmission = np.maximum((values - dark) * gain, _DARKEST)
         return -np.log(transmission, dtype=np.float32)
 
 

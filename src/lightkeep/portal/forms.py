@@ -26,15 +26,17 @@ class Field:
     choices: tuple[str, ...] = ()
     low: float | None = None
     high: float | None = None
+    is_open: bool = False
+    """True when `low` itself is not allowed."""
 
     @property
     def range(self) -> str:
         """The allowed values in words."""
         if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
+            return f"From {self.low:g} to {self.high:g}"
         if self.low is not None:
-            return f"at least {self.low:g}"
-        return f"at most {self.high:g}" if self.high is not None else ""
+            return f"{'More than' if self.is_open else 'At least'} {self.low:g}"
+        return f"At most {self.high:g}" if self.high is not None else ""
 
 
 def fields(schema: Mapping[str, Any]) -> list[Field]:
@@ -50,7 +52,7 @@ def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any])
     kind = {"number": "number", "integer": "integer", "boolean": "boolean"}.get(main.get("type", ""), "text")
     return Field(
         name,
-        name.replace("_", " ").capitalize(),
+        name.removesuffix("_deg").replace("_", " ").capitalize(),
         "choice" if choices else kind,
         schema.get("description", ""),
         schema.get("unit", main.get("unit", "")),
@@ -59,6 +61,7 @@ def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any])
         choices,
         main.get("minimum", main.get("exclusiveMinimum")),
         main.get("maximum", main.get("exclusiveMaximum")),
+        "exclusiveMinimum" in main,
     )
 
 

@@ -67,7 +67,19 @@ class Populated:
 
 
 def populate(root: Path, *, clock: Clock | None = None) -> Populated:
-    """Make the facility below `root`."""
+    """Make the facility below `root`, with its people and its data."""
+    facility = with_people(root, clock=clock)
+    scan = simulate_tomography(root / "core.h5", size=48, rows=4, angles=24, flats=2, darks=2).path
+    raw = ingest(facility, scan, experiment_id=EXPERIMENT, principal=SERVICE, quiet_s=0.0).dataset
+    run, result = _result(facility, raw, root / "slices")
+    tokens = {
+        role: "" if role == "anonymous" else sign_in.new_api_token(facility, role, label="test") for role in ROLES
+    }
+    return Populated(facility, raw, result, run, tokens)
+
+
+def with_people(root: Path, *, clock: Clock | None = None) -> Facility:
+    """Make the facility below `root`: a station, an experiment, a person for every role, and no data."""
     facility = create_facility(
         Config(root / "facility"),
         admin=Person("facility-admin", "Ada Admin"),
@@ -79,13 +91,7 @@ def populate(root: Path, *, clock: Clock | None = None) -> Populated:
     set_up.add_station(facility, Station(STATION, "Micro-tomography", ("tomography",)), principal=admin)
     set_up.create_experiment(facility, Experiment(EXPERIMENT, STATION, "Pore networks"), principal=admin)
     _people(facility, admin)
-    scan = simulate_tomography(root / "core.h5", size=48, rows=4, angles=24, flats=2, darks=2).path
-    raw = ingest(facility, scan, experiment_id=EXPERIMENT, principal=SERVICE, quiet_s=0.0).dataset
-    run, result = _result(facility, raw, root / "slices")
-    tokens = {
-        role: "" if role == "anonymous" else sign_in.new_api_token(facility, role, label="test") for role in ROLES
-    }
-    return Populated(facility, raw, result, run, tokens)
+    return facility
 
 
 def _people(facility: Facility, admin: Principal) -> None:

@@ -1,0 +1,269 @@
+"""The portal in a real Chromium, with a real server and a real worker behind it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from lightkeep.testing.beamline import simulate_tomography
+from lightkeep.testing.populated import EXPERIMENT, PASSWORD, Populated, populate
+
+pytestmark = pytest.mark.browser
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--enable-unsafe-swiftshader",
+]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running portal."""
+
+    address: str
+    raw_id: str
+    result_id: str
+    slow_id: str
+    """A scan whose reconstruction takes a while."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve a facility as `lightkeep serve` does, from a process of its own."""
+    root = tmp_path_factory.mktemp("served")
+    made = populate(root)
+    slow = _slow_scan(made, root)
+    made.close()
+    (made.facility.config.root / "lightkeep.toml").write_text('root = "."\n[engine]\nname = "inline"\n')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "lightkeep.asgi:create", "--port", str(port)]
+    environment = os.environ | {"LIGHTKEEP_CONFIG": str(made.facility.config.root / "lightkeep.toml")}
+    process = subprocess.Popen([*command, "--timeout-graceful-shutdown", "1"], env=environment)
+    try:
+        _wait_for(port, process)
+        yield Server(f"http://127.0.0.1:{port}", made.raw.id, made.result.id, slow)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _slow_scan(made: Populated, root: Path) -> str:
+    from lightkeep.lifecycle.ingest import ingest
+    from lightkeep.model.people import SERVICE
+
+    scan = simulate_tomography(root / "slow.h5", size=160, rows=32, angles=90, flats=2, darks=2).path
+    return ingest(made.facility, scan, experiment_id=EXPERIMENT, principal=SERVICE, quiet_s=0.0).dataset.id
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Return a Chromium."""
+    if _CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def signed_in(browser: Browser, server: Server) -> Iterator[BrowserContext]:
+    """Return a window in which the principal investigator has signed in, by hand."""
+    context = browser.new_context(base_url=server.address, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(f"/datasets/{server.result_id}")
+    page.fill("input[name=user]", "pi")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("text=Sign in")
+    expect(page).to_have_url(f"{server.address}/datasets/{server.result_id}")
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(signed_in: BrowserContext) -> Iterator[Page]:
+    """Return a page; the test fails when its console shows an error."""
+    opened = signed_in.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    yield opened
+    opened.close()
+    assert not wrong
+
+
+def _brightness(page: Page, selector: str) -> float:
+    """Return the mean brightness, 0 to 1, of a picture that is on the page."""
+    script = """async (image) => {
+        await image.decode();
+        const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight);
+        const context = canvas.getContext('2d');
+        context.drawImage(image, 0, 0);
+        const data = context.getImageData(0, 0, canvas.width, canvas.height).data;
+        return data.reduce((sum, each, at) => sum + (at % 4 === 3 ? 0 : each), 0) / (data.length * 0.75) / 255;
+    }"""
+    return float(page.locator(selector).first.evaluate(script))
+
+
+def test_the_slice_is_there_and_the_scrubber_moves_through_the_stack(page: Page, server: Server) -> None:
+    page.goto(f"/datasets/{server.result_id}")
+    middle = _brightness(page, ".image img")
+    page.locator("input[type=range]").fill("3")
+    expect(page.locator("output")).to_have_text("4 / 4")
+    expect(page.locator(".image img")).to_have_attribute("src", re.compile(r"/preview/3\.png"))
+    assert _brightness(page, ".image img") > middle > 0.1  # the disc of the last slice is larger
+
+
+def test_a_click_enlarges_the_picture_and_another_closes_it(page: Page, server: Server) -> None:
+    page.goto(f"/datasets/{server.result_id}")
+    page.click(".figure .image")
+    expect(page.locator("dialog")).to_be_visible()
+    page.click("dialog")
+    expect(page.locator("dialog")).to_be_hidden()
+
+
+def test_a_run_is_asked_for_followed_live_and_leads_to_its_slice(page: Page, server: Server) -> None:
+    page.goto(f"/datasets/{server.slow_id}")
+    page.click("text=Reconstruct")
+    expect(page.locator("input[name=center]")).to_have_attribute("placeholder", "derived from the data")
+    page.click("button:has-text('Reconstruct')")
+    page.wait_for_url("**/runs/run_*")
+    expect(page.locator("text=Open the result")).to_be_visible(timeout=120_000)  # without a reload
+    assert _brightness(page, ".image img") > 0.05
+    page.click("text=Open the result")
+    expect(page.locator("h1")).to_contain_text("slow")
+
+
+def test_a_queued_run_is_cancelled_from_its_page(page: Page, server: Server) -> None:
+    page.goto(f"/datasets/{server.slow_id}/process/tomography")
+    page.fill("input[name=pad]", "4")
+    page.click("button:has-text('Reconstruct')")
+    page.wait_for_url("**/runs/run_*")
+    page.click("text=Cancel the run")
+    expect(page.locator(".state").first).to_have_text("cancelled")
+
+
+def test_the_viewer_shows_the_data(page: Page, server: Server) -> None:
+    page.goto(f"/datasets/{server.result_id}/view")
+    frame = page.frame_locator("iframe")
+    expect(frame.locator("text=entry").first).to_be_visible()
+    expect(frame.locator("canvas").first).to_be_visible(timeout=20_000)
+    expect(frame.locator("figcaption, [class*=title]").filter(has_text="attenuation").first).to_be_visible()
+
+
+def test_slash_leads_to_the_search_and_typing_finds(page: Page) -> None:
+    page.goto("/find")
+    page.locator("h1").click()
+    page.keyboard.press("/")
+    page.keyboard.type("name:slow*")
+    expect(page.locator("#found .row .name").first).to_contain_text("slow")
+    expect(page.locator("#found")).not_to_contain_text("core-tomography")
+
+
+def test_an_id_is_copied_with_one_click(page: Page, server: Server, signed_in: BrowserContext) -> None:
+    signed_in.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.goto(f"/datasets/{server.result_id}")
+    page.click("button.copy")
+    expect(page.locator("button.copy.done")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == server.result_id
+
+
+_PAGES = ["/", "/find", "/experiments", f"/experiments/{EXPERIMENT}", "/runs", "/stations", "/storage"]
+_TABS = ["", "/view", "/results", "/files", "/metadata", "/provenance", "/safety", "/process/tomography"]
+
+_CONTRAST = """() => {
+    const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => {
+        const part = (v) => ((v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+    };
+    const ground = (element) => {
+        for (let each = element; each; each = each.parentElement) {
+            const colour = parse(getComputedStyle(each).backgroundColor);
+            if (colour.length < 4 || colour[3] > 0.99) return colour;
+        }
+        return [255, 255, 255];
+    };
+    const faint = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        const element = walker.currentNode.parentElement;
+        if (!walker.currentNode.textContent.trim() || !element.checkVisibility()) continue;
+        if (element.closest('template, svg, option')) continue;
+        const a = light(parse(getComputedStyle(element).color)), b = light(ground(element));
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) faint.push(`${ratio.toFixed(2)} ${walker.currentNode.textContent.trim().slice(0, 40)}`);
+    }
+    return faint;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_page_fits_and_can_be_read(
+    browser: Browser, signed_in: BrowserContext, server: Server, width: int, scheme: str
+) -> None:
+    context = browser.new_context(
+        base_url=server.address,
+        viewport={"width": width, "height": 844},
+        color_scheme=scheme,  # type: ignore[arg-type]
+        storage_state=signed_in.storage_state(),
+    )
+    page = context.new_page()
+    addresses = _PAGES + [f"/datasets/{server.raw_id}{tab}" for tab in _TABS]
+    for address in addresses:
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+        assert page.evaluate(_CONTRAST) == [], address
+    context.close()
+
+
+def test_the_theme_that_was_chosen_stays(page: Page) -> None:
+    page.goto("/stations")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.click("#theme")
+    after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert after != before
+    page.goto("/storage")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == after
+    page.evaluate("localStorage.clear()")
+
+
+def test_the_page_works_without_scripts(browser: Browser, signed_in: BrowserContext, server: Server) -> None:
+    state = signed_in.storage_state()
+    context = browser.new_context(base_url=server.address, java_script_enabled=False, storage_state=state)
+    page = context.new_page()
+    page.goto(f"/datasets/{server.raw_id}/process/tomography")
+    page.click("button:has-text('Reconstruct')")
+    page.wait_for_url("**/runs/run_*")
+    context.close()
