@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from starlette.testclient import TestClient
 
@@ -115,3 +116,10 @@ def test_the_openapi_document_describes_every_route(web: TestClient) -> None:
     assert document["info"]["title"] == "Lightkeep"
     operations = [each for path in document["paths"].values() for each in path.values()]
     assert all(each.get("description") for each in operations)
+
+
+def test_the_reference_names_every_route(web: TestClient) -> None:
+    reference = (Path(__file__).parents[2] / "docs" / "reference" / "http-api.md").read_text("utf-8")
+    paths = web.get("/api/v1/openapi.json").json()["paths"]
+    routes = {f"`{method.upper()} {path}`" for path, methods in paths.items() for method in methods}
+    assert {route for route in routes if route not in reference} == set()

@@ -46,7 +46,7 @@ def _routes(client: TestClient) -> Iterator[tuple[str, APIRoute]]:
             )
 
 
-def _filled(path: str, house: Populated, **replaced: str) -> str:
+def _filled(template: str, house: Populated, **replaced: str) -> str:
     known = {
         "dataset_id": house.raw.id,
         "run_id": house.run.id,
@@ -59,8 +59,8 @@ def _filled(path: str, house: Populated, **replaced: str) -> str:
         "path": "core.h5",
     }
     for key, value in (known | replaced).items():
-        path = path.replace(f"{{{key}}}", value).replace(f"{{{key}:path}}", value)
-    return path
+        template = template.replace(f"{{{key}}}", value).replace(f"{{{key}:path}}", value)
+    return template
 
 
 @pytest.mark.parametrize("value", CORPUS, ids=lambda value: repr(value[:12]))

@@ -103,7 +103,7 @@ def of_validation(error: RequestValidationError) -> Problem:
     first = faults[0] if faults else {"where": "request", "what": "not understood"}
     detail = shown(f"{first['where']}: {first['what']}")
     safe = [{name: shown(text) for name, text in fault.items()} for fault in faults[:20]]
-    remedy = "the route's parameters are described at /api/v1/docs"
+    remedy = "the parameters are described in /api/v1/openapi.json"
     return Problem(422, detail, code=InvalidInput.code, remedy=remedy, errors=safe)
 
 

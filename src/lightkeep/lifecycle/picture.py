@@ -157,7 +157,8 @@ class _Images:
         if self._is_sinogram:
             dark, gain = (dark[at[0]] if isinstance(dark, np.ndarray) else dark), gain[at[0]]
         transmission = np.maximum((values - dark) * gain, _DARKEST)
-        return -np.log(transmission, dtype=np.float32)
+        absorption: NDArray[np.float32] = -np.log(transmission, dtype=np.float32)
+        return absorption
 
 
 @contextmanager
