@@ -69,7 +69,7 @@ class Sqlite:
     def insert(
         self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> None:
-        """Insert a hundred rows with each statement: half the time of the driver's executemany."""
+        """Insert a hundred rows with each statement: faster than the driver's executemany (decision 2)."""
         one = f"({', '.join('?' * len(columns))})"
         into = f"INSERT INTO {table} ({', '.join(columns)}) VALUES "  # noqa: S608 (names are ours)
         whole = len(rows) - len(rows) % _ROWS
