@@ -6,13 +6,17 @@ PART   ?= all
 # make demo DATA=path runs the demo on a measured file instead of a simulated one
 DATA   ?=
 
-.PHONY: demo test bench check docs lock clean
+.PHONY: demo test crash bench check viewer docs lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/lightkeep demo $(if $(DATA),--data "$(DATA)")
 
 test: check services
-	scripts/with-postgres $(BIN)/pytest $(PYTEST_ARGS)
+	scripts/with-postgres $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+
+# Every point at which ingest can be killed, instead of the sample that `make test` takes: about ten minutes.
+crash: services
+	LIGHTKEEP_CRASH_POINTS=all $(BIN)/pytest tests/crash $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,6 +30,10 @@ services: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(PART)
+
+# The committed h5web viewer, fonts and htmx, rebuilt from frontend/ (needs npm).
+viewer:
+	cd frontend && npm ci && npm run build
 
 docs: $(VENV)/.dev
 	$(BIN)/sphinx-build -W -q -b html docs build/docs

@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.formats import Source
+from lightkeep.model.quantity import Quantity
 from lightkeep.model.techniques import OutputSpec, Preflight, Report
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class Params(BaseModel, extra="forbid"):
     mask: bool = Field(True, description="Set what lies outside the circle that every angle saw to zero.")
     pad: int = Field(2, ge=1, le=4, description="Width of the padded detector; 2 avoids wrap-around.",
                      json_schema_extra={"unit": "detector widths"})  # fmt: skip
+    pixel_size_um: float | None = Field(
+        None,
+        gt=0,
+        description="Pixel size at the sample; from the file when left out. Known: slices in 1/cm.",
+        json_schema_extra={"unit": "um"},
+    )
     theta_start_deg: float | None = Field(
         None, description="First angle, where the file's angles are wrong.", json_schema_extra={"unit": "deg"}
     )
@@ -91,8 +98,10 @@ def preflight(source: Source, params: Params) -> Preflight:
     per_row = columns * (angles * (projections.dtype.itemsize + 4) + columns * 4)
     overhead = 4 * 8 * (angles * columns * params.pad + 2 * columns**2)
     piece = max(2, min(64, _PIECE_BYTES // per_row // 2 * 2))
+    pixel = params.pixel_size_um or _pixel_size_um(source)
+    known = {"center": round(center, 3), "row_end": end, "pixel_size_um": pixel}
     return Preflight(
-        params=params.model_copy(update={"center": round(center, 3), "row_end": end}).model_dump(),
+        params=params.model_copy(update=known).model_dump(),
         shapes={"slices": (end - begin, columns, columns)},
         dtypes={"slices": "float32"},
         length=end - begin,
@@ -101,6 +110,8 @@ def preflight(source: Source, params: Params) -> Preflight:
         warnings=warnings,
         piece=piece,
         facts=facts,
+        units={"slices": "1/cm"} if pixel else {},
+        steps=dict.fromkeys(OUTPUTS["slices"].axes, Quantity.of(pixel, "um")) if pixel else {},
     )
 
 
@@ -126,6 +137,8 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
         mask=params.mask,
         threads=get_num_threads(),
     )
+    if params.pixel_size_um is not None:
+        slices *= 1e4 / params.pixel_size_um
     report(1.0, "reconstructed")
     return {"slices": slices}
 
@@ -152,6 +165,13 @@ def _theta_deg(source: Source, params: Params) -> Float64:
             f"{source.path.name}: {count} projections are too few; at least {_MIN_ANGLES} are needed"
         )
     return theta
+
+
+def _pixel_size_um(source: Source) -> float | None:
+    found = source.metadata.quantities.get("pixel_size")
+    if found is None or found.unit_si != "m" or not found.value_si > 0:
+        return None
+    return float(f"{found.value_si * 1e6:.9g}")
 
 
 def _lit_flats(source: Source) -> NDArray[np.bool_]:
