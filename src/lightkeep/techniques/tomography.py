@@ -91,7 +91,7 @@ def preflight(source: Source, params: Params) -> Preflight:
     facts: dict[str, Any] = {}
     if center is None:
         center, facts = _find_center(source, theta, lit, begin, end)
-        if facts["sigma"] > 1:
+        if facts["sigma"] >= 1:
             warnings.append(f"the rotation centre is uncertain: {center:.2f} +- {facts['sigma']:.2f} px")
     elif not 0 <= center <= columns - 1:
         raise InvalidInput(f"center {center:g} is outside the detector's {columns} columns")

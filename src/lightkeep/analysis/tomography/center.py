@@ -16,6 +16,10 @@ Float64 = NDArray[np.float64]
 
 _FLOOR_PX = 0.05
 """No consensus is better than this: the methods share the same rows."""
+_ALONE_PX = 1.0
+"""One method alone has nothing that contradicts it."""
+_HALF_TURN = 150.0
+"""Degrees from which on a scan is as good as half a turn."""
 _WEDGE_CUT = 0.25
 """Cycles per pixel beyond which the wedge holds mostly noise."""
 
@@ -27,7 +31,7 @@ class CenterResult:
     value: float
     """Median of the methods."""
     sigma: float
-    """Uncertainty in pixels: the spread of the methods, at least 0.05."""
+    """Uncertainty in pixels: the spread of the methods, at least 0.05; at least 1 where only one applies."""
     per_method: Mapping[str, float]
     """Column by method; a method that cannot work on this scan is absent."""
 
@@ -43,7 +47,7 @@ def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
     - `wedge`: with its mirror image appended, a sinogram's Fourier transform is empty inside a double wedge,
       if the axis is right; Vo et al. (2014), Opt. Express 22, 19078. Needs about half a turn.
     - `sharpness`: a wrong axis smears density below zero; the least sum of absolute values wins; Donath et al.
-      (2006), J. Opt. Soc. Am. A 23, 1048.
+      (2006), J. Opt. Soc. Am. A 23, 1048. Needs about half a turn; without one it is the last resort.
 
     Parameters
     ----------
@@ -65,11 +69,13 @@ def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
         if column is not None:
             found[name] = column
     start = float(np.median(list(found.values()))) if found else (data.shape[2] - 1) / 2
-    found["sharpness"] = _sharpness(data, theta, start, reach=4.0 if found else data.shape[2] / 8)
+    if not found or theta[-1] - theta[0] >= _HALF_TURN:
+        found["sharpness"] = _sharpness(data, theta, start, reach=4.0 if found else data.shape[2] / 8)
     values = np.array(list(found.values()))
     value = float(np.median(values))
     spread = 1.4826 * float(np.median(np.abs(values - value)))
-    return CenterResult(value, max(spread, _FLOOR_PX), {name: round(column, 3) for name, column in found.items()})
+    least = _FLOOR_PX if len(found) > 1 else _ALONE_PX
+    return CenterResult(value, max(spread, least), {name: round(column, 3) for name, column in found.items()})
 
 
 def _checked(sinograms: ArrayLike, theta_deg: ArrayLike) -> tuple[Float64, Float64]:
@@ -132,7 +138,7 @@ def _mass(data: Float64, theta: Float64) -> float | None:
     mass = data.sum(axis=(0, 2))
     edges = np.abs(data[:, :, [0, 1, -2, -1]].mean(axis=(0, 2)))
     leaves = mass.min() <= 0 or mass.std() > 0.02 * mass.mean() or edges.max() > 0.03 * data.max()
-    if leaves or theta[-1] - theta[0] < 120:
+    if leaves or theta[-1] - theta[0] < 90:
         return None
     middles = (data.sum(axis=0) @ np.arange(data.shape[2])) / mass
     angle = np.deg2rad(theta)
@@ -144,7 +150,7 @@ def _mass(data: Float64, theta: Float64) -> float | None:
 
 def _wedge(data: Float64, theta: Float64) -> float | None:
     """Search the column that leaves least energy in the double wedge, coarse on binned columns, then fine."""
-    if theta[-1] - theta[0] < 150:
+    if theta[-1] - theta[0] < _HALF_TURN:
         return None
     half = data[data.shape[0] // 2, theta <= theta[0] + 180 + 1e-6]
     half = half[:: max(1, len(half) // 180)]
@@ -191,9 +197,10 @@ def _sharpness(data: Float64, theta: Float64, start: float, *, reach: float) -> 
     """Minimise the mean absolute value of the reconstructed middle row, coarse on binned columns, then fine."""
     every = max(1, len(theta) // 360)
     sinogram, angles = data[data.shape[0] // 2, ::every], theta[::every]
+    low, high = _bounds(data.shape[2])
     best, spacing = start, reach / 4
     while spacing > 0.1:
-        columns = best + spacing * np.arange(-4, 5)
+        columns = np.clip(best + spacing * np.arange(-4, 5), low, high)
         factor = max(1, min(int(spacing), data.shape[2] // 256))
         costs = _blur(_binned(sinogram, factor), angles, (columns - (factor - 1) / 2) / factor)
         best = _vertex(columns, costs) if spacing <= 0.5 else float(columns[np.argmin(costs)])

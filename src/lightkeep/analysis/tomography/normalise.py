@@ -13,7 +13,7 @@ TRANSMISSION_FLOOR = 1e-4
 
 
 def lit_flats(flats: ArrayLike, darks: ArrayLike) -> NDArray[np.bool_]:
-    """Which flats saw the beam: those above the dark level by at least a tenth of what the best one is.
+    """Which flats saw the beam: above the darks' noise, and by at least a tenth of what the best one is.
 
     Parameters
     ----------
@@ -26,8 +26,9 @@ def lit_flats(flats: ArrayLike, darks: ArrayLike) -> NDArray[np.bool_]:
     """
     flat, dark = np.asarray(flats), np.asarray(darks)
     level = dark.mean(dtype=float) if dark.size else 0.0
+    noise = float(np.subtract(*np.percentile(dark, [84, 50]))) if dark.size else 0.0  # hot pixels do not count
     above = flat.mean(axis=(1, 2), dtype=float) - level
-    lit: NDArray[np.bool_] = above > max(0.1 * above.max(initial=0), 0)
+    lit: NDArray[np.bool_] = above > max(0.1 * above.max(initial=0), noise)
     return lit
 
 
@@ -46,7 +47,7 @@ def normalise(
     Returns
     -------
     : (rows, angles, columns) float32, dimensionless. A pixel that no flat lit gives 0; so does a count that is not
-      a number. A transmission below `TRANSMISSION_FLOOR` is taken as that floor.
+      finite. A transmission below `TRANSMISSION_FLOOR` is taken as that floor.
 
     Raises
     ------
@@ -66,6 +67,7 @@ def normalise(
     if out is None:
         out = np.empty((counts.shape[1], counts.shape[0], counts.shape[2]), np.float32)
     floor = np.float32(TRANSMISSION_FLOOR)
+    counts = counts.astype(counts.dtype.newbyteorder("="), copy=False)
     _line_integrals(counts, beam.astype(np.float32), level.astype(np.float32), floor, out)
     return out
 
@@ -76,11 +78,9 @@ def _line_integrals(counts, beam, dark, floor, out):  # type: ignore[no-untyped-
     for row in prange(rows):
         for angle in range(angles):
             for column in range(columns):
-                open_beam = beam[row, column]
-                if open_beam > 0:
-                    through = (np.float32(counts[angle, row, column]) - dark[row, column]) / open_beam
-                    if np.isnan(through):  # not a number
-                        through = np.float32(1)
-                    out[row, angle, column] = -np.log(max(through, floor))
-                else:
-                    out[row, angle, column] = 0
+                integral = np.float32(0)
+                if beam[row, column] > 0:
+                    through = (np.float32(counts[angle, row, column]) - dark[row, column]) / beam[row, column]
+                    if np.isfinite(through):
+                        integral = -np.log(max(through, floor))
+                out[row, angle, column] = integral

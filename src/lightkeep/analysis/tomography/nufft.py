@@ -213,6 +213,6 @@ class _Worker:
             filtered = scipy.fft.ifft(spectrum, axis=1, overwrite_x=True)[:, : geometry.length]
             np.multiply(scipy.fft.fft(filtered, axis=1), geometry.table[block], out=self._samples[block])
         self._plan.execute(self._samples.ravel(), out=self._image)
-        np.multiply(self._image.real, geometry.inside, out=out[0])
-        if len(pair) == 2:
-            np.multiply(self._image.imag, geometry.inside, out=out[1])
+        for slice_, part in zip(out, (self._image.real, self._image.imag), strict=False):
+            slice_[:] = part
+            slice_[~geometry.inside] = 0
