@@ -65,7 +65,9 @@ def _filled(template: str, house: Populated, **replaced: str) -> str:
 
 @pytest.mark.parametrize("value", CORPUS, ids=lambda value: repr(value[:12]))
 def test_no_value_of_any_parameter_is_an_error_of_ours(web: TestClient, house: Populated, value: str) -> None:
-    quoted = quote(value.encode("utf-8", "surrogateescape"), safe="")
+    quoted = quote(
+        value[:20_000].encode("utf-8", "surrogateescape"), safe=""
+    )  # the client refuses longer addresses
     headers = {"Authorization": f"Bearer {house.tokens['facility-admin']}", "Origin": "http://testserver"}
     cookies = f"lightkeep_session={house.tokens['facility-admin']}"
     routes = list(_routes(web))

@@ -104,6 +104,7 @@ def environment() -> Environment:
         span=words.span,
         plain=words.plain,
         brief=words.brief,
+        verb=words.verb,
         unit=words.unit,
         shown=shown,
         address=address,

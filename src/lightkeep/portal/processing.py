@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
@@ -11,20 +12,10 @@ from lightkeep import techniques
 from lightkeep.lifecycle import process
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.people import Verb
-from lightkeep.portal import forms
+from lightkeep.portal import forms, words
 from lightkeep.portal.page import Here, Name, Visit
 
 router = APIRouter()
-_VERBS = {"tomography": "Reconstruct", "average": "Average"}
-
-
-def verb(technique: str) -> str:
-    """Return what the button says.
-
-    >>> verb("tomography"), verb("xpcs")
-    ('Reconstruct', 'Run xpcs')
-    """
-    return _VERBS.get(technique, f"Run {technique}")
 
 
 @router.get("/datasets/{dataset_id}/process/{technique}")
@@ -37,8 +28,6 @@ def form(here: Here, dataset_id: Name, technique: Name) -> Response:
 @router.post("/datasets/{dataset_id}/process/{technique}")
 async def run(here: Here, request: Request, dataset_id: Name, technique: Name) -> Response:
     """Queue the run, and go to its page."""
-    from anyio import to_thread
-
     typed = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
     return await to_thread.run_sync(_request, here, dataset_id, technique, typed)
 
@@ -71,7 +60,7 @@ def _form(
         dataset=here.view.dataset(dataset_id),
         technique=technique,
         summary=(module.__doc__ or "").strip().partition("\n")[0],
-        verb=verb(technique),
+        verb=words.verb(technique),
         fields=forms.fields(module.Params.model_json_schema()),
         typed=typed,
         error=error,

@@ -149,6 +149,15 @@ def unit(symbol: str) -> str:
     return _UNITS.get(symbol, symbol)
 
 
+def verb(technique: str) -> str:
+    """Return what the button that starts a technique says.
+
+    >>> verb("tomography"), verb("xpcs")
+    ('Reconstruct', 'Run xpcs')
+    """
+    return {"tomography": "Reconstruct", "average": "Average"}.get(technique, f"Run {technique}")
+
+
 def quantity(value: Any) -> Markup:
     """Return a Quantity as number and unit."""
     return Markup('<span class="num">{}<span class="unit">{}</span></span>').format(
