@@ -40,7 +40,9 @@ def preflight(source: Source, params: Params) -> Preflight:
     frames = source.arrays["frames"]
     count, *shape = frames.shape
     if count == 0 or len(shape) != 2:
-        raise InvalidInput(f"{source.path.name}: frames have shape {frames.shape}, not (frame, row, column)")
+        raise InvalidInput(
+            f"frames are {frames.shape}, not (frame, row, column)", remedy="choose a stack of images"
+        )
     saturated = int((frames[0] >= params.saturation).sum()) if params.saturation else 0
     return Preflight(
         params=params.model_dump(),

@@ -94,7 +94,10 @@ def preflight(source: Source, params: Params) -> Preflight:
         if facts["sigma"] >= 1:
             warnings.append(f"the rotation centre is uncertain: {center:.2f} +- {facts['sigma']:.2f} px")
     elif not 0 <= center <= columns - 1:
-        raise InvalidInput(f"center {center:g} is outside the detector's {columns} columns")
+        raise InvalidInput(
+            f"center {center:g} is outside the detector's {columns} columns",
+            remedy=f"choose 0 to {columns - 1}, or leave it out to find it from the data",
+        )
     per_row = columns * (angles * (projections.dtype.itemsize + 4) + columns * 4)
     overhead = 4 * 8 * (angles * columns * params.pad + 2 * columns**2)
     piece = max(2, min(64, _PIECE_BYTES // per_row // 2 * 2))
@@ -106,7 +109,7 @@ def preflight(source: Source, params: Params) -> Preflight:
         dtypes={"slices": "float32"},
         length=end - begin,
         memory_bytes=piece * per_row + overhead,
-        seconds=(end - begin) * (15e-9 * angles * columns * params.pad + 1e-7 * columns**2),
+        seconds=(end - begin) * (1e-8 * angles * columns * params.pad + 2e-8 * columns**2),
         warnings=warnings,
         piece=piece,
         facts=facts,
@@ -155,14 +158,15 @@ def _theta_deg(source: Source, params: Params) -> Float64:
         theta = np.asarray(source.arrays["theta_deg"][:], np.float64)
         if params.theta_start_deg is not None:
             theta = theta + params.theta_start_deg - theta[0]
-    if theta.shape != (count,):
+    if theta.shape != (count,) or not np.isfinite(theta).all():
         raise InvalidInput(
-            f"{source.path.name}: {theta.size} angles for {count} projections",
+            f"{source.path.name}: {np.isfinite(theta).sum()} angles for {count} projections",
             remedy="give theta_start_deg and theta_step_deg",
         )
     if count < _MIN_ANGLES:
         raise InvalidInput(
-            f"{source.path.name}: {count} projections are too few; at least {_MIN_ANGLES} are needed"
+            f"{source.path.name}: {count} projections are too few; at least {_MIN_ANGLES} are needed",
+            remedy="choose a scan that was not cut short",
         )
     return theta
 

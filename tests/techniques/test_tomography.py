@@ -1,0 +1,155 @@
+"""Tomography as a technique: what it derives from a scan, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightkeep.analysis import simulate
+from lightkeep.model.errors import InvalidInput
+from lightkeep.model.formats import Source
+from lightkeep.techniques import tomography
+from lightkeep.testing.suites.technique import TechniqueSuite, source_of
+
+SIZE, ROWS, CENTER = 64, 7, 35.2
+
+
+def scan(*, columns: int = SIZE, rows: int = ROWS, angles: int = 90) -> dict[str, Any]:
+    """The arrays of a small scan of the head."""
+    made = simulate.tomography_scan(
+        simulate.shepp_logan(),
+        np.arange(angles) * 180 / angles,
+        rows=rows,
+        columns=columns,
+        rng=np.random.default_rng(9),
+        center=CENTER,
+        i0=4e4,
+    )
+    return {
+        "projections": made.projections,
+        "flats": made.flats,
+        "darks": made.darks,
+        "theta_deg": made.theta_deg,
+    }
+
+
+def changed(folder: Path, **arrays: Any) -> Source:
+    return source_of(folder, **{**SCAN, **arrays})
+
+
+def slices(source: Source, **params: Any) -> np.ndarray:
+    found = tomography.preflight(source, tomography.Params(**params))
+    in_force = tomography.Params(**found.params)
+    outputs = tomography.run(source, in_force, lambda _fraction, _text: None, 0, found.length)
+    return outputs["slices"]
+
+
+SCAN = scan()
+
+
+class TestTomography(TechniqueSuite):
+    name = "tomography"
+
+    def example(self, folder: Path) -> Source:
+        return source_of(folder, **SCAN)
+
+    def unusable(self, folder: Path) -> Sequence[Source]:
+        return [
+            changed(folder, flats=SCAN["flats"][:0]),
+            changed(folder, flats=SCAN["darks"]),
+            changed(folder, theta_deg=SCAN["theta_deg"][:-1]),
+            changed(folder, projections=SCAN["projections"][:7], theta_deg=SCAN["theta_deg"][:7]),
+            changed(folder, projections=SCAN["projections"][:0], theta_deg=SCAN["theta_deg"][:0]),
+            changed(folder, projections=np.full_like(SCAN["projections"], 4000)),
+            changed(folder, theta_deg=np.full(90, np.nan)),
+        ]
+
+
+def test_angles_that_are_not_numbers_are_refused_also_when_the_axis_is_known(tmp_path: Path) -> None:
+    source = changed(tmp_path, theta_deg=np.where(np.arange(90) == 4, np.nan, SCAN["theta_deg"]))
+    with pytest.raises(InvalidInput, match="89 angles for 90 projections"):
+        tomography.preflight(source, tomography.Params(center=CENTER))
+
+
+def test_the_head_comes_out_at_its_place(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **SCAN)
+    found = tomography.preflight(source, tomography.Params())
+    assert found.params["center"] == pytest.approx(CENTER, abs=0.2)
+    truth = simulate.shepp_logan().slices(SIZE)[0]
+    image = slices(source)[3]
+    inside = np.hypot(*np.meshgrid(*[np.arange(SIZE) - (SIZE - 1) / 2] * 2)) < 0.9 * SIZE / 2
+    assert np.corrcoef(image[inside], truth[inside])[0, 1] > 0.93
+
+
+def test_selected_rows_are_the_same_as_in_the_whole(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **SCAN)
+    whole = slices(source, center=CENTER)
+    np.testing.assert_array_equal(slices(source, center=CENTER, row_begin=2, row_end=6), whole[2:6])
+    # A pair that is made of other rows shares rounding with another partner.
+    np.testing.assert_allclose(slices(source, center=CENTER, row_begin=3, row_end=4)[0], whole[3], atol=2e-4)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 64), (2, 65), (3, 96)])
+def test_any_shape_of_detector_will_do(tmp_path: Path, rows: int, columns: int) -> None:
+    image = slices(source_of(tmp_path, **scan(rows=rows, columns=columns)))
+    assert image.shape == (rows, columns, columns)
+    assert np.isfinite(image).all()
+    assert image.any()
+
+
+def test_empty_flats_are_left_out_and_said(tmp_path: Path) -> None:
+    flats = np.concatenate([SCAN["flats"], SCAN["darks"][:4]])
+    source = changed(tmp_path, flats=flats)
+    found = tomography.preflight(source, tomography.Params())
+    assert list(found.warnings) == ["4 of 24 flats are empty and were left out"]
+    np.testing.assert_array_equal(
+        slices(source, center=CENTER), slices(source_of(tmp_path, **SCAN), center=CENTER)
+    )
+
+
+def test_no_darks_and_counts_that_are_not_numbers_give_finite_slices(tmp_path: Path) -> None:
+    projections = SCAN["projections"].astype(np.float32)
+    projections[5, :, 20] = np.nan
+    assert np.isfinite(slices(changed(tmp_path, projections=projections, darks=SCAN["darks"][:0]))).all()
+
+
+def test_angles_may_be_given(tmp_path: Path) -> None:
+    without = changed(tmp_path, theta_deg=np.zeros(90))
+    given = slices(without, theta_step_deg=2.0, theta_start_deg=0, center=CENTER)
+    np.testing.assert_array_equal(given, slices(source_of(tmp_path, **SCAN), center=CENTER))
+
+
+@pytest.mark.parametrize(
+    "params", [{"theta_step_deg": -1}, {"theta_step_deg": 0}, {"center": -3}, {"pad": 9}, {"window": "hat"}]
+)
+def test_a_parameter_out_of_range_is_named(params: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(params))):
+        tomography.Params(**params)
+
+
+@pytest.mark.parametrize(
+    "params", [{"center": 64}, {"row_begin": 7}, {"row_begin": 4, "row_end": 4}, {"row_end": 8}]
+)
+def test_what_is_not_on_the_detector_is_refused(tmp_path: Path, params: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="detector") as caught:
+        tomography.preflight(source_of(tmp_path, **SCAN), tomography.Params(**params))
+    assert caught.value.remedy
+
+
+def test_a_pixel_size_makes_it_a_coefficient_per_centimetre(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **SCAN)
+    found = tomography.preflight(source, tomography.Params(pixel_size_um=2.5))
+    assert found.units == {"slices": "1/cm"}
+    np.testing.assert_allclose(
+        slices(source, center=CENTER, pixel_size_um=2.5), slices(source, center=CENTER) / 2.5e-4, rtol=1e-6
+    )
+
+
+def test_the_mask_clears_the_corners(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **SCAN)
+    assert slices(source, center=CENTER)[0, 0, 0] == 0
+    assert slices(source, center=CENTER, mask=False)[0, 0, 0] != 0
