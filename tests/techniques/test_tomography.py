@@ -64,7 +64,6 @@ class TestTomography(TechniqueSuite):
             changed(folder, theta_deg=SCAN["theta_deg"][:-1]),
             changed(folder, projections=SCAN["projections"][:7], theta_deg=SCAN["theta_deg"][:7]),
             changed(folder, projections=SCAN["projections"][:0], theta_deg=SCAN["theta_deg"][:0]),
-            changed(folder, projections=np.full_like(SCAN["projections"], 4000)),
             changed(folder, theta_deg=np.full(90, np.nan)),
         ]
 
