@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 import anyio
 from starlette.applications import Starlette
@@ -33,7 +34,8 @@ def create() -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         facility = await anyio.to_thread.run_sync(open_facility, settings)
         with facility:
-            orchestrator = await anyio.to_thread.run_sync(open_workflow, facility)
+            # Apart: runs take neither the server's time nor its life.
+            orchestrator = await anyio.to_thread.run_sync(partial(open_workflow, facility, apart=True))
             try:
                 app.router.routes.extend(compose(facility, orchestrator).routes)
                 yield

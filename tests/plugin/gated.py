@@ -63,8 +63,9 @@ def preflight(source: Source, params: Params) -> Preflight:
 def run(source: Source, params: Params, report: Report, begin: int, end: int) -> Mapping[str, Any]:
     """Mean over the angles of rows begin to end."""
     folder = Path(params.folder)
-    with (folder / "computed").open("a") as file:
-        file.write(f"{begin}\n")
+    if params.folder:
+        with (folder / "computed").open("a") as file:
+            file.write(f"{begin}\n")
     while (folder / f"hold-{begin}").exists():
         time.sleep(0.01)
     if (folder / "fail").exists():

@@ -23,7 +23,7 @@ from lightkeep.model.people import Person, Principal
 class Catalog:
     """What exists, who may see it, and the audit trail.
 
-    One object serves all threads of a process; any number of processes may open the same catalogue.
+    One object serves all threads of a process; any number of processes may open the same catalogue::
 
         with catalog.change(principal) as tx:
             tx.add_experiment(experiment)
