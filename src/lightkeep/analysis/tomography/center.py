@@ -200,7 +200,8 @@ def _sharpness(data: Float64, theta: Float64, start: float, *, reach: float) -> 
     low, high = _bounds(data.shape[2])
     best, spacing = start, reach / 4
     while spacing > 0.1:
-        columns = np.clip(best + spacing * np.arange(-4, 5), low, high)
+        far = 4 if spacing > 0.2 else 2  # the vertex before is good to a tenth of a pixel
+        columns = np.clip(best + spacing * np.arange(-far, far + 1), low, high)
         factor = max(1, min(round(6 * spacing), data.shape[2] // 256))
         costs = _blur(_binned(sinogram, factor), angles, (columns - (factor - 1) / 2) / factor)
         best = _vertex(columns, costs) if spacing <= 0.5 else float(columns[np.argmin(costs)])

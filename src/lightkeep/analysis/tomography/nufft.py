@@ -86,7 +86,7 @@ def reconstruct(
     if out is None:
         out = np.empty((data.shape[0], data.shape[2], data.shape[2]), np.float32)
     pairs = [slice(row, row + 2) for row in range(0, data.shape[0], 2)]
-    shares = [pairs[thread::threads] for thread in range(min(threads, len(pairs)))]
+    shares = [pairs[thread::threads] for thread in range(min(max(1, threads), len(pairs)))]
 
     def work(share: list[slice]) -> None:
         worker = _Worker(geometry)
