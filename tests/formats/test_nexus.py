@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lightkeep import formats
-from lightkeep.formats.nexus import FORMAT
+from lightkeep.formats.nexus import FORMAT, steps
 from lightkeep.model.errors import BadFile, StorageError
 from lightkeep.model.formats import Format, Output, Result
 from lightkeep.testing.suites.format import Hdf5Suite
@@ -85,6 +85,30 @@ def test_every_output_comes_back_bit_for_bit(tmp_path: Path) -> None:
         np.testing.assert_array_equal(source.arrays["slices"][...], result_of().outputs["slices"].data)
         np.testing.assert_array_equal(source.arrays["curve"][...], [1.0, 4.0, 9.0])
         assert source.arrays["frames"].shape == (3, 4, 5)
+
+
+def test_the_size_of_a_pixel_comes_from_the_scales_of_its_axes(tmp_path: Path) -> None:
+    (path,) = FORMAT.write(tmp_path, result_of())
+    with FORMAT.open(path) as source:
+        assert [(step.value, step.unit) for step in steps(source.arrays["slices"])] == [(0.65, "um")] * 2
+
+
+@pytest.mark.parametrize(
+    ("y", "unit"),
+    [
+        ([0, 1, 2, 4], "um"),
+        ([1, 2, 3, 4], "um"),
+        ([0, 1, 2, np.nan], "um"),
+        ([0, 1, 2], "um"),
+        ([0, 1, 2, 3], "mm"),
+    ],
+)
+def test_uneven_or_unlike_scales_leave_a_pixel_a_pixel(tmp_path: Path, y: list[float], unit: str) -> None:
+    scales = {"y": np.array(y, float), "x": np.arange(5) * 0.65}
+    image = Output(np.zeros((3, 4, 5), np.float32), ("row", "y", "x"), "", "", scales, {"y": unit, "x": "um"})
+    (path,) = FORMAT.write(tmp_path, result_of(odd=image))
+    with FORMAT.open(path) as source:
+        assert [(step.value, step.unit) for step in steps(source.arrays["odd"])] == [(1.0, "pixel")] * 2
 
 
 class Recorder:

@@ -20,6 +20,7 @@ def test_a_result_is_a_stack_with_its_unit_and_contrast(member: TestClient, hous
     stack = member.get(f"/api/v1/datasets/{house.result.id}/preview").json()
     assert (stack["count"], stack["height"], stack["width"]) == (4, 48, 48)
     assert (stack["unit"], stack["label"]) == ("1/pixel", "attenuation")
+    assert (stack["steps"], stack["step_unit"]) == ([1.0, 1.0], "pixel")
     assert stack["low"] < stack["high"] <= 0.0101
 
 

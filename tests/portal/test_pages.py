@@ -87,6 +87,8 @@ def test_a_result_page_shows_the_slice_and_leads_back(person: TestClient, house:
     assert f"/api/v1/datasets/{house.result.id}/preview/2.png" in text
     assert "attenuation / pixel" in text
     assert f'href="/runs/{house.run.id}"' in text
+    assert re.search(r"Rotation centre</dt><dd>.*from the data.*23\.5<span class=\"unit\">px", text)
+    assert f'href="/datasets/{house.result.id}/results"' not in text  # nothing is, or can be, made of it
     assert f'href="/datasets/{house.raw.id}"' in person.get(f"/datasets/{house.result.id}/provenance").text
 
 

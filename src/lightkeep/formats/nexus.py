@@ -16,10 +16,11 @@ import h5py
 import numpy as np
 
 from lightkeep.formats import hdf5
-from lightkeep.formats.metadata import Field, gather, held
+from lightkeep.formats.metadata import Field, gather, held, units_of
 from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Output, Result, Source
+from lightkeep.model.quantity import Quantity
 
 _SLAB_BYTES = 32 << 20
 QUANTITIES = {
@@ -151,6 +152,30 @@ def slabs(data: Array) -> Iterator[tuple[int, int]]:
     step = max(1, _SLAB_BYTES // row)
     for begin in range(0, data.shape[0], step):
         yield begin, min(begin + step, data.shape[0])
+
+
+def steps(signal: Any) -> tuple[Quantity, Quantity]:
+    """Return the distance between neighbouring rows, and columns, of an NXdata's images.
+
+    One pixel each where the axes do not both begin at 0 with even steps in the same unit.
+    """
+    pixel = (Quantity.of(1.0, "pixel"),) * 2
+    if not isinstance(signal, h5py.Dataset) or "axes" not in signal.parent.attrs:
+        return pixel
+    names = [one_line(name) for name in np.atleast_1d(signal.parent.attrs["axes"])]
+    if len(names) != len(signal.shape) or len(names) < 2:
+        return pixel
+    row, column = (_step(signal.parent.get(names[at] or "."), signal.shape[at]) for at in (-2, -1))
+    return (row, column) if row and column and row.unit == column.unit else pixel
+
+
+def _step(axis: Any, size: int) -> Quantity | None:
+    if not isinstance(axis, h5py.Dataset) or axis.shape != (size,) or size < 2 or axis.dtype.kind not in "iuf":
+        return None
+    values = np.asarray(axis[()], np.float64)
+    step = values[-1] / (size - 1)
+    is_even = step > 0 and np.allclose(values, step * np.arange(size), rtol=0, atol=step / 100)
+    return Quantity.of(float(step), units_of(axis)) if is_even and units_of(axis) else None
 
 
 def _plots(file: h5py.File) -> Iterator[tuple[h5py.Group, str, str]]:

@@ -31,6 +31,9 @@ class StackShape(Shape):
     dtype: str
     label: str
     unit: str
+    steps: tuple[float, float]
+    """Distance between neighbouring rows, and columns, in `step_unit`."""
+    step_unit: str
     low: float
     high: float
 

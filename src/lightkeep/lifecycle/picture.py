@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lightkeep import formats
-from lightkeep.formats import hdf5
+from lightkeep.formats import hdf5, nexus
 from lightkeep.model.errors import BadFile, NotFound
 from lightkeep.model.formats import Array, Source
 
@@ -70,6 +70,8 @@ def describe(path: Path, format_name: str) -> dict[str, Any]:
             "dtype": images.dtype,
             "label": images.label,
             "unit": images.unit,
+            "steps": tuple(step.value for step in images.steps),
+            "step_unit": images.steps[0].unit,
             "low": float(low),
             "high": float(high if high > low else low + 1.0),
         }
@@ -131,6 +133,7 @@ class _Images:
             self.role, shape = "sinogram", (shape[1], shape[0], shape[2])
         *stack, height, width = shape
         self.shape = (height, width)
+        self.steps = nexus.steps(None if self._is_sinogram else self._array)
         self._stack = tuple(stack)
         self.count = int(np.prod(stack, dtype=np.int64))
         self.dtype = str(self._array.dtype)

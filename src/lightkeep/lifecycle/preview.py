@@ -39,6 +39,9 @@ class Stack:
     label: str
     """What the values are."""
     unit: str
+    steps: tuple[float, float]
+    """Distance between neighbouring rows, and columns; 1 pixel where the file does not say."""
+    step_unit: str
     low: float
     high: float
     """Contrast: the 0.5 and 99.5 percentiles of a few images."""

@@ -13,11 +13,12 @@ from fastapi.responses import Response
 
 from lightkeep.lifecycle import process
 from lightkeep.lifecycle.preview import Stack
-from lightkeep.model.datasets import Dataset
+from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.stores import Replica, ReplicaState
 from lightkeep.portal.page import Here, Name, Number, Text, Visit, pages
+from lightkeep.portal.parameters import parameters
 
 router = APIRouter()
 _FILES = 200
@@ -30,8 +31,10 @@ def overview(here: Here, dataset_id: Name, i: Annotated[int, Query(ge=1, le=10**
     dataset = here.view.dataset(dataset_id)
     stack, why = _stack(here, dataset)
     index = None if stack is None else min((i or stack.count // 2 + 1) - 1, stack.count - 1)
-    run, safe = _run(here, dataset.run_id), _safety(here, dataset)
-    return _page(here, dataset, "overview", stack=stack, why=why, index=index, run=run, safety=safe)
+    made = _made_by(here, dataset)
+    return _page(
+        here, dataset, "overview", stack=stack, why=why, index=index, safety=_safety(here, dataset), **made
+    )
 
 
 @router.get("/datasets/{dataset_id}/view")
@@ -73,7 +76,7 @@ def provenance(here: Here, dataset_id: Name) -> Response:
     dataset = here.view.dataset(dataset_id)
     parents = [found for each in dataset.parents if (found := _dataset(here, each)) is not None]
     events = here.view.events(subject=dataset_id, limit=100)
-    return _page(here, dataset, "provenance", parents=parents, run=_run(here, dataset.run_id), events=events)
+    return _page(here, dataset, "provenance", parents=parents, events=events, **_made_by(here, dataset))
 
 
 @router.get("/datasets/{dataset_id}/safety")
@@ -93,6 +96,9 @@ def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
     if here.view.can(Verb.PROCESS, dataset_id=dataset.id):
         offered = process.accepting(dataset)
     children = here.view.children(dataset.id)
+    left_out = set() if dataset.main_file else {"view"}
+    if dataset.kind is DatasetKind.DERIVED and not children and not offered:
+        left_out.add("results")
     return here.render(
         "dataset.html",
         dataset=dataset,
@@ -100,6 +106,7 @@ def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
         tab=tab,
         offered=offered,
         children=children,
+        left_out=left_out,
         **context,
     )
 
@@ -122,11 +129,13 @@ def _dataset(here: Visit, dataset_id: str) -> Dataset | None:
     return found
 
 
-def _run(here: Visit, run_id: str) -> Any:
+def _made_by(here: Visit, dataset: Dataset) -> dict[str, Any]:
+    """Return the run that made a dataset, where there was one that may be seen, and its parameters."""
     try:
-        return here.view.run(run_id) if run_id else None
+        run = here.view.run(dataset.run_id) if dataset.run_id else None
     except NotFound:
-        return None
+        run = None
+    return {"run": run, "parameters": parameters(run, dataset) if run else []}
 
 
 @dataclass(frozen=True)

@@ -42,20 +42,22 @@ class Field:
 def fields(schema: Mapping[str, Any]) -> list[Field]:
     """Return the fields of a schema, in its order."""
     definitions = schema.get("$defs", {})
-    return [_field(name, each, definitions) for name, each in schema.get("properties", {}).items()]
+    return [field(name, each, definitions) for name, each in schema.get("properties", {}).items()]
 
 
-def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Field:
-    options = [_resolved(each, definitions) for each in schema.get("anyOf", [schema])]
+def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> Field:
+    """Return one field from its own schema; an empty one when nothing is known but the name."""
+    options = [_resolved(each, definitions or {}) for each in schema.get("anyOf", [schema])]
     main = next((each for each in options if each.get("type") != "null"), {})
     choices = tuple(str(each) for each in main.get("enum", ([main["const"]] if "const" in main else [])))
     kind = {"number": "number", "integer": "integer", "boolean": "boolean"}.get(main.get("type", ""), "text")
+    unit = schema.get("unit", main.get("unit", ""))
     return Field(
         name,
-        name.removesuffix("_deg").replace("_", " ").capitalize(),
+        _label(name, schema.get("title", ""), unit),
         "choice" if choices else kind,
         schema.get("description", ""),
-        schema.get("unit", main.get("unit", "")),
+        unit,
         schema.get("default"),
         len(options) > 1 and any(each.get("type") == "null" for each in options),
         choices,
@@ -63,6 +65,18 @@ def _field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any])
         main.get("maximum", main.get("exclusiveMaximum")),
         "exclusiveMinimum" in main,
     )
+
+
+def _label(name: str, title: str, unit: str) -> str:
+    """Return the title that the technique gave; otherwise the name, without the unit that stands beside it.
+
+    >>> _label("pixel_size_um", "Pixel Size Um", "um"), _label("center", "Rotation centre", "px")
+    ('Pixel size', 'Rotation centre')
+    """
+    spaced = name.replace("_", " ")
+    if title and title != spaced.title():  # which pydantic makes of the name
+        return title
+    return spaced.removesuffix(f" {unit}").capitalize()
 
 
 def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:

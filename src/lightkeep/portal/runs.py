@@ -9,10 +9,12 @@ from fastapi.responses import RedirectResponse, Response
 
 from lightkeep.lifecycle import process
 from lightkeep.lifecycle.preview import Stack
+from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.runs import Run, RunState
 from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
+from lightkeep.portal.parameters import parameters
 
 router = APIRouter()
 
@@ -56,7 +58,8 @@ def retry(here: Here, run_id: Name) -> Response:
 
 
 def _shown(here: Visit, run: Run) -> dict[str, Any]:
-    result, stack = None, None
+    result: Dataset | None = None
+    stack = None
     if run.result_id:
         try:
             result = here.view.dataset(run.result_id)
@@ -67,6 +70,7 @@ def _shown(here: Visit, run: Run) -> dict[str, Any]:
         "run": run,
         "dataset": here.view.dataset(run.dataset_id),
         "result": result,
+        "parameters": parameters(run, result),
         "stack": stack,
         "may_process": bool(here.view.can(Verb.PROCESS, run_id=run.id)),
     }

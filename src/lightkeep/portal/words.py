@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,6 +22,7 @@ _UNITS = {
     "1/angstrom": "Å⁻¹",
     "1/nm": "nm⁻¹",
     "1/m": "m⁻¹",
+    "1/cm": "cm⁻¹",
     "1/pixel": "pixel⁻¹",
 }
 
@@ -124,20 +126,40 @@ def number(value: float) -> str:
     """
     if not isinstance(value, float):
         return str(value)
-    digits, _, power = f"{value:.6g}".replace("-", _MINUS).partition("e")
-    if not power:
-        return digits
-    raised = str(int(power.replace(_MINUS, "-"))).translate(_RAISED)
-    return f"{digits}\u00d710{raised}"
+    return _printed(f"{value:.6g}")
 
 
 def brief(value: float) -> str:
-    """Return a number for the end of a scale: two digits.
+    """Return a number for the end of a scale: three digits, a power of ten below 0.001 and from 100 000 on.
 
-    >>> brief(0.0088957)
-    '0.0089'
+    >>> brief(0.0088957), brief(1234.5), brief(-15.04) == _MINUS + "15"
+    ('0.0089', '1230', True)
     """
-    return f"{value:.2g}".replace("-", _MINUS)
+    short = float(f"{value:.3g}")
+    if short == 0 or 1e-3 <= abs(short) < 1e5:
+        return _printed(f"{short:.5g}")
+    digits, _, power = f"{short:.2e}".partition("e")
+    return _printed(f"{float(digits):g}e{power}")
+
+
+def rounded(value: float, error: float) -> str:
+    """Return a number to the place where its error begins: one digit of it, two where it begins with 1.
+
+    >>> rounded(134.7934, 0.05), rounded(0.05, 0.05), rounded(134.7934, 0.12), rounded(134.7934, 0.0)
+    ('134.79', '0.05', '134.79', '134.793')
+    """
+    if not error > 0:
+        return number(value)
+    begins = math.floor(math.log10(error))
+    places = -begins + (error < 2 * 10.0**begins)
+    return _printed(f"{value:.{min(max(0, places), 6)}f}")
+
+
+def _printed(text: str) -> str:
+    """Return what Python writes for a number as it is printed: a minus, and a raised power of ten."""
+    digits, _, power = text.partition("e")
+    raised = f"\u00d710{str(int(power)).translate(_RAISED)}" if power else ""
+    return digits.replace("-", _MINUS) + raised
 
 
 def unit(symbol: str) -> str:

@@ -33,6 +33,7 @@ class Params(BaseModel, extra="forbid"):
 
     center: float | None = Field(
         None,
+        title="Rotation centre",
         ge=0,
         description="Column where the rotation axis is seen, counted from 0; found from the data when left out.",
         json_schema_extra={"unit": "px"},
