@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import text
 
 from bench._harness import BUILD, Figure, interleaved
-from lightkeep.catalog import Catalog, View
+from lightkeep.catalog import Catalog, View, counts
 from lightkeep.catalog.conditions import allowed
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.datasets import Dataset, File
@@ -114,6 +114,11 @@ def _million() -> Path:
     with sqlite3.connect(part) as connection:
         connection.executescript("PRAGMA synchronous = OFF; PRAGMA cache_size = -262144;")
         connection.executescript(_FILL.format(experiments=EXPERIMENTS, datasets=DATASETS, mine=MEMBER_OF))
+        tally: dict[str, dict[int, int]] = {}
+        for experiment_id, number, n in connection.execute(_TALLY):
+            tally.setdefault(experiment_id, {})[number] = n
+        packed = [(counts.pack(tallied), experiment_id) for experiment_id, tallied in tally.items()]
+        connection.executemany("UPDATE experiment SET facets = ? WHERE id = ?", packed)
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     connection.close()
     part.rename(path)
@@ -127,7 +132,7 @@ INSERT INTO station SELECT value, '', '[]', 0 FROM json_each('["1", "2", "3", "4
 INSERT INTO experiment
   WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {experiments})
   SELECT i + 1, printf('2026-%05d', i), CAST(i % 8 + 1 AS TEXT), 'Measurement', 'open', NULL, NULL,
-         '{{}}', 'measurement', 1700000000000000 + i * 17280000000, 0, 0, 0 FROM n;
+         '{{}}', 'measurement', 1700000000000000 + i * 17280000000, 0, 0, 0, x'' FROM n;
 INSERT INTO access_grant
   SELECT 'member', 'experiment', 'member', id, 0 FROM experiment WHERE number % 2 = 0 LIMIT {mine};
 INSERT INTO dataset
@@ -150,13 +155,11 @@ CREATE TEMP TABLE counted AS
   UNION ALL SELECT experiment_id, 'month', strftime('%Y-%m', created_at / 1000000, 'unixepoch'), count(*)
     FROM dataset WHERE state = 'complete' GROUP BY 1, 3;
 INSERT INTO facet_value SELECT row_number() OVER (), facet, value FROM (SELECT DISTINCT facet, value FROM counted);
-INSERT INTO facet_count
-  SELECT experiment.number, facet_value.number, n FROM counted
-  JOIN experiment ON experiment.id = experiment_id JOIN facet_value USING (facet, value) ORDER BY 1, 2;
 UPDATE experiment SET (datasets, files, size) = (
   SELECT count(*), 100 * count(*), 1000000000 * count(*) FROM dataset
   WHERE experiment_id = experiment.id AND state = 'complete');
 """
+_TALLY = "SELECT experiment_id, number, n FROM counted JOIN facet_value USING (facet, value)"
 
 
 def _open(path: Path) -> Catalog:

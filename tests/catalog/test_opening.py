@@ -197,7 +197,7 @@ def test_the_number_of_statements_does_not_grow_with_the_rows(
     view = house.view("pi")
     calls: dict[str, tuple[Callable[[], Any], int]] = {
         "datasets": (view.datasets, 3),
-        "facets": (view.facets, 1),
+        "facets": (view.facets, 2),
         "children": (lambda: view.children(parent.id), 4),
         "experiments": (view.experiments, 2),
         "files": (lambda: view.files(parent.id), 3),

@@ -80,7 +80,7 @@ def fill(connection: Connection, grants: list[Grant]) -> None:
         connection.execute(
             insert(schema.experiment).values(
                 id=e.id, station_id=e.station_id, title="", state=e.state.value, identifiers="{}", searched="",
-                created_at=AT, datasets=0, files=0, size=0,
+                created_at=AT, datasets=0, files=0, size=0, facets=b"",
             )
         )  # fmt: skip
     for grant in grants:

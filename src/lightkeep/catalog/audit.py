@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any
@@ -16,6 +16,7 @@ from lightkeep.model.events import Event, event_hash
 
 GENESIS = "0" * 64
 """What stands for the hash before the first event."""
+_APPEND, _MOVE_HEAD = insert(schema.event), update(schema.chain_head)  # made once: half of what an event costs
 
 
 class Chain:
@@ -42,20 +43,11 @@ class Chain:
             previous=self._last,
         )
         event = replace(event, hash=event_hash(event))
-        self._connection.execute(
-            insert(schema.event).values(
-                seq=event.seq,
-                at=event.at,
-                actor=event.actor,
-                verb=event.verb,
-                subject=event.subject,
-                experiment_id=event.experiment_id,
-                detail=to_json(event.detail),
-                previous=event.previous,
-                hash=event.hash,
-            )
-        )
-        self._connection.execute(update(schema.chain_head).values(seq=event.seq, hash=event.hash))
+        row = {field.name: getattr(event, field.name) for field in fields(event)} | {
+            "detail": to_json(event.detail)
+        }
+        self._connection.execute(_APPEND, row)
+        self._connection.execute(_MOVE_HEAD, {"seq": event.seq, "hash": event.hash})
         self.seq, self._last = event.seq, event.hash
         return event
 

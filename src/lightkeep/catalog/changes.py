@@ -50,6 +50,7 @@ class Change(Transaction):
         self._insert(
             schema.experiment,
             number=counts.next_number(self._connection, schema.experiment),
+            facets=b"",
             id=experiment.id,
             station_id=experiment.station_id,
             title=experiment.title,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, literal, select, union_all
 
-from lightkeep.catalog import schema
+from lightkeep.catalog import counts, schema
 from lightkeep.catalog.conditions import allowed
 from lightkeep.catalog.dialect import Dialect
 from lightkeep.policy.access import Predicate
@@ -15,31 +16,25 @@ from lightkeep.policy.access import Predicate
 FACETS = ("station", "technique", "kind", "format", "month")
 Facets = dict[str, list[tuple[str, int]]]
 
-_d, _e, _n, _v = schema.dataset, schema.experiment, schema.facet_count, schema.facet_value
+_d, _e, _v = schema.dataset, schema.experiment, schema.facet_value
 
 
 def kept(connection: Connection, predicate: Predicate, experiment_id: str) -> Facets:
     """Return the facets of all complete datasets, from the counts that are kept: no dataset is read."""
-    seen = select(_e.c.number, _e.c.station_id, _e.c.datasets).where(allowed(predicate), _e.c.datasets > 0)
+    seen = select(_e.c.station_id, _e.c.datasets, _e.c.facets).where(allowed(predicate), _e.c.datasets > 0)
     if experiment_id:
         seen = seen.where(_e.c.id == experiment_id)
-    experiments = seen.cte("seen").prefix_with("MATERIALIZED")  # who may see what is worked out once
-    summed = (
-        select(_n.c.value_number, func.sum(_n.c.n).label("n"))
-        .where(_n.c.experiment_number.in_(select(experiments.c.number)))
-        .group_by(_n.c.value_number)
-        .cte("summed")
-    )
-    stations = select(literal("station"), experiments.c.station_id, func.sum(experiments.c.datasets))
+    rows = connection.execute(seen).all()
+    stations: Counter[str] = Counter()
+    for station_id, datasets, _ in rows:
+        stations[station_id] += datasets
+    tally = counts.unpack(row[2] for row in rows)
+    named = connection.execute(select(_v.c.number, _v.c.facet, _v.c.value)).all()
     return _sorted(
-        connection.execute(
-            union_all(
-                select(_v.c.facet, _v.c.value, summed.c.n).join_from(
-                    summed, _v, _v.c.number == summed.c.value_number
-                ),
-                stations.group_by(experiments.c.station_id),
-            )
-        )
+        [
+            *(("station", station_id, n) for station_id, n in stations.items()),
+            *((facet, value, tally[number]) for number, facet, value in named if tally[number]),
+        ]
     )
 
 

@@ -5,9 +5,9 @@ station --< experiment --< dataset --< file --< replica >-- store
                 |             |--< dataset_parent
                 |             |--< skipped_file, source_key
                 |             '--- dataset_words    full text; its form is the dialect's own
-                |--< facet_count >-- facet_value    kept with each dataset completed or withdrawn
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
+facet_value: the values that `experiment.facets` counts, see `catalog.counts`
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ experiment = Table(
     Column("datasets", BigInteger, nullable=False),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
+    Column("facets", LargeBinary, nullable=False),
 )
 
 person = Table(
@@ -220,18 +221,6 @@ facet_value = Table(
     Column("facet", Words, nullable=False),
     Column("value", Words, nullable=False),
     UniqueConstraint("facet", "value", name="uq_facet_value"),
-)
-
-facet_count = Table(  # numbers, because a page sums tens of thousands of rows: half the time of texts
-    "facet_count",
-    tables,
-    Column(
-        "experiment_number", BigInteger, ForeignKey("experiment.number"), primary_key=True, autoincrement=False
-    ),
-    Column("value_number", BigInteger, ForeignKey("facet_value.number"), primary_key=True, autoincrement=False),
-    Column("n", BigInteger, nullable=False),
-    CheckConstraint("n >= 0", name="ck_facet_count_n"),
-    sqlite_with_rowid=False,
 )
 
 # One row of each of these two for every file ever kept: they are stored by their key, what a foreign key would

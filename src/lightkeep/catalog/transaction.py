@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Table, and_, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    Table,
+    Update,
+    and_,
+    bindparam,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightkeep.catalog import manifest, schema
@@ -45,7 +58,7 @@ class Transaction:
     # ---- rows
 
     def _row(self, table: Table, id: str, what: str) -> RowMapping:  # noqa: A002
-        row = self._connection.execute(select(table).where(table.c.id == id)).mappings().first()
+        row = self._connection.execute(_select_row(table), {"key": id}).mappings().first()
         if row is None:
             raise NotFound(f"{what} {id!r} does not exist")
         return row
@@ -60,7 +73,7 @@ class Transaction:
         self._connection.execute(insert(table).values(**values))
 
     def _set(self, table: Table, id: str, **values: Any) -> None:  # noqa: A002
-        self._connection.execute(update(table).where(table.c.id == id).values(**values))
+        self._connection.execute(_update_row(table), {"key": id, **values})
 
     def _must_be_receiving(self, row: RowMapping, verb: str) -> None:
         if row["state"] != DatasetState.RECEIVING:
@@ -112,6 +125,16 @@ class Transaction:
                 raise
             return False
         return True
+
+
+@cache
+def _select_row(table: Table) -> Select[Any]:
+    return select(table).where(table.c.id == bindparam("key"))
+
+
+@cache
+def _update_row(table: Table) -> Update:
+    return update(table).where(table.c.id == bindparam("key"))
 
 
 def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:

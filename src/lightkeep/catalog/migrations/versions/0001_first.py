@@ -176,6 +176,7 @@ def _make_tables() -> None:
         sa.Column("datasets", sa.BigInteger(), nullable=False),
         sa.Column("files", sa.BigInteger(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("facets", sa.LargeBinary(), nullable=False),
         sa.ForeignKeyConstraint(
             ["station_id"],
             ["station.id"],
@@ -229,23 +230,6 @@ def _make_tables() -> None:
     )
     op.create_index("ix_dataset_created", "dataset", ["state", "created_at"], unique=False)
     op.create_index("ix_dataset_experiment", "dataset", ["experiment_id", "state", "created_at"], unique=False)
-    op.create_table(
-        "facet_count",
-        sa.Column("experiment_number", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("value_number", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("n", sa.BigInteger(), nullable=False),
-        sa.CheckConstraint("n >= 0", name="ck_facet_count_n"),
-        sa.ForeignKeyConstraint(
-            ["experiment_number"],
-            ["experiment.number"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["value_number"],
-            ["facet_value.number"],
-        ),
-        sa.PrimaryKeyConstraint("experiment_number", "value_number"),
-        sqlite_with_rowid=False,
-    )
     op.create_table(
         "dataset_field",
         sa.Column("dataset_id", _WORDS, nullable=False),
