@@ -54,6 +54,7 @@ class _Root(Group):
         "experiment": "experiments:experiment",
         "person": "people:person",
         "store": "stores:store",
+        "simulate": "simulate:simulate",
         "ingest": "ingest:ingest",
         "ls": "datasets:ls",
         "find": "datasets:find",
