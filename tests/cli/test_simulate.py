@@ -10,11 +10,11 @@ import h5py
 SMALL = ("--size", "64", "--rows", "4", "--angles", "64")
 
 
-def test_the_axis_that_it_prints_is_the_one_that_a_run_finds(cli: Any, home: Path) -> None:
+def test_the_axis_that_it_prints_is_the_one_that_a_run_finds(cli: Any, shell: Any) -> None:
     truth = cli("simulate", "scan_0001.h5", *SMALL, "--center-offset", "3.2", "--json").data
     assert truth["center"] == 31.5 + 3.2
     cli("ingest", "scan_0001.h5")
-    run = cli("run", "tomography", "scan_0001", "--json").data["run"]
+    run = shell("run", "tomography", "scan_0001", "--json").data["run"]
     assert abs(run["resolved"]["center"] - truth["center"]) < 0.3
 
 
