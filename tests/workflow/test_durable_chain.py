@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -324,6 +325,19 @@ def test_a_facility_can_be_opened_again_in_the_same_process(facility: Facility, 
         with open_workflow(facility) as work:
             assert work.work()
             assert work.wait(work.submit_run(run.id), timeout_s=60).runs[0].message == "done; one flat is empty"
+
+
+def test_an_error_stream_that_was_closed_stops_nothing(
+    facility: Facility, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stream)
+        with open_workflow(facility) as work:
+            assert work.work()
+    stream.close()
+    with open_workflow(facility) as work:
+        assert work.work()
 
 
 def test_two_facilities_in_one_process_are_both_worked_for(

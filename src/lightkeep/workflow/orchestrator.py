@@ -8,6 +8,7 @@ the command takes. When that process dies, its lock is free, and the next one go
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -28,6 +29,10 @@ from lightkeep.workflow.chain import INGEST, PROCESS, Chain, IngestRequest, Stop
 
 if TYPE_CHECKING:
     from lightkeep.workflow.apart import WorkerApart
+
+# DBOS's own handler would keep hold of the stderr that it first met. What happens is told by runs and errors.
+_LOG = logging.getLogger("dbos")
+_LOG.handlers, _LOG.propagate = [logging.NullHandler()], False
 
 _APPLICATION = "lightkeep"
 _VERSION = "1"
