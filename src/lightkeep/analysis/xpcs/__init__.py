@@ -1,0 +1,30 @@
+"""X-ray photon correlation spectroscopy: from frames or events to g2, and to what its decay says.
+
+The definitions, and how they differ between programs, are in the documentation under "Correlation".
+"""
+
+from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock, iterate
+from lightkeep.analysis.xpcs.qmap import PRESETS, Geometry, Grid, QMap, compacted, coordinates
+from lightkeep.analysis.xpcs.result import UNITS, MultiTauResult
+from lightkeep.analysis.xpcs.schemes import levels
+from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, segment_length
+
+__all__ = [
+    "PRESETS",
+    "UNITS",
+    "Block",
+    "Blocks",
+    "EventBlock",
+    "ExactSum",
+    "FrameBlock",
+    "Geometry",
+    "Grid",
+    "MultiTauResult",
+    "MultiTauSums",
+    "QMap",
+    "compacted",
+    "coordinates",
+    "iterate",
+    "levels",
+    "segment_length",
+]

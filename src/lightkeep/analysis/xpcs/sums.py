@@ -1,0 +1,219 @@
+"""What the multi-tau kernels hand over: exact sums that add up to the same bytes in any order.
+
+Floating-point addition depends on the order; integer addition does not. A kernel sums the pixels of one block
+(always the same pixels, in the same order), turns that sum into an integer once, and from there on only integers are
+added: across blocks, threads, shards and machines.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
+
+FRACTION_BITS = 48
+"""Bits behind the point of an `ExactSum`: 2**-49 is lost once per block at most, and 2**15 fractions add up in one
+word before their carry has to be taken (`carried`)."""
+INTENSITY_BITS = 20
+"""Bits behind the point of `MultiTauSums.intensity`; in front of it remain 43: 8.8e12 counts per frame and bin."""
+
+
+def carried(whole: Int64, part: Int64) -> tuple[Int64, Int64]:
+    """The two words with the fraction brought into [0, 2**FRACTION_BITS): the one way to write their value."""
+    return whole + (part >> FRACTION_BITS), part & ((1 << FRACTION_BITS) - 1)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ExactSum:
+    """Array of numbers whole + part / 2**FRACTION_BITS that add exactly, whatever the order."""
+
+    whole: Int64
+    """Integer part, rounded down."""
+    part: Int64
+    """Fraction, 0 <= part < 2**FRACTION_BITS."""
+
+    @classmethod
+    def zeros(cls, *shape: int) -> ExactSum:
+        """Zeros."""
+        return cls(np.zeros(shape, np.int64), np.zeros(shape, np.int64))
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> ExactSum:
+        """The nearest representable numbers to float64 `values`.
+
+        Raises
+        ------
+        ValueError: a value is not finite, or its size is 2**62 and more.
+        """
+        exact = np.asarray(values, np.float64)
+        if not (np.abs(exact) < 2.0**62).all():
+            raise ValueError("sums of counts must be finite and below 4.6e18: mask saturated and invalid pixels")
+        whole = np.floor(exact)
+        part = np.rint((exact - whole) * 2.0**FRACTION_BITS)
+        return cls(*carried(whole.astype(np.int64), part.astype(np.int64)))
+
+    def __add__(self, other: ExactSum) -> ExactSum:
+        whole, part = carried(self.whole + other.whole, self.part + other.part)
+        same_sign = (self.whole < 0) == (other.whole < 0)
+        if (same_sign & ((whole < 0) != (self.whole < 0)) & (np.abs(whole) > 2**61)).any():
+            raise ValueError("sums of counts overflow: mask saturated and invalid pixels")
+        return ExactSum(whole, part)
+
+    @property
+    def value(self) -> Float64:
+        """float64 nearest to the sum."""
+        nearest: Float64 = self.whole + self.part * 2.0**-FRACTION_BITS
+        return nearest
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.whole.shape
+
+
+@dataclass(frozen=True, eq=False)
+class MultiTauSums:
+    """Sums over a shard of the detector's pixels, whole runs in time.
+
+    A *frame* here is the sum of `average` detector frames; there are N of them. A pixel is used when the qmap gives
+    it a bin. `sums_a + sums_b` joins two shards; the order does not matter, and shards may not overlap. It pickles
+    as `to_bytes`.
+
+    Per pixel and delay, over the same `pairs` of samples of the level (means of 2**level frames):
+    G2 = <I(t) I(t + lag)>, IP = <I(t)>, IF = <I(t + lag)>. A sample with a bad frame in it makes no pair.
+    """
+
+    level: Int64
+    """(n_tau,) level of each delay."""
+    lag: Int64
+    """(n_tau,) delay in samples of its level."""
+    pairs: Int64
+    """(n_tau,) pairs of samples that each mean is over."""
+    G2: ExactSum
+    """(n_tau, n_static) sum over the partition's pixels of <I(t) I(t + lag)>, in counts^2."""
+    IP: ExactSum
+    """(n_tau, n_static) same of <I(t)>, in counts."""
+    IF: ExactSum
+    """(n_tau, n_static) same of <I(t + lag)>, in counts."""
+    g: ExactSum
+    """(n_tau, n_dynamic) sum over the bin's pixels with IP * IF > 0 of G2 / (IP * IF)."""
+    gg: ExactSum
+    """(n_tau, n_dynamic) same of (G2 / (IP * IF))**2."""
+    n: Int64
+    """(n_tau, n_dynamic) number of those pixels."""
+    intensity: Int64
+    """(N, n_dynamic) counts of the bin's pixels in each frame, times 2**INTENSITY_BITS; bad frames are 0."""
+    good: NDArray[np.bool_]
+    """(N,) False where a frame is bad."""
+    saxs_2d: Float64
+    """(H, W) counts summed over the good frames, also of unused pixels; 0 outside the shard."""
+    segments: ExactSum
+    """(n_segments, n_static) counts of the partition's pixels, summed over the good frames of each segment."""
+    segment_frames: int
+    """Frames per segment, see `segment_length`."""
+    pixels: tuple[tuple[int, int], ...]
+    """Ranges begin .. end of flat pixel indices (row * W + column) that the shard covers, ascending."""
+    begin: int = 0
+    """First detector frame."""
+    stride: int = 1
+    """Only every stride-th detector frame was taken."""
+    average: int = 1
+    """Number of taken detector frames in a frame."""
+    counters: Mapping[str, int] = field(default_factory=dict)
+    """Numbers of used pixels with a remark, which add up: `saturated` (reached the dtype's highest value),
+    `negative`, `invalid` (not finite; taken as 0)."""
+
+    def __add__(self, other: MultiTauSums) -> MultiTauSums:
+        """Raises ValueError when the shards are of different runs, or overlap."""
+        for name in ("level", "lag", "pairs", "good", "segment_frames", "begin", "stride", "average"):
+            if not np.array_equal(getattr(self, name), getattr(other, name)):
+                raise ValueError(f"these are not shards of one run: they differ in {name}")
+        added = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in ("G2", "IP", "IF", "g", "gg", "n", "intensity", "saxs_2d", "segments")
+        }
+        names = sorted({*self.counters, *other.counters})
+        return MultiTauSums(
+            level=self.level,
+            lag=self.lag,
+            pairs=self.pairs,
+            good=self.good,
+            segment_frames=self.segment_frames,
+            pixels=_joined(self.pixels, other.pixels),
+            begin=self.begin,
+            stride=self.stride,
+            average=self.average,
+            counters={name: self.counters.get(name, 0) + other.counters.get(name, 0) for name in names},
+            **added,
+        )
+
+    def to_bytes(self) -> bytes:
+        """The message of a shard, compressed: only what its pixels contributed to takes space."""
+        out = io.BytesIO()
+        parts: dict[str, ArrayLike] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, ExactSum):
+                parts[f"{item.name}.whole"], parts[f"{item.name}.part"] = value.whole, value.part
+            elif item.name == "counters":
+                parts["counters.names"] = np.array(list(value), "U16")
+                parts["counters.numbers"] = np.array(list(value.values()), np.int64)
+            else:
+                parts[item.name] = value
+        np.savez_compressed(out, **parts)  # type: ignore[arg-type]
+        return out.getvalue()
+
+    @classmethod
+    def from_bytes(cls, message: bytes) -> MultiTauSums:
+        """What `to_bytes` wrote."""
+        found = np.load(io.BytesIO(message), allow_pickle=False)
+        values: dict[str, object] = {}
+        for item in fields(cls):
+            name = item.name
+            if f"{name}.whole" in found:
+                values[name] = ExactSum(found[f"{name}.whole"], found[f"{name}.part"])
+            elif name == "counters":
+                numbers = found["counters.numbers"].tolist()
+                values[name] = dict(zip(found["counters.names"].tolist(), numbers, strict=True))
+            elif name == "pixels":
+                values[name] = tuple((int(begin), int(end)) for begin, end in found[name].reshape(-1, 2))
+            else:
+                values[name] = found[name] if found[name].ndim else int(found[name])
+        return cls(**values)  # type: ignore[arg-type]
+
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        return MultiTauSums.from_bytes, (self.to_bytes(),)
+
+
+def segment_length(n_frames: int) -> int:
+    """Frames per time segment: the least power of two that leaves at most 16 whole segments (as boost-corr does).
+
+    There are n_frames // length segments; the frames after the last whole one belong to none.
+
+    >>> [(n // segment_length(n), segment_length(n)) for n in (1, 16, 17, 1000, 2048)]
+    [(1, 1), (16, 1), (8, 2), (15, 64), (16, 128)]
+    """
+    length = 1
+    while n_frames // length > 16:
+        length *= 2
+    return length
+
+
+def _joined(one: tuple[tuple[int, int], ...], other: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+    joined: list[tuple[int, int]] = []
+    for begin, end in sorted((*one, *other)):
+        if joined and begin < joined[-1][1]:
+            raise ValueError(
+                f"shards overlap at pixels {begin} to {min(end, joined[-1][1])}: they would count twice"
+            )
+        if joined and begin == joined[-1][1]:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((begin, end))
+    return tuple(joined)
