@@ -20,7 +20,7 @@ class Params(BaseModel):
 
 OUTPUTS = {"total": OutputSpec(("y", "x"), "counts", "sum of the projections")}
 RESULTS = ("nexus",)
-SPLIT = "angle"
+SPLIT = "frames"
 
 
 def accepts(dataset: Dataset) -> bool:
@@ -42,7 +42,7 @@ def preflight(source: Source, params: Params) -> Preflight:
     )
 
 
-def start(source: Source, params: Params) -> dict[str, Any]:
+def start(source: Source, params: Params, begin: int, end: int) -> dict[str, Any]:
     """Nothing yet."""
     return {"sum": np.zeros(source.arrays["projections"].shape[1:], np.int64), "begins": []}
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -32,14 +34,27 @@ class Job:
     technique: str
     folder: str
     """The run's scratch folder."""
+    inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Parameter -> (main file on this machine, format) of the other datasets that the run was given."""
 
     def task(self, function: str, **arguments: Any) -> Task:
         """Return the task that calls one of this module's functions."""
         return Task(f"{__name__}:{function}", {"job": self, **arguments})
 
     def open(self) -> Source:
-        """Open the input."""
-        return formats.get(self.format).open(Path(self.path))
+        """Open the measurement, with the other datasets that the run was given in `inputs`."""
+        return with_inputs(formats.get(self.format).open(Path(self.path)), self.inputs)
+
+
+def with_inputs(source: Source, places: Mapping[str, tuple[str, str]]) -> Source:
+    """Return the source with its inputs opened, by parameter from (path, format); none stays open on an error."""
+    with ExitStack() as opened:
+        opened.callback(source.close)
+        inputs = {
+            name: opened.enter_context(formats.get(kind).open(Path(path))) for name, (path, kind) in places.items()
+        }
+        opened.pop_all()
+    return replace(source, inputs=inputs) if inputs else source
 
 
 def preflight(job: Job, params: dict[str, Any]) -> Preflight:
@@ -80,19 +95,30 @@ def is_incremental(technique: Any) -> bool:
 
 
 def _push_blocks(technique: Any, source: Source, params: Any, begin: int, end: int, report: Any) -> Any:
-    frames = source.arrays["frames" if "frames" in source.arrays else "projections"]
-    size = max(1, BLOCK_BYTES // max(1, int(np.prod(frames.shape[1:])) * frames.dtype.itemsize))
-    state = technique.start(source, params)
-    for first in range(begin, end, size):
-        last = min(first + size, end)
-        state = technique.push(state, frames[first:last], first)
-        report((last - begin) / (end - begin), "")
+    state = technique.start(source, params, begin, end)
+    for block, first, done in blocks(technique, source, params, begin, end):
+        state = technique.push(state, block, first)
+        report(done, "")
     return state
+
+
+def blocks(technique: Any, source: Source, params: Any, begin: int, end: int) -> Iterator[tuple[Any, int, float]]:
+    """What one piece is pushed: (block, its first frame, fraction done after it); see `model.techniques`."""
+    frames = source.arrays["frames" if "frames" in source.arrays else "projections"]
+    if technique.SPLIT == "frames":
+        size = max(1, BLOCK_BYTES // max(1, int(np.prod(frames.shape[1:])) * frames.dtype.itemsize))
+        for first in range(begin, end, size):
+            last = min(first + size, end)
+            yield frames[first:last], first, (last - begin) / (end - begin)
+    else:
+        for block in technique.blocks(source, params):
+            yield block, block.begin, block.begin / max(1, frames.shape[0])
 
 
 def _fill(scratch: Scratch, technique: Technique, outputs: dict[str, Any], begin: int, end: int) -> None:
     """Copy a piece's values into their places. An output without the axis SPLIT is taken from the first piece."""
-    for name, spec in technique.OUTPUTS.items():
+    for name in scratch.saved_plan().shapes:
+        spec = technique.OUTPUTS[name]
         whole = scratch.array(name)
         part = part_of(whole, spec, technique.SPLIT, begin, end)
         if part is None:
@@ -130,23 +156,29 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
         return scratch.written()
     technique: Any = techniques.get(job.technique)
     plan = scratch.saved_plan()
-    arrays = _finished(technique, scratch, len(plan.cuts), plan.params)
-    outputs = {
-        name: _output(arrays[name], spec, plan, plan.units.get(name, spec.unit))
-        for name, spec in technique.OUTPUTS.items()
-    }
+    values, notes = _finished(technique, scratch, plan)
+    outputs = {name: _output(values[name], technique.OUTPUTS[name], plan, name) for name in values}
+    with job.open() as source:
+        metadata = source.metadata
     result = Result(
         technique=job.technique,
         title=title,
         outputs=outputs,
         default=next(iter(outputs)),
         params=plan.params,
-        facts=plan.facts,
+        facts={**plan.facts, **({"notes": notes} if notes else {})},
         software=software,
         inputs=inputs,
         command=command,
-        previews={name: image for name, output in outputs.items() if (image := middle(output.data)) is not None},
+        previews=_previews(technique, outputs),
+        metadata=metadata,
     )
+    write_result(scratch, technique, result, notes)
+    return scratch.written()
+
+
+def write_result(scratch: Scratch, technique: Any, result: Result, notes: Sequence[str]) -> None:
+    """Write a result in every format that the technique names, and give the folder its name when all are there."""
     part = scratch.folder / "result.part"
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -154,23 +186,36 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
         files = [file for name in technique.RESULTS for file in formats.get(name).write(part, result)]
     except OSError as error:
         raise storage_error(error, "the result") from error
-    scratch.publish(part, [file.relative_to(part).as_posix() for file in files])
-    return scratch.written()
+    scratch.publish(part, [file.relative_to(part).as_posix() for file in files], notes)
 
 
-def _output(array: Array, spec: OutputSpec, plan: Plan, unit: str) -> Output:
+def _output(values: Any, spec: OutputSpec, plan: Plan, name: str) -> Output:
+    if isinstance(values, Output):
+        return values
     steps = {axis: plan.steps[axis] for axis in spec.axes if axis in plan.steps}
-    scales = {axis: step * np.arange(array.shape[spec.axes.index(axis)]) for axis, (step, _) in steps.items()}
-    return Output(array, spec.axes, unit, spec.label, scales, {axis: unit for axis, (_, unit) in steps.items()})
+    scales = {axis: step * np.arange(values.shape[spec.axes.index(axis)]) for axis, (step, _) in steps.items()}
+    units = {axis: unit for axis, (_, unit) in steps.items()}
+    return Output(values, spec.axes, plan.units.get(name, spec.unit), spec.label, scales, units)
 
 
-def _finished(technique: Any, scratch: Scratch, pieces: int, params: Any) -> dict[str, npt.NDArray[Any]]:
-    """Return the whole outputs: those that the pieces filled, or those of the merged states."""
+def _finished(technique: Any, scratch: Scratch, plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """Return the whole outputs, those that the pieces filled or those of the merged states; and the notes."""
     if not is_incremental(technique):
-        return {name: scratch.array(name) for name in technique.OUTPUTS}
-    state = reduce(technique.merge, (scratch.state(index) for index in range(pieces)))
-    outputs: dict[str, npt.NDArray[Any]] = technique.finish(state, technique.Params(**params))
-    return outputs
+        return {name: scratch.array(name) for name in technique.OUTPUTS if name in plan.shapes}, []
+    params = technique.Params(**plan.params)
+    state = reduce(technique.merge, (scratch.state(index) for index in range(len(plan.cuts))))
+    return technique.finish(state, params), notes_of(technique, state, params)
+
+
+def notes_of(technique: Any, state: Any, params: Any) -> list[str]:
+    """Return what a technique has to say about the data that it saw; nothing for one without `notes`."""
+    return list(technique.notes(state, params)) if hasattr(technique, "notes") else []
+
+
+def _previews(technique: Any, outputs: Mapping[str, Output]) -> dict[str, Any]:
+    if hasattr(technique, "previews"):
+        return dict(technique.previews(outputs))
+    return {name: image for name, output in outputs.items() if (image := middle(output.data)) is not None}
 
 
 def middle(array: Array) -> npt.NDArray[Any] | None:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightkeep import __version__, engines
 from lightkeep.facility import Facility
+from lightkeep.lifecycle import inputs
 from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
 from lightkeep.model.engines import Cancel, Task
@@ -65,7 +66,8 @@ def request(
 
     Raises
     ------
-    NotFound, Forbidden, SignInRequired: the principal may not see or not process the dataset.
+    NotFound, Forbidden, SignInRequired: the principal may not see or not process the dataset, or not read another
+        one that a parameter names; see `lifecycle.inputs`.
     InvalidInput: there is no such technique or engine, it cannot work on this dataset, or a parameter is wrong.
     Conflict: the dataset is not complete.
     """
@@ -73,6 +75,9 @@ def request(
     view.require(Verb.PROCESS, dataset_id=dataset_id)
     dataset = view.dataset(dataset_id)
     _check(dataset, technique, params or {})
+    known = inputs.identified(
+        facility, technique, params or {}, experiment_id=dataset.experiment_id, principal=principal
+    )
     if engine not in ("", AUTO, *engines.names()):
         raise InvalidInput(f"there is no engine {engine!r}", remedy=f"choose one of: {', '.join(engines.names())}")
     run = Run(
@@ -80,7 +85,7 @@ def request(
         experiment_id=dataset.experiment_id,
         dataset_id=dataset.id,
         technique=technique,
-        params=dict(params or {}),
+        params=known,
         engine=engine or AUTO,
         software=SOFTWARE,
         created_by=principal.id,
@@ -231,7 +236,7 @@ def _runs(facility: Facility) -> Path:
 
 
 def _finish(scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
-    warnings = scratch.saved_plan().warnings
+    warnings = [*scratch.saved_plan().warnings, *scratch.notes()]
     message = f"done; {'; '.join(warnings)}" if warnings else "done"
     if not watch.change(state=RunState.DONE, progress=1.0, message=message, result_id=dataset.id):
         raise RunCancelled("cancelled as it ended: its result was withdrawn")
@@ -243,14 +248,16 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
 
     source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
     path = local_path(facility, source.id, source.main_file)
-    job = Job(str(path), source.format, run.technique, str(scratch.folder))
+    given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
+    job = Job(str(path), source.format, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
     if not scratch.is_planned():
         _plan(facility, run, scratch, job, watch)
     plan = scratch.saved_plan()
     watch.change(resolved=plan.params, engine=plan.engine)
+    sources = [source, *given.values()]
     if not scratch.result.is_dir():
-        _compute(facility, run, source, scratch, job, watch)
-    return _keep(facility, run, source, scratch, watch)
+        _compute(facility, run, sources, scratch, job, watch)
+    return _keep(facility, run, sources, scratch, watch)
 
 
 def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
@@ -295,7 +302,9 @@ def cut(length: int, piece: int = 0) -> list[tuple[int, int]]:
     return [(begin, min(begin + step, length)) for begin in range(0, length, step)]
 
 
-def _compute(facility: Facility, run: Run, source: Dataset, scratch: Scratch, job: Job, watch: Watch) -> None:
+def _compute(
+    facility: Facility, run: Run, sources: Sequence[Dataset], scratch: Scratch, job: Job, watch: Watch
+) -> None:
     plan = scratch.saved_plan()
     todo = [index for index in range(len(plan.cuts)) if not scratch.is_finished(index)]
     watch.begin("computing", 0.05, 0.85)
@@ -303,9 +312,9 @@ def _compute(facility: Facility, run: Run, source: Dataset, scratch: Scratch, jo
     watch.begin("writing the result", 0.85, 0.9)
     task = job.task(
         "write",
-        title=f"{run.technique} of {source.name}",
+        title=f"{run.technique} of {sources[0].name}",
         software=run.software,
-        inputs={source.id: source.name},
+        inputs={each.id: each.name for each in sources},
         command=command(run, plan),
     )
     _here(task)
@@ -320,7 +329,7 @@ def command(run: Run, plan: Plan) -> str:
     return shlex.join(words)
 
 
-def _keep(facility: Facility, run: Run, source: Dataset, scratch: Scratch, watch: Watch) -> Dataset:
+def _keep(facility: Facility, run: Run, sources: Sequence[Dataset], scratch: Scratch, watch: Watch) -> Dataset:
     from lightkeep.lifecycle.ingest import ingest
 
     watch.begin("storing the result", 0.9, 1.0)
@@ -329,10 +338,10 @@ def _keep(facility: Facility, run: Run, source: Dataset, scratch: Scratch, watch
         scratch.result,
         experiment_id=run.experiment_id,
         principal=Principal(run.created_by, is_service=True),  # its right was to process, not to write
-        name=_name(facility, run, source),
+        name=_name(facility, run, sources[0]),
         kind=DatasetKind.DERIVED,
         technique=run.technique,
-        parents=(source.id,),
+        parents=list(dict.fromkeys(each.id for each in sources)),
         run_id=run.id,
         quiet_s=0.0,
     )

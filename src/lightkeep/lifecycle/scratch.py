@@ -7,7 +7,7 @@
       piece-00003     a piece that is done: empty, or the state of an incremental technique
       progress.npy    fraction done of each piece
       result/         the files of the result; the name appears when all of them are complete
-      written.json    their paths, main file first
+      written.json    their paths, main file first, and what the technique has to say about the data
 
 A piece's mark is written after its values reached the disk; what has no mark is computed again.
 """
@@ -131,16 +131,25 @@ class Scratch:
         """Return the state that a finished piece of an incremental technique left."""
         return pickle.loads(self._piece(index).read_bytes())  # noqa: S301 -- written by this run, in its own folder
 
-    def publish(self, part: Path, files: Sequence[str]) -> None:
+    def publish(self, part: Path, files: Sequence[str], notes: Sequence[str] = ()) -> None:
         """Give the folder of a complete result its name. `files` are the paths in it, main file first."""
-        _write(self.folder / "written.json", json.dumps(files).encode())
+        _write(self.folder / "written.json", json.dumps({"files": list(files), "notes": list(notes)}).encode())
         part.rename(self.result)
         sync_folder(self.folder)
 
     def written(self) -> list[str]:
         """Return the paths of the result's files inside `result`, main file first."""
-        files: list[str] = json.loads((self.folder / "written.json").read_text("utf-8"))
+        files: list[str] = self._written()["files"]
         return files
+
+    def notes(self) -> list[str]:
+        """Return what the technique had to say about the data when its result was written."""
+        notes: list[str] = self._written()["notes"]
+        return notes
+
+    def _written(self) -> dict[str, Any]:
+        written: dict[str, Any] = json.loads((self.folder / "written.json").read_text("utf-8"))
+        return written
 
     def _piece(self, index: int) -> Path:
         return self.folder / f"piece-{index:05d}"

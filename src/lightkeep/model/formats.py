@@ -42,11 +42,15 @@ class Source:
     metadata: Metadata = field(default_factory=Metadata)
     resource: Any = None
     """What `close` closes."""
+    inputs: Mapping[str, Source] = field(default_factory=dict)
+    """Other datasets that a run was given, by the name of the parameter that names them, e.g. `qmap`."""
 
     def close(self) -> None:
-        """Free the file; slicing afterwards raises."""
+        """Free the file, and those of the inputs; slicing afterwards raises."""
         if self.resource is not None:
             self.resource.close()
+        for each in self.inputs.values():
+            each.close()
 
     def __enter__(self) -> Source:
         return self
@@ -90,6 +94,8 @@ class Result:
     """How the defaults were found; JSON-safe."""
     previews: Mapping[str, Any] = field(default_factory=dict)
     """Name -> 2-D array, for thumbnails."""
+    metadata: Metadata = field(default_factory=Metadata)
+    """The metadata of the measurement that it was made from."""
 
 
 class Format(Protocol):

@@ -34,7 +34,7 @@ class Preflight:
     params: Mapping[str, Any]
     """Every parameter's value in force: those given, and the defaults derived from the data."""
     shapes: Mapping[str, tuple[int, ...]]
-    """Shape of each output."""
+    """Shape of each output that will be made."""
     dtypes: Mapping[str, str]
     """numpy dtype name of each output."""
     length: int
@@ -59,8 +59,20 @@ class Technique(Protocol):
     """The members of a technique's module. Incremental techniques have start/push/merge/finish, others run.
 
     run(source, params, report, begin, end) -> {output: array of indices begin..end along SPLIT}
-    start(source, params) -> state;  push(state, block, begin) -> state;  merge(state, state) -> state;
-    finish(state, params) -> {output: array}
+
+    start(source, params, begin, end) -> state of the piece begin..end along SPLIT
+    push(state, block, begin) -> state;  merge(state, state) -> state
+    finish(state, params) -> {output: array, or an `Output` whose scales and unit come from the computation}
+
+    With SPLIT = "frames" each piece is pushed arrays of its own frames. With any other SPLIT each piece is pushed
+    every block of `blocks(source, params)`, which have `begin`, and takes its own share of each. An output that
+    the preflight does not name is not made.
+
+    Optional: `notes(state, params)` -> sentences for the run's message about what was found in the data;
+    `previews(outputs)` -> {name: 2-D array} for thumbnails, where the middle of each output would not do.
+
+    A field of Params with `json_schema_extra={"input": FORMAT}` names another dataset of that format, by id or by
+    name. It is found and opened for the run, and stands in `Source.inputs` under the field's name.
     """
 
     __name__: str

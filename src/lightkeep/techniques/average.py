@@ -55,7 +55,7 @@ def preflight(source: Source, params: Params) -> Preflight:
     )
 
 
-def start(source: Source, params: Params) -> tuple[int, Any, Any]:
+def start(source: Source, params: Params, begin: int, end: int) -> tuple[int, Any, Any]:
     """Nothing was seen yet: count, mean, sum of squared differences from it."""
     return 0, 0.0, 0.0
 
