@@ -1,7 +1,7 @@
 """Other datasets that a run is given: a q map for a correlation, a mask, a flat field.
 
 A field of a technique's `Params` with `json_schema_extra={"input": FORMAT}` names one: by id, by EXPERIMENT/NAME,
-or by its name in the experiment of the dataset. The run keeps the id: its command repeats it wherever it is called.
+or by its name in the experiment of the dataset. The run keeps the id, so its command can be repeated anywhere.
 """
 
 from __future__ import annotations

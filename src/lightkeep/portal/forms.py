@@ -17,7 +17,7 @@ class Field:
     name: str
     label: str
     kind: str
-    """`number`, `integer`, `boolean`, `choice` or `text`."""
+    """`number`, `integer`, `boolean`, `choice`, `dataset` or `text`."""
     help: str
     unit: str
     default: Any
@@ -28,6 +28,10 @@ class Field:
     high: float | None = None
     is_open: bool = False
     """True when `low` itself is not allowed."""
+    input: str = ""
+    """Format of the dataset that the parameter names, when it names one."""
+    datasets: tuple[tuple[str, str], ...] = ()
+    """(id, name) of the datasets that it may name."""
 
     @property
     def range(self) -> str:
@@ -55,7 +59,7 @@ def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] |
     return Field(
         name,
         _label(name, schema.get("title", ""), unit),
-        "choice" if choices else kind,
+        "dataset" if schema.get("input") else "choice" if choices else kind,
         schema.get("description", ""),
         unit,
         schema.get("default"),
@@ -64,6 +68,7 @@ def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] |
         main.get("minimum", main.get("exclusiveMinimum")),
         main.get("maximum", main.get("exclusiveMaximum")),
         "exclusiveMinimum" in main,
+        schema.get("input", ""),
     )
 
 
@@ -102,7 +107,7 @@ def values(wanted: list[Field], typed: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _value(field: Field, text: str) -> Any:
-    if field.kind in ("text", "choice"):
+    if field.kind in ("text", "choice", "dataset"):
         if text[0] in "[{":
             try:
                 return json.loads(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from anyio import to_thread
@@ -9,7 +10,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from lightkeep import techniques
+from lightkeep.catalog.query import parse
 from lightkeep.lifecycle import process
+from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.portal import forms, words
@@ -54,14 +57,25 @@ def _form(
     here: Visit, dataset_id: str, technique: str, typed: dict[str, str], error: InvalidInput | None
 ) -> Response:
     module = _technique(technique)
+    dataset = here.view.dataset(dataset_id)
     return here.render(
         "process.html",
         status=422 if error else 200,
-        dataset=here.view.dataset(dataset_id),
+        dataset=dataset,
         technique=technique,
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         verb=words.verb(technique),
-        fields=forms.fields(module.Params.model_json_schema()),
+        fields=[_with_datasets(here, dataset, field) for field in forms.fields(module.Params.model_json_schema())],
         typed=typed,
         error=error,
     )
+
+
+def _with_datasets(here: Visit, dataset: Dataset, field: forms.Field) -> forms.Field:
+    """Return the field with what may be chosen: the experiment's datasets of its format, newest first."""
+    if not field.input:
+        return field
+    found = here.view.datasets(
+        parse(f"format:{field.input}"), experiment_id=dataset.experiment_id, limit=200
+    ).items
+    return replace(field, datasets=tuple((each.id, each.name) for each in found))
