@@ -4,6 +4,7 @@ The definitions, and how they differ between programs, are in the documentation 
 """
 
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock, iterate
+from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.qmap import PRESETS, Geometry, Grid, QMap, compacted, coordinates
 from lightkeep.analysis.xpcs.result import UNITS, MultiTauResult
 from lightkeep.analysis.xpcs.schemes import levels
@@ -26,5 +27,6 @@ __all__ = [
     "coordinates",
     "iterate",
     "levels",
+    "result_of",
     "segment_length",
 ]

@@ -1,8 +1,8 @@
 """What the multi-tau kernels hand over: exact sums that add up to the same bytes in any order.
 
 Floating-point addition depends on the order; integer addition does not. A kernel sums the pixels of one block
-(always the same pixels, in the same order), turns that sum into an integer once, and from there on only integers are
-added: across blocks, threads, shards and machines.
+(always the same pixels, in the same order), turns that sum into an integer once, and from there on only integers
+are added: across blocks, threads, shards and machines.
 """
 
 from __future__ import annotations
@@ -65,6 +65,13 @@ class ExactSum:
             raise ValueError("sums of counts overflow: mask saturated and invalid pixels")
         return ExactSum(whole, part)
 
+    def grouped(self, owner: Int64, n: int) -> ExactSum:
+        """(..., n) sums of the last axis' entries by their `owner`, 1 .. n."""
+        whole, part = np.zeros((2, n, *self.shape[:-1]), np.int64)
+        np.add.at(whole, owner - 1, np.moveaxis(self.whole, -1, 0))
+        np.add.at(part, owner - 1, np.moveaxis(self.part, -1, 0))
+        return ExactSum(*carried(np.moveaxis(whole, 0, -1), np.moveaxis(part, 0, -1)))
+
     @property
     def value(self) -> Float64:
         """float64 nearest to the sum."""
@@ -81,9 +88,9 @@ class ExactSum:
 class MultiTauSums:
     """Sums over a shard of the detector's pixels, whole runs in time.
 
-    A *frame* here is the sum of `average` detector frames; there are N of them. A pixel is used when the qmap gives
-    it a bin. `sums_a + sums_b` joins two shards; the order does not matter, and shards may not overlap. It pickles
-    as `to_bytes`.
+    A *frame* here is the sum of `average` detector frames; there are N of them. A pixel is used when the qmap
+    gives it a bin. `sums_a + sums_b` joins two shards; the order does not matter, and shards may not overlap. It
+    pickles as `to_bytes`.
 
     Per pixel and delay, over the same `pairs` of samples of the level (means of 2**level frames):
     G2 = <I(t) I(t + lag)>, IP = <I(t)>, IF = <I(t + lag)>. A sample with a bad frame in it makes no pair.
@@ -117,6 +124,10 @@ class MultiTauSums:
     """(n_segments, n_static) counts of the partition's pixels, summed over the good frames of each segment."""
     segment_frames: int
     """Frames per segment, see `segment_length`."""
+    excluded: Int64
+    """(n_static,) used pixels that are left out of every sum, because they reached the dtype's highest value."""
+    dead: NDArray[np.bool_]
+    """(H, W) where those pixels are."""
     pixels: tuple[tuple[int, int], ...]
     """Ranges begin .. end of flat pixel indices (row * W + column) that the shard covers, ascending."""
     begin: int = 0
@@ -126,8 +137,7 @@ class MultiTauSums:
     average: int = 1
     """Number of taken detector frames in a frame."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """Numbers of used pixels with a remark, which add up: `saturated` (reached the dtype's highest value),
-    `negative`, `invalid` (not finite; taken as 0)."""
+    """Numbers of used pixels with a remark, which add up: `negative`, `invalid` (not finite; taken as 0)."""
 
     def __add__(self, other: MultiTauSums) -> MultiTauSums:
         """Raises ValueError when the shards are of different runs, or overlap."""
@@ -136,7 +146,7 @@ class MultiTauSums:
                 raise ValueError(f"these are not shards of one run: they differ in {name}")
         added = {
             name: getattr(self, name) + getattr(other, name)
-            for name in ("G2", "IP", "IF", "g", "gg", "n", "intensity", "saxs_2d", "segments")
+            for name in ("G2", "IP", "IF", "g", "gg", "n", "intensity", "saxs_2d", "segments", "excluded")
         }
         names = sorted({*self.counters, *other.counters})
         return MultiTauSums(
@@ -144,6 +154,7 @@ class MultiTauSums:
             lag=self.lag,
             pairs=self.pairs,
             good=self.good,
+            dead=self.dead | other.dead,
             segment_frames=self.segment_frames,
             pixels=_joined(self.pixels, other.pixels),
             begin=self.begin,
