@@ -119,7 +119,7 @@ def keys_of(shape: tuple[int, ...]) -> list[Any]:
     last = shape[0] - 1
     keys: list[Any] = [0, last, slice(1, None), slice(None, None, 2), slice(0, 0), [0, last]]
     if len(shape) > 1:
-        keys += [(slice(None), 0), (slice(1, last), slice(None), slice(0, 1)), (Ellipsis, 0)]
+        keys += [(slice(None), 0), (slice(1, last), ..., slice(0, 1)), (Ellipsis, 0)]
     return keys
 
 
