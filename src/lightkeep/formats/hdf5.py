@@ -76,6 +76,19 @@ def open_plain(path: Path) -> h5py.File:
         return h5py.File(os.path.realpath(path), "r")
 
 
+def open_growing(path: Path) -> h5py.File:
+    """Open for reading a file that is being written with SWMR, or was; without the walk, as `open_plain`.
+
+    Only for runs that the instrument writes into a folder of its own.
+    """
+    _forget_plugin_folders()
+    _check_signature(path)
+    try:
+        return h5py.File(os.path.realpath(path), "r", swmr=True, libver="latest", locking=False)
+    except FOREIGN:
+        return open_plain(path)  # no writer ever held it for SWMR
+
+
 def check_safe(
     file: h5py.File, allowed: Collection[Path] = (), *, limits: Limits | None = None
 ) -> frozenset[Path]:

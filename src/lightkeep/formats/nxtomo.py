@@ -98,7 +98,7 @@ class NXtomo:
             return False
         try:
             with hdf5.open_plain(path) as file:
-                return _entry(file) is not None
+                return entry_of(file) is not None
         except (BadFile, *hdf5.FOREIGN):
             return False
 
@@ -126,7 +126,7 @@ class NXtomo:
 FORMAT = NXtomo()
 
 
-def _entry(file: h5py.File) -> h5py.Group | None:
+def entry_of(file: h5py.File) -> h5py.Group | None:
     """The first entry, or subentry, that is an NXtomo."""
     entries = hdf5.groups_in(file)
     for group in [*entries, *(group for entry in entries for group in hdf5.groups_in(entry))]:
@@ -136,7 +136,7 @@ def _entry(file: h5py.File) -> h5py.Group | None:
 
 
 def _source(path: Path, file: h5py.File) -> Source:
-    entry = _entry(file)
+    entry = entry_of(file)
     if entry is None:
         raise BadFile(
             f"{path}: no entry with definition NXtomo (it holds: {held(file)})",

@@ -1,0 +1,59 @@
+"""What all formats that are HDF5 inside share: recognised and opened in one way."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+import h5py
+
+from lightkeep.formats import hdf5
+from lightkeep.model.errors import BadFile, InvalidInput
+from lightkeep.model.formats import Result, Source
+
+
+class Hdf5Format(ABC):
+    """A reader; a format that writes too says so and replaces `write`."""
+
+    name: ClassVar[str]
+    can_read: ClassVar[bool] = True
+    can_write: ClassVar[bool] = False
+
+    def matches(self, path: Path) -> bool:
+        """True when the file is HDF5 and holds this layout."""
+        if not hdf5.is_hdf5(path):
+            return False
+        try:
+            with hdf5.open_plain(path) as file:
+                return self.holds(file)
+        except (BadFile, *hdf5.FOREIGN):
+            return False
+
+    def open(self, path: Path) -> Source:
+        """Open lazily; the file may lead to other files below its own folder.
+
+        Raises
+        ------
+        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
+        BadFile: not HDF5, cut short, another layout, or content that does not fit together.
+        """
+        file = hdf5.open_safe(path, [path.parent])
+        try:
+            with hdf5.reading(path):
+                return self.source(path, file)
+        except BaseException:
+            file.close()
+            raise
+
+    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
+        """Not offered, unless the format says `can_write`."""
+        raise InvalidInput(f"{self.name} does not write results", remedy="use nexus", folder=str(folder))
+
+    @abstractmethod
+    def holds(self, file: h5py.File) -> bool:
+        """True when the file has this layout; follows no link out of the file."""
+
+    @abstractmethod
+    def source(self, path: Path, file: h5py.File) -> Source:
+        """Return the source of an open file that was found safe, or raise BadFile."""

@@ -1,0 +1,239 @@
+"""Rigaku XSPA detectors as they count photons at beamline 8-ID: one 64-bit word per event, sorted by frame.
+
+Little-endian words: counts in bits 0-11, pixel in bits 16-36, frame in bits 40-63; the other bits are zero. The
+frame counter starts again at 2^24 and is unrolled here. `<run>.bin` is one module of 512 x 1024 pixels (500k);
+`<run>.bin.000` to `.005` are the six modules of a 3M, three rows of two with gaps, which make 1676 x 2100 pixels.
+Modules of a 3M may add 1024 * 1024 to every pixel number.
+
+A file does not say how many frames were measured: the last one with an event is taken as the last one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.formats.event_words import EventWords, pack
+from lightkeep.formats.frame_stack import Events, EventStack, Progress, events_of
+from lightkeep.formats.metadata import Gathered
+from lightkeep.formats.run_source import not_written, run_source
+from lightkeep.model.errors import BadFile, InvalidInput
+from lightkeep.model.formats import Result, Source
+
+if TYPE_CHECKING:
+    from lightkeep.analysis.xpcs.blocks import EventBlock, FrameBlock
+
+MODULE = (512, 1024)
+"""Rows and columns of a module."""
+GAPS = (70, 52)
+"""Pixels between modules, along rows and columns."""
+SHAPE_3M = (3 * MODULE[0] + 2 * GAPS[0], 2 * MODULE[1] + GAPS[1])
+FILES_3M = (5, 0, 4, 1, 3, 2)
+"""Number of the file whose module is at each place, row by row from the top left."""
+PixelOrder = Literal["row", "column"]
+"""How a module numbers its pixels: along rows (`row * 1024 + column`, as boost_corr reads them, the default), or
+along columns (`column * 512 + row`, as xpcs-eigen does). The file does not say it; an image of it does."""
+_LOOKED_AT = 512
+_NAME = re.compile(r"\.bin(\.000)?\Z")
+
+
+class Rigaku:
+    """Reader of runs of the XSPA-500k and the 3M."""
+
+    name: ClassVar[str] = "rigaku"
+    can_read: ClassVar[bool] = True
+    can_write: ClassVar[bool] = False
+
+    def matches(self, path: Path) -> bool:
+        """True when it is called `.bin` or `.bin.000` and its first 512 words are events in order."""
+        if not _NAME.search(path.name):
+            return False
+        try:
+            with path.open("rb") as file:
+                head = file.read(8 * _LOOKED_AT)
+        except OSError:
+            return False
+        return len(head) >= 8 and _are_events(np.frombuffer(head[: len(head) // 8 * 8], "<u8"))
+
+    def open(self, path: Path, *, pixel_order: PixelOrder = "row") -> Source:
+        """Open a run; its metadata file is read where one is beside it.
+
+        Parameters
+        ----------
+        path: `<run>.bin`, or `<run>.bin.000` of six files.
+        pixel_order: see `PixelOrder`.
+
+        Raises
+        ------
+        SourceError: missing or unreadable.
+        BadFile: cut short, no events, not sorted by frame, a file of the six missing.
+        """
+        return _source(path, pixel_order, is_live=False)
+
+    def open_live(self, path: Path, *, pixel_order: PixelOrder = "row") -> Source:
+        """Open a run that is still being written; `follow` its frames. Files of a 3M may come late."""
+        return _source(path, pixel_order, is_live=True)
+
+    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
+        """Not offered: results go to `aps-8id`."""
+        raise InvalidInput("rigaku does not write results", remedy="use aps-8id", folder=str(folder))
+
+
+FORMAT = Rigaku()
+
+
+@dataclass(frozen=True)
+class _Module:
+    """One file and where its pixels are in the frame."""
+
+    words: EventWords
+    top: int
+    left: int
+
+
+class RigakuStack(EventStack):
+    """The events of one module, or of six merged by frame."""
+
+    def __init__(self, path: Path, modules: list[_Module], shape: tuple[int, int], order: PixelOrder) -> None:
+        super().__init__(path, shape, np.uint16)
+        self._modules = modules
+        self._order = order
+        self._frames = max(module.words.frames for module in modules)
+
+    def look(self) -> Progress:
+        """Frames are complete up to the latest one that every module has reached: more of it may come."""
+        for module in self._modules:
+            module.words.grow()
+        files = [module.words for module in self._modules]
+        self._frames = max(self._frames, min(max(0, each.frames - 1) for each in files))
+        return Progress(self._frames, sum(each.count for each in files), not self.path.exists())
+
+    def finish(self, frames: int | None) -> int:
+        """Every event is in: frames without one at the end are known from the promise only."""
+        for module in self._modules:
+            module.words.finish()
+        found = max(module.words.frames for module in self._modules)
+        return found if frames is None else max(found, frames)
+
+    def close(self) -> None:
+        """Free the files."""
+        for module in self._modules:
+            module.words.close()
+
+    def _count(self, begin: int, end: int) -> int:
+        return sum(each.words.find(end) - each.words.find(begin) for each in self._modules)
+
+    def _events(self, begin: int, end: int) -> Events:
+        parts = [self._of(module, begin, end) for module in self._modules]
+        if len(parts) == 1:
+            return parts[0]
+        frame, pixel, value = (np.concatenate(column) for column in zip(*parts, strict=True))
+        order = np.argsort((frame - begin).astype(np.uint16), kind="stable")  # 16 bits: numpy sorts them by radix
+        return frame[order], pixel[order], value[order]
+
+    def _of(self, module: _Module, begin: int, end: int) -> Events:
+        words = module.words
+        frame, pixel, value = words.read(words.find(begin), words.find(end))
+        if self._order == "column":
+            pixel = pixel % MODULE[0] * MODULE[1] + pixel // MODULE[0]
+        if self._frame_shape != MODULE:
+            row, column = pixel // MODULE[1] + module.top, pixel % MODULE[1] + module.left
+            pixel = row * self._frame_shape[1] + column
+        return frame, pixel.astype(np.uint32, copy=False), value
+
+
+def _are_events(words: NDArray[np.uint64]) -> bool:
+    frame, pixel = words >> 40, (words >> 16 & 0x1FFFFF) % (1024 * 1024)
+    return bool(
+        (words & 0xFFF).any()
+        and not (words & 0xE0_0000_F000).any()
+        and (pixel < MODULE[0] * MODULE[1]).all()
+        and (frame[1:] >= frame[:-1]).all()
+    )
+
+
+def _source(path: Path, order: PixelOrder, *, is_live: bool) -> Source:
+    is_3m = path.name.endswith(".000")
+    with contextlib.ExitStack() as opened:
+        modules = []
+        for name, top, left in _places(path) if is_3m else [(path, 0, 0)]:
+            words = EventWords(name, MODULE[0] * MODULE[1], is_live=is_live)
+            opened.callback(words.close)
+            modules.append(_Module(words, top, left))
+        stack = RigakuStack(path, modules, SHAPE_3M if is_3m else MODULE, order)
+        if stack.shape[0] == 0 and not is_live:
+            raise BadFile(f"{path}: holds no events", remedy="check that the run was measured")
+        found = Gathered(texts={"detector": "Rigaku 3M" if is_3m else "Rigaku XSPA-500k"})
+        first = min(module.words.first_frame for module in modules)
+        if first > 0:
+            found.notes.append(f"the first event is in frame {first}: frames before it are taken as empty")
+        source = run_source(path, FORMAT.name, stack, found, is_live=is_live)
+        opened.pop_all()
+        return source
+
+
+def _places(path: Path) -> list[tuple[Path, int, int]]:
+    """(file, first row, first column) of the six modules."""
+    rows, columns = MODULE[0] + GAPS[0], MODULE[1] + GAPS[1]
+    return [
+        (path.with_suffix(f".{number:03d}"), place // 2 * rows, place % 2 * columns)
+        for place, number in enumerate(FILES_3M)
+    ]
+
+
+# ---- writing, for detectors and the simulated beamline
+
+
+def write_run(path: Path, blocks: Iterable[FrameBlock | EventBlock]) -> Path:
+    """Write `<run>.bin` block by block, as a 500k would; each block is in the file when the next one is asked for.
+
+    Parameters
+    ----------
+    blocks: of 512 x 1024 pixels, in frame order; a generator sets the pace.
+
+    Raises
+    ------
+    ValueError: another shape, or counts of 4096 and more.
+    StoreFull: no room. StorageError: it cannot be written.
+    """
+    try:
+        with path.open("wb", buffering=0) as file:
+            for block in blocks:
+                file.write(pack(*_events_of(block, MODULE)).tobytes())
+    except OSError as error:
+        raise not_written(path, error) from error
+    return path
+
+
+def write_run_3m(path: Path, blocks: Iterable[FrameBlock | EventBlock]) -> Path:
+    """Write `<run>.bin.000` (the path) to `.005` block by block, as a 3M would; counts in the gaps are lost.
+
+    Parameters and errors: as `write_run`, with blocks of 1676 x 2100 pixels.
+    """
+    places = _places(path)
+    try:
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(name.open("wb", buffering=0)) for name, _top, _left in places]
+            for block in blocks:
+                frame, pixel, value = _events_of(block, SHAPE_3M)
+                row, column = np.divmod(pixel.astype(np.int64), SHAPE_3M[1])
+                for file, (_name, top, left) in zip(files, places, strict=True):
+                    y, x = row - top, column - left
+                    here = (y >= 0) & (y < MODULE[0]) & (x >= 0) & (x < MODULE[1])
+                    file.write(pack(frame[here], (y * MODULE[1] + x)[here], value[here]).tobytes())
+    except OSError as error:
+        raise not_written(path, error) from error
+    return path
+
+
+def _events_of(block: FrameBlock | EventBlock, shape: tuple[int, int]) -> Events:
+    if tuple(block.shape) != shape:
+        raise ValueError(f"frames of {block.shape[0]} x {block.shape[1]} pixels, not {shape[0]} x {shape[1]}")
+    return events_of(block)

@@ -1,0 +1,50 @@
+"""A run of frames as a source: the stack, and what its own file and the metadata file beside it say."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from lightkeep.formats import metadata_8id
+from lightkeep.formats.frame_stack import FrameStack
+from lightkeep.formats.metadata import Gathered
+from lightkeep.model.errors import BadFile, SourceError, StorageError, StoreFull
+from lightkeep.model.formats import Source
+
+TECHNIQUE = "xpcs"
+
+
+def run_source(path: Path, name: str, stack: FrameStack, found: Gathered, *, is_live: bool = False) -> Source:
+    """Return the source of a run; closing it closes the stack.
+
+    Frames that are not as many as the metadata promise are no error, because a run may be stopped: a note says it,
+    and `rest["frames_differ"]` holds both counts, [promised, found]. Live runs are not complete yet.
+    """
+    metadata_8id.complete(path, found)
+    promised, measured = found.quantities.get("frames"), stack.shape[0]
+    if promised is not None and promised.value != measured and not is_live:
+        found.notes.append(f"the metadata promise {promised.value:g} frames, the file holds {measured}")
+        found.rest["frames_differ"] = [promised.value, measured]
+    return Source(path, name, TECHNIQUE, {"frames": stack}, found.metadata(), stack)
+
+
+def open_to_read(path: Path) -> int:
+    """Return a file descriptor; SourceError when the file is missing or unreadable, BadFile for a folder."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path}: no such file", remedy="check the path") from error
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}", remedy="check its permissions") from error
+    if os.path.isdir(path):
+        os.close(fd)
+        raise BadFile(f"{path}: is a folder, not a file", remedy="name the run's file inside it")
+    return fd
+
+
+def not_written(path: Path, error: OSError) -> StorageError:
+    """Return the error for a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreFull(f"{path}: no room to write it", remedy="free space, or use another store")
+    return StorageError(f"{path}: cannot be written: {error.strerror}", remedy="check the folder")
