@@ -156,7 +156,7 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
         return scratch.written()
     technique: Any = techniques.get(job.technique)
     plan = scratch.saved_plan()
-    values, notes = _finished(technique, scratch, plan)
+    values, flags = _finished(technique, scratch, plan)
     outputs = {name: _output(values[name], technique.OUTPUTS[name], plan, name) for name in values}
     with job.open() as source:
         metadata = source.metadata
@@ -166,18 +166,18 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
         outputs=outputs,
         default=next(iter(outputs)),
         params=plan.params,
-        facts={**plan.facts, **({"notes": notes} if notes else {})},
+        facts={**plan.facts, **({"flags": flags} if flags else {})},
         software=software,
         inputs=inputs,
         command=command,
         previews=_previews(technique, outputs),
         metadata=metadata,
     )
-    write_result(scratch, technique, result, notes)
+    write_result(scratch, technique, result, flags)
     return scratch.written()
 
 
-def write_result(scratch: Scratch, technique: Any, result: Result, notes: Sequence[str]) -> None:
+def write_result(scratch: Scratch, technique: Any, result: Result, flags: Sequence[str]) -> None:
     """Write a result in every format that the technique names, and give the folder its name when all are there."""
     part = scratch.folder / "result.part"
     shutil.rmtree(part, ignore_errors=True)
@@ -186,7 +186,7 @@ def write_result(scratch: Scratch, technique: Any, result: Result, notes: Sequen
         files = [file for name in technique.RESULTS for file in formats.get(name).write(part, result)]
     except OSError as error:
         raise storage_error(error, "the result") from error
-    scratch.publish(part, [file.relative_to(part).as_posix() for file in files], notes)
+    scratch.publish(part, [file.relative_to(part).as_posix() for file in files], flags)
 
 
 def _output(values: Any, spec: OutputSpec, plan: Plan, name: str) -> Output:
@@ -199,17 +199,17 @@ def _output(values: Any, spec: OutputSpec, plan: Plan, name: str) -> Output:
 
 
 def _finished(technique: Any, scratch: Scratch, plan: Plan) -> tuple[dict[str, Any], list[str]]:
-    """Return the whole outputs, those that the pieces filled or those of the merged states; and the notes."""
+    """Return the whole outputs, those that the pieces filled or those of the merged states; and the flags."""
     if not is_incremental(technique):
         return {name: scratch.array(name) for name in technique.OUTPUTS if name in plan.shapes}, []
     params = technique.Params(**plan.params)
     state = reduce(technique.merge, (scratch.state(index) for index in range(len(plan.cuts))))
-    return technique.finish(state, params), notes_of(technique, state, params)
+    return technique.finish(state, params), flags_of(technique, state, params)
 
 
-def notes_of(technique: Any, state: Any, params: Any) -> list[str]:
-    """Return what a technique has to say about the data that it saw; nothing for one without `notes`."""
-    return list(technique.notes(state, params)) if hasattr(technique, "notes") else []
+def flags_of(technique: Any, state: Any, params: Any) -> list[str]:
+    """Return what a technique has to say about the data that it saw; nothing for one without `flags`."""
+    return list(technique.flags(state, params)) if hasattr(technique, "flags") else []
 
 
 def _previews(technique: Any, outputs: Mapping[str, Output]) -> dict[str, Any]:

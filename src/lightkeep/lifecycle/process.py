@@ -236,7 +236,7 @@ def _runs(facility: Facility) -> Path:
 
 
 def _finish(scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
-    warnings = [*scratch.saved_plan().warnings, *scratch.notes()]
+    warnings = [*scratch.saved_plan().warnings, *scratch.flags()]
     message = f"done; {'; '.join(warnings)}" if warnings else "done"
     if not watch.change(state=RunState.DONE, progress=1.0, message=message, result_id=dataset.id):
         raise RunCancelled("cancelled as it ended: its result was withdrawn")

@@ -131,9 +131,9 @@ class Scratch:
         """Return the state that a finished piece of an incremental technique left."""
         return pickle.loads(self._piece(index).read_bytes())  # noqa: S301 -- written by this run, in its own folder
 
-    def publish(self, part: Path, files: Sequence[str], notes: Sequence[str] = ()) -> None:
+    def publish(self, part: Path, files: Sequence[str], flags: Sequence[str] = ()) -> None:
         """Give the folder of a complete result its name. `files` are the paths in it, main file first."""
-        _write(self.folder / "written.json", json.dumps({"files": list(files), "notes": list(notes)}).encode())
+        _write(self.folder / "written.json", json.dumps({"files": list(files), "flags": list(flags)}).encode())
         part.rename(self.result)
         sync_folder(self.folder)
 
@@ -142,10 +142,10 @@ class Scratch:
         files: list[str] = self._written()["files"]
         return files
 
-    def notes(self) -> list[str]:
+    def flags(self) -> list[str]:
         """Return what the technique had to say about the data when its result was written."""
-        notes: list[str] = self._written()["notes"]
-        return notes
+        flags: list[str] = self._written()["flags"]
+        return flags
 
     def _written(self) -> dict[str, Any]:
         written: dict[str, Any] = json.loads((self.folder / "written.json").read_text("utf-8"))

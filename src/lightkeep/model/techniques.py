@@ -68,7 +68,7 @@ class Technique(Protocol):
     every block of `blocks(source, params)`, which have `begin`, and takes its own share of each. An output that
     the preflight does not name is not made.
 
-    Optional: `notes(state, params)` -> sentences for the run's message about what was found in the data;
+    Optional: `flags(state, params)` -> sentences for the run's message about what was found in the data;
     `previews(outputs)` -> {name: 2-D array} for thumbnails, where the middle of each output would not do.
 
     A field of Params with `json_schema_extra={"input": FORMAT}` names another dataset of that format, by id or by
