@@ -85,36 +85,38 @@ class Nexus:
         path = folder / f"{result.technique}.nxs"
         with hdf5.writing(path) as file:
             file.attrs.update({"NX_class": "NXroot", "default": "entry", "creator": result.software})
-            entry = _group(file, "entry", "NXentry")
+            entry = nx_group(file, "entry", "NXentry")
             entry.attrs["default"] = result.default
             entry["title"] = result.title
-            _write_process(entry, result)
+            write_process(entry, result)
             for name, output in result.outputs.items():
-                _write_output(entry, name, output)
+                write_output(entry, name, output)
         return [path]
 
 
 FORMAT = Nexus()
 
 
-def _group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
+def nx_group(parent: h5py.Group, name: str, kind: str) -> h5py.Group:
+    """Make a group of a NeXus class."""
     group = parent.create_group(name)
     group.attrs["NX_class"] = kind
     return group
 
 
-def _write_process(entry: h5py.Group, result: Result) -> None:
-    process = _group(entry, "process", "NXprocess")
+def write_process(entry: h5py.Group, result: Result) -> None:
+    """Write how a result was made and how to repeat it, as the NXprocess of an entry."""
+    process = nx_group(entry, "process", "NXprocess")
     program, _, version = result.software.rpartition(" ")
     process["program"], process["version"] = program or result.software, version
     process["software"] = result.software
     process["technique"] = result.technique
     process["command"] = result.command
-    parameters = _group(process, "parameters", "NXparameters")
+    parameters = nx_group(process, "parameters", "NXparameters")
     _write_values(parameters, result.params)
     if result.facts:
-        _write_values(_group(process, "facts", "NXcollection"), result.facts)
-    inputs = _group(process, "inputs", "NXcollection")
+        _write_values(nx_group(process, "facts", "NXcollection"), result.facts)
+    inputs = nx_group(process, "inputs", "NXcollection")
     inputs["id"], inputs["name"] = list(result.inputs), list(result.inputs.values())
 
 
@@ -123,25 +125,27 @@ def _write_values(group: h5py.Group, values: Mapping[str, Any]) -> None:
         group[name] = value if isinstance(value, str | int | float | bool) else json.dumps(value, default=str)
 
 
-def _write_output(entry: h5py.Group, name: str, output: Output) -> None:
-    group = _group(entry, name, "NXdata")
+def write_output(entry: h5py.Group, name: str, output: Output) -> None:
+    """Write an output as an NXdata, slab by slab."""
+    group = nx_group(entry, name, "NXdata")
     signal = group.create_dataset("data", output.data.shape, output.data.dtype)
     for begin, end in slabs(output.data):
         signal[begin:end] = output.data[begin:end]
-    _label(signal, output.label or name, output.unit)
+    label(signal, output.label or name, output.unit)
     if output.axes[-2:] == ("y", "x") or len(output.axes) == 2:
         signal.attrs["interpretation"] = "image"
     group.attrs["signal"] = "data"
     group.attrs["axes"] = [axis if axis in output.scales else "." for axis in output.axes]
     for axis, values in output.scales.items():
         group[axis] = np.asarray(values)
-        _label(group[axis], axis, output.scale_units.get(axis, ""))
+        label(group[axis], axis, output.scale_units.get(axis, ""))
         if axis in output.axes:
             group.attrs[f"{axis}_indices"] = output.axes.index(axis)
 
 
-def _label(dataset: h5py.Dataset, label: str, unit: str) -> None:
-    dataset.attrs["long_name"] = f"{label} ({unit})" if unit else label
+def label(dataset: h5py.Dataset, name: str, unit: str) -> None:
+    """Say what a dataset's values are, and in which unit."""
+    dataset.attrs["long_name"] = f"{name} ({unit})" if unit else name
     if unit:
         dataset.attrs["units"] = unit
 
