@@ -41,6 +41,7 @@ class Bench:
     root: Path
     source: Path
     victim: subprocess.Popen[str]
+    threads: int = 1
 
     def ingest(self) -> int:
         """Ingest in a process of its own; return its exit code."""
@@ -64,7 +65,8 @@ class Bench:
         return (self.root / "trace").read_text(errors="replace")
 
     def _begin(self) -> int:
-        self.victim.stdin.write(json.dumps({"root": str(self.root), "source": str(self.source)}) + "\n")
+        order = {"root": str(self.root), "source": str(self.source), "threads": self.threads}
+        self.victim.stdin.write(json.dumps(order) + "\n")
         self.victim.stdin.flush()
         return int(self.victim.stdout.readline())
 

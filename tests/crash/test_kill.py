@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -38,6 +39,23 @@ def test_ingest_survives_a_kill_at_any_system_call(bench, capsys):
     assert killed == len(points), f"{killed} of {len(points)} points were reached"
     with capsys.disabled():
         sys.stdout.write(f"\nkilled at {killed} of {sum(counts.values())} points: {counts}\n")
+
+
+@pytest.mark.crash
+def test_ingest_survives_a_kill_while_one_group_is_published_and_the_next_is_copied(bench):
+    overlapped = replace(bench, threads=2)
+    bench.fresh()
+    counts = overlapped.counts()
+    killed = 0
+    for call, count in sorted(counts.items()):
+        for k in {1, count // 3, 2 * count // 3, count} - {0}:
+            bench.fresh()
+            code, _ = overlapped.traced(inject=f"{call}:signal=KILL:when={k}", trace=call)
+            killed += code == -9  # the threads share the work anew each time: a thread's k-th call may not come
+            assert (call, k, bench.wrong()) == (call, k, [])
+            code = overlapped.ingest()
+            assert (call, k, code, bench.wrong(), bench.unfinished()) == (call, k, 0, [], [])
+    assert killed > len(counts)
 
 
 @pytest.mark.crash

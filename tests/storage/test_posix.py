@@ -110,7 +110,7 @@ def test_parts_can_be_read_by_their_owner_only(store):
     assert incoming.stat().st_mode & 0o777 == 0o700
     with store.stage() as staging:
         staging.write("x", io.BytesIO(b"x"), size=1)
-        assert [path.name for path in incoming.iterdir()] == ["group"]
+        assert [path.name for path in incoming.iterdir()] == ["group-0"]
     assert list(incoming.iterdir()) == []
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Final
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.examine import Look, find_dataset, look_into, settled, still_written
-from lightkeep.lifecycle.transfer import Kept, Pace, copy_group, register_group, split
+from lightkeep.lifecycle.transfer import Kept, Pace, copy_groups, register_groups, split
 from lightkeep.lifecycle.walk import Found, Key, SourceTree, Walk
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState, File, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput
@@ -162,26 +163,28 @@ class _Ingest:
         raise still_written(self.tree, next(f.key.path for f in walk.files if known.get(f.key.path) != f.key))
 
     def _move_all(self, todo: Sequence[Found], known: dict[str, Key], catalogue: ThreadPoolExecutor) -> list[Kept]:
-        """Move group by group, and make each known while the next one moves; return the last, still unknown."""
+        """Move group by group, and make each known while the next ones move; return the last, still unknown."""
         kept: list[Kept] = []
         writing: Future[None] | None = None
-        groups = list(split(todo, self.pace))
-        for group in groups:
-            kept = self._move(group)
-            known.update({each.found.key.path: each.found.key for each in kept})
-            if writing is not None:
-                writing.result()
-            if group is not groups[-1]:
-                writing = catalogue.submit(self._commit, kept)
+        with closing(self._move(list(split(todo, self.pace)))) as moved:
+            for group in moved:
+                if writing is not None:
+                    writing.result()
+                if kept:
+                    writing = catalogue.submit(self._commit, kept)
+                kept = group
+                known.update({each.found.key.path: each.found.key for each in kept})
+        if writing is not None:
+            writing.result()
         return kept
 
-    def _move(self, group: Sequence[Found]) -> list[Kept]:
+    def _move(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
         if self.store.record.is_managed:
-            prefix = f"{self.experiment.station_id}/{self.experiment.id}/{self.dataset.name}/"
-            return copy_group(self.store, self.tree, group, prefix=prefix, pace=self.pace, read=self.progress.add)
-        below = os.path.relpath(self.tree.root, os.path.realpath(self.store.record.location))
-        prefix = "" if below == "." else f"{below}/"
-        return register_group(self.store, self.tree, group, prefix=prefix, pace=self.pace, read=self.progress.add)
+            move, prefix = copy_groups, f"{self.experiment.station_id}/{self.experiment.id}/{self.dataset.name}/"
+        else:
+            below = os.path.relpath(self.tree.root, os.path.realpath(self.store.record.location))
+            move, prefix = register_groups, "" if below == "." else f"{below}/"
+        return move(self.store, self.tree, groups, prefix=prefix, pace=self.pace, read=self.progress.add)
 
     def _commit(self, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> None:
         """Make a group known, and with `seal` the dataset complete, in one transaction."""

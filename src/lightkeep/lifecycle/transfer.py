@@ -1,21 +1,24 @@
-"""One group of source files on its way to a store: copied and published, or hashed where it lies."""
+"""Groups of source files on their way to a store: copied and published, or hashed where they lie."""
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
 from lightkeep.lifecycle.walk import Found, OpenSource, SourceReader, SourceTree
 from lightkeep.model.errors import SourceError
-from lightkeep.model.stores import Proof, Store
+from lightkeep.model.stores import Proof, Staging, Store
 from lightkeep.storage.syscalls import sync_filesystem
 from lightkeep.storage.threads import share
 
 _REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
-_WAIT_S: Final = 600.0  # how long another writer's group may hold the store
+_WAIT_S: Final = 600.0  # how long another writer may hold the store
+_TURN: Final = 8  # groups that a writer copies before others may have the store
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +57,19 @@ def split(files: Sequence[Found], pace: Pace) -> Iterator[list[Found]]:
         yield group
 
 
-def copy_group(
+def copy_groups(
     store: Store,
     tree: SourceTree,
-    group: Sequence[Found],
+    groups: Sequence[Sequence[Found]],
     *,
     prefix: str,
     pace: Pace,
     read: Callable[[int], None],
-) -> list[Kept]:
-    """Copy a group to a store and return what is on it, durable and read back.
+) -> Generator[list[Kept]]:
+    """Copy groups to a store; yield for each what is on it, durable and read back.
 
+    While one group is made durable, read back and given its names, the next one is copied: the disk's waiting
+    hides behind the processor's work. With one thread they follow one another.
     A file that is not what its key says, before or after it was read, is left out (invariant I2).
 
     Parameters
@@ -72,39 +77,97 @@ def copy_group(
     prefix: goes before each path to make its key on the store.
     read: called with the bytes read since the last call, from any thread; for a large file as they are read.
 
-    Raises SourceError when a file cannot be read; StorageError when the store fails: nothing is kept then.
+    Raises SourceError when a file cannot be read; StorageError when the store fails: nothing of the group is kept.
     """
-    copied: list[Found] = []
-    with store.stage(wait_s=_WAIT_S) as staging:
+    for begin in range(0, len(groups), _TURN):
+        yield from _copy_turn(store, tree, groups[begin : begin + _TURN], prefix=prefix, pace=pace, read=read)
 
-        def copy(source: OpenSource, found: Found) -> None:
-            key = prefix + found.key.path
-            try:
-                if found.key.size <= pace.size:
-                    staging.write(key, source, size=found.key.size)
-                    read(found.key.size)
-                else:
-                    staging.write(key, _Counted(source, read), size=found.key.size)
-            except SourceError as error:
-                if source.is_unchanged():
-                    raise _unreadable(tree, found, error.message) from error
-                return
-            if source.is_unchanged():
-                copied.append(found)
+
+def _copy_turn(
+    store: Store,
+    tree: SourceTree,
+    groups: Sequence[Sequence[Found]],
+    *,
+    prefix: str,
+    pace: Pace,
+    read: Callable[[int], None],
+) -> Generator[list[Kept]]:
+    """Copy some groups, holding the store meanwhile."""
+    finishing: Future[list[Kept]] | None = None
+    with ExitStack() as held, ThreadPoolExecutor(1) as finisher:
+        staging = held.enter_context(store.stage(wait_s=_WAIT_S))
+        for group in groups:
+            copied = _copy(staging, tree, group, prefix=prefix, pace=pace, read=read)
+            following = held.enter_context(staging.beside()) if group is not groups[-1] else staging
+            if pace.threads == 1:
+                yield _finish(staging, copied, prefix)
             else:
-                staging.discard(key)
+                if finishing is not None:
+                    yield finishing.result()
+                finishing = finisher.submit(_finish, staging, copied, prefix)
+            staging = following
+        if finishing is not None:
+            yield finishing.result()
 
-        _for_each(tree, group, copy, threads=pace.threads)
-        if not copied:
-            return []
-        staging.sync()
-        staging.verify()
-        by_key = {replicated.asked: replicated for replicated in staging.publish()}
+
+def _copy(
+    staging: Staging,
+    tree: SourceTree,
+    group: Sequence[Found],
+    *,
+    prefix: str,
+    pace: Pace,
+    read: Callable[[int], None],
+) -> list[Found]:
+    copied: list[Found] = []
+
+    def copy(source: OpenSource, found: Found) -> None:
+        key = prefix + found.key.path
+        try:
+            if found.key.size <= pace.size:
+                staging.write(key, source, size=found.key.size)
+                read(found.key.size)
+            else:
+                staging.write(key, _Counted(source, read), size=found.key.size)
+        except SourceError as error:
+            if source.is_unchanged():
+                raise _unreadable(tree, found, error.message) from error
+            return
+        if source.is_unchanged():
+            copied.append(found)
+        else:
+            staging.discard(key)
+
+    _for_each(tree, group, copy, threads=pace.threads)
+    return copied
+
+
+def _finish(staging: Staging, copied: Sequence[Found], prefix: str) -> list[Kept]:
+    """Make a group durable, read it back, give it its names."""
+    if not copied:
+        return []
+    staging.sync()
+    staging.verify()
+    by_key = {replicated.asked: replicated for replicated in staging.publish()}
     kept = ((found, by_key[prefix + found.key.path]) for found in copied)
     return [Kept(found, on_store.key, on_store.sha256, on_store.proof) for found, on_store in kept]
 
 
-def register_group(
+def register_groups(
+    store: Store,
+    tree: SourceTree,
+    groups: Sequence[Sequence[Found]],
+    *,
+    prefix: str,
+    pace: Pace,
+    read: Callable[[int], None],
+) -> Generator[list[Kept]]:
+    """Hash groups where they lie, on a store that is not managed; as `copy_groups`, but nothing is written."""
+    for group in groups:
+        yield _register(store, tree, group, prefix=prefix, pace=pace, read=read)
+
+
+def _register(
     store: Store,
     tree: SourceTree,
     group: Sequence[Found],
@@ -113,7 +176,6 @@ def register_group(
     pace: Pace,
     read: Callable[[int], None],
 ) -> list[Kept]:
-    """Hash a group where it lies, on a store that is not managed; as `copy_group`, but nothing is written."""
     kept: list[Kept] = []
     sync_filesystem(tree.descriptor)  # what the catalogue says is there must be there after a power cut
 

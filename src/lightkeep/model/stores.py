@@ -132,6 +132,14 @@ class Staging(Protocol):
         """Drop one part that was written, as if it never had been; before `sync` only."""
         ...
 
+    def beside(self) -> Staging:
+        """Open the same writer's next group, to be written while this one is made durable and published.
+
+        Each is left on its own; the writer holds the store until the last one is left. A group that was left
+        without being published MUST NOT touch the others. Called once per group.
+        """
+        ...
+
     def sync(self) -> None:
         """Make every part durable: content and inode. An error poisons the whole group: it is never retried."""
         ...

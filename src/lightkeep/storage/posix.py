@@ -3,7 +3,7 @@
     <location>/
       .lightkeep-store.json   who this store is; read from the medium at each check
       .incoming/              mode 0700; locked by the one writer
-        group/                the parts of the group being written: its presence means work was interrupted
+        group-0/ group-1/     the parts of a group being written: left behind, it says that work was interrupted
       .versions/<sha256>/     content whose own name was taken by other content
       <key>                   everything else: published objects, written once
 

@@ -19,7 +19,7 @@ from lightkeep.storage.readback import BLOCK, aligned_buffer, copy_big, copy_sma
 from lightkeep.storage.syscalls import rename_new, sync_filesystem
 from lightkeep.storage.threads import share
 
-_GROUP: Final = "group"
+_GROUP: Final = "group-"
 _PART: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FEW: Final = 2  # folders synced one by one; more are cheaper, and bounded, by one syncfs
@@ -40,10 +40,13 @@ class PosixStaging:
     open -> synced -> verified -> published; any error of the store's side -> failed.
     """
 
-    def __init__(self, store_id: str, root: int, incoming: int, *, threads: int, big: int) -> None:
+    def __init__(
+        self, store_id: str, root: int, incoming: int, *, threads: int, big: int, number: int = 0
+    ) -> None:
         self._store_id = store_id
         self._root = root
         self._incoming = incoming
+        self._number = number
         self._threads = threads
         self._big_size = big
         self._state = "open"
@@ -52,16 +55,29 @@ class PosixStaging:
         """Parts written with O_DIRECT, by key, still open: they are synced one by one."""
         self._numbers = itertools.count()
         self._local = threading.local()
+        self._name = f"{_GROUP}{number}"
         self._group = self._begin()
 
     def _begin(self) -> int:
         """Clear what an interrupted writer left, and make what it published durable: it may be adopted."""
         with self._store_errors("cannot begin to write"):
-            if _clear(self._incoming):
+            if self._number == 0 and _clear_left(self._incoming):
                 sync_filesystem(self._incoming)
-            os.mkdir(_GROUP, 0o700, dir_fd=self._incoming)
+            os.mkdir(self._name, 0o700, dir_fd=self._incoming)
             # Opened before anything is written: an error of writing back is reported to this descriptor.
-            return os.open(_GROUP, _FOLDER, dir_fd=self._incoming)
+            return os.open(self._name, _FOLDER, dir_fd=self._incoming)
+
+    def beside(self) -> PosixStaging:
+        """Open the writer's next group; see the protocol."""
+        root, incoming = os.dup(self._root), os.dup(self._incoming)  # a copy holds the lock too
+        try:
+            return PosixStaging(
+                self._store_id, root, incoming, threads=self._threads, big=self._big_size, number=self._number + 1
+            )
+        except BaseException:
+            os.close(root)
+            os.close(incoming)
+            raise
 
     def __enter__(self) -> PosixStaging:
         return self
@@ -75,13 +91,13 @@ class PosixStaging:
             for descriptor in self._big.values():
                 os.close(descriptor)
             os.close(self._group)
-            if self._state not in ("publishing", "closed"):
+            if self._state not in ("publishing", "published", "closed"):
                 with self._store_errors("cannot clear the parts"):
-                    _clear(self._incoming)
+                    _clear(self._incoming, self._name)
         finally:
             self._state = "closed"
             os.close(self._root)
-            os.close(self._incoming)  # the lock goes with it
+            os.close(self._incoming)  # the lock goes with the last group's
 
     def write(self, key: str, source: Readable, *, size: int) -> Verified:
         """Write one part; see the protocol."""
@@ -167,7 +183,7 @@ class PosixStaging:
                     os.fsync(folder)
             else:
                 sync_filesystem(self._root)
-            os.rmdir(_GROUP, dir_fd=self._incoming)
+            os.rmdir(self._name, dir_fd=self._incoming)
         self._state = "published"
         return results
 
@@ -228,19 +244,22 @@ class PosixStaging:
             raise storage_error(error, f"{what} (store {self._store_id})") from error
 
 
-def _clear(incoming: int) -> bool:
-    """Remove the group that an interrupted writer left; return whether there was one."""
+def _clear_left(incoming: int) -> bool:
+    """Remove the groups that an interrupted writer left; return whether there were any."""
+    left = [name for name in os.listdir(incoming) if name.startswith(_GROUP)]
+    for name in left:
+        _clear(incoming, name)
+    return bool(left)
+
+
+def _clear(incoming: int, name: str) -> None:
+    group = os.open(name, _FOLDER, dir_fd=incoming)
     try:
-        group = os.open(_GROUP, _FOLDER, dir_fd=incoming)
-    except FileNotFoundError:
-        return False
-    try:
-        for name in os.listdir(group):
-            os.unlink(name, dir_fd=group)
+        for part in os.listdir(group):
+            os.unlink(part, dir_fd=group)
     finally:
         os.close(group)
-    os.rmdir(_GROUP, dir_fd=incoming)
-    return True
+    os.rmdir(name, dir_fd=incoming)
 
 
 def _unlink(name: str, folder: int) -> None:

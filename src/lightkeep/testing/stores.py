@@ -77,7 +77,8 @@ class Medium:
         self.faults: Sequence[Fault] = ()
         self.counts: Counter[str] = Counter()
         """Operations so far by name; "" counts all. Assign a new Counter to count afresh."""
-        self.writer: object | None = None
+        self.writers: set[object] = set()
+        """The groups of the one writer."""
         self.lock = threading.RLock()
         self.parts: dict[str, _Inode] = {}
         self.names: dict[str, _Inode] = {}
@@ -85,7 +86,7 @@ class Medium:
 
     def cut_power(self) -> None:
         """Lose every part, name and content that was not made durable."""
-        self.writer = None
+        self.writers.clear()
         self.parts.clear()
         self.names = dict(self.durable_names)
         for inode in self.names.values():
@@ -93,18 +94,19 @@ class Medium:
 
     def operate(self, operation: str) -> str:
         """Count an operation; raise what its fault wants, or return the kind of a silent one."""
-        self.counts[operation] += 1
-        self.counts[""] += 1
-        for fault in self.faults:
-            if fault.operation in ("", operation) and fault.when == self.counts[fault.operation]:
-                return self._fail(fault.kind)
+        with self.lock:
+            self.counts[operation] += 1
+            self.counts[""] += 1
+            for fault in self.faults:
+                if fault.operation in ("", operation) and fault.when == self.counts[fault.operation]:
+                    return self._fail(fault.kind)
         return ""
 
     def _fail(self, kind: str) -> str:
         if kind == POWER:
             self.cut_power()
         if kind in (CRASH, POWER):
-            self.writer = None
+            self.writers.clear()
             raise Crashed
         if kind in (ENOSPC, EIO):
             code = errno.ENOSPC if kind == ENOSPC else errno.EIO
@@ -131,10 +133,9 @@ class FaultyStore:
         del wait_s
         self.check_identity()
         with self.medium.lock:
-            if self.medium.writer is not None:
+            if self.medium.writers:
                 raise Conflict(f"store {self.record.id} is being written", remedy="wait until it is done")
             staging = FaultyStaging(self.medium, self.record.id)
-            self.medium.writer = staging
             self.medium.parts.clear()
             _sync_names(self.medium)  # what an interrupted writer published may be adopted
         return staging
@@ -178,12 +179,20 @@ class FaultyStore:
 class FaultyStaging:
     """Obeys `lightkeep.model.stores.Staging`."""
 
-    def __init__(self, medium: Medium, store_id: str) -> None:
+    def __init__(self, medium: Medium, store_id: str, *, number: int = 0) -> None:
         self._medium = medium
         self._store_id = store_id
         self._state = "open"
         self._parts: dict[str, tuple[str, Verified]] = {}
+        self._number = number
         self._numbers = itertools.count()
+        medium.writers.add(self)
+
+    def beside(self) -> FaultyStaging:
+        """See the protocol."""
+        with self._medium.lock:
+            self._must_live()
+            return FaultyStaging(self._medium, self._store_id, number=self._number + 1)
 
     def __enter__(self) -> FaultyStaging:
         return self
@@ -191,18 +200,21 @@ class FaultyStaging:
     def __exit__(self, kind: object, error: object, trace: object) -> None:
         """Discard what has no final name; a crashed process cleans nothing."""
         del kind, trace
-        if self._medium.writer is self and not isinstance(error, Crashed):
-            self._medium.parts.clear()
-            self._medium.writer = None
+        with self._medium.lock:
+            if self in self._medium.writers and not isinstance(error, Crashed):
+                for name, _ in self._parts.values():
+                    self._medium.parts.pop(name, None)
+                self._medium.writers.discard(self)
         self._state = "closed"
 
     def write(self, key: str, source: Readable, *, size: int) -> Verified:
         """See the protocol."""
         self._expect("open")
+        self._must_live()
         split_key(key)
         if key in self._parts:
             raise Conflict(f"the group has a part {key!r} already")
-        name = str(next(self._numbers))
+        name = f"{self._number}/{next(self._numbers)}"
         self._parts[key] = name, Verified("", 0, Proof.UNPROVEN)
         self._medium.parts[name] = inode = _Inode()
         try:
@@ -248,8 +260,10 @@ class FaultyStaging:
         """See the protocol."""
         self._expect("open")
         self._try("sync")
-        for inode in self._medium.parts.values():
-            inode.durable = bytes(inode.now)
+        with self._medium.lock:
+            for name, _ in self._parts.values():
+                inode = self._medium.parts[name]
+                inode.durable = bytes(inode.now)
         self._state = "synced"
 
     def verify(self) -> None:
@@ -292,6 +306,11 @@ class FaultyStaging:
                 was_adopted = standing is not part
                 return Replicated(key, written.sha256, written.size, Proof.DIRECT, was_adopted, asked=asked)
         raise Conflict(f"{asked!r} and its version's name are taken by other content")
+
+    def _must_live(self) -> None:
+        """Stop the threads that a killed process would not have any more."""
+        if self not in self._medium.writers:
+            raise Crashed
 
     def _try(self, operation: str) -> None:
         try:

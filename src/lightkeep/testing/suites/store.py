@@ -213,6 +213,35 @@ class StoreSuite:
         with store.stage():
             pass
 
+    def test_a_group_is_written_while_the_one_before_is_published(self, store: Store) -> None:
+        with store.stage() as first:
+            first.write("x", io.BytesIO(b"x"), size=1)
+            with first.beside() as second:
+                second.write("y", io.BytesIO(b"y"), size=1)
+                first.sync()
+                second.write("z", io.BytesIO(b"z"), size=1)
+                first.verify()
+                assert [each.key for each in first.publish()] == ["x"]
+                assert [each.key for each in store.list()] == ["x"]
+                second.sync()
+                second.verify()
+                assert [each.key for each in second.publish()] == ["y", "z"]
+        assert [each.key for each in store.list()] == ["x", "y", "z"]
+        keep(store, w=b"w")
+
+    def test_a_group_left_unpublished_takes_nothing_of_the_one_beside_it(self, store: Store) -> None:
+        with store.stage() as first:
+            first.write("x", io.BytesIO(b"x"), size=1)
+            second = first.beside()
+        with second:
+            second.write("y", io.BytesIO(b"y"), size=1)
+            with pytest.raises(Conflict):
+                store.stage()  # the writer holds the store until its last group is left
+            second.sync()
+            second.verify()
+            second.publish()
+        assert [each.key for each in store.list()] == ["y"]
+
     def test_a_killed_writer_leaves_nothing_and_holds_nothing(self, store: Store) -> None:
         self.die_while_writing(store, "x", b"half")
         assert list(store.list()) == []
