@@ -4,6 +4,7 @@ The definitions, and how they differ between programs, are in the documentation 
 """
 
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock, iterate
+from lightkeep.analysis.xpcs.fit import G2Fit, PowerLaw, fit_g2, fit_power_law
 from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.qmap import PRESETS, Geometry, Grid, QMap, compacted, coordinates
 from lightkeep.analysis.xpcs.result import UNITS, MultiTauResult
@@ -18,13 +19,17 @@ __all__ = [
     "EventBlock",
     "ExactSum",
     "FrameBlock",
+    "G2Fit",
     "Geometry",
     "Grid",
     "MultiTauResult",
     "MultiTauSums",
+    "PowerLaw",
     "QMap",
     "compacted",
     "coordinates",
+    "fit_g2",
+    "fit_power_law",
     "iterate",
     "levels",
     "result_of",

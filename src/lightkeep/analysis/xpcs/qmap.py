@@ -156,6 +156,8 @@ class QMap:
         for name, kept in (("dynamic_grid", kept_dynamic), ("static_grid", kept_static)):
             grid = more.get(name)
             if grid is not None:
+                if kept.max(initial=0) > grid.cell.size:
+                    raise ValueError(f"labels go up to {kept[-1]}, their grid has {grid.cell.size} places")
                 more[name] = Grid(grid.first, grid.second, grid.cell[kept - 1])
         return cls(dynamic.astype(np.int32), static.astype(np.int32), works, **more)
 
