@@ -7,6 +7,7 @@ from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock
 from lightkeep.analysis.xpcs.fit import G2Fit, PowerLaw, fit_g2, fit_power_law
 from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.qmap import PRESETS, Geometry, Grid, QMap, compacted, coordinates
+from lightkeep.analysis.xpcs.qmap_arrays import describe, for_frames, qmap_of
 from lightkeep.analysis.xpcs.result import UNITS, MultiTauResult
 from lightkeep.analysis.xpcs.schemes import levels
 from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, segment_length
@@ -28,10 +29,13 @@ __all__ = [
     "QMap",
     "compacted",
     "coordinates",
+    "describe",
     "fit_g2",
     "fit_power_law",
+    "for_frames",
     "iterate",
     "levels",
+    "qmap_of",
     "result_of",
     "segment_length",
 ]
