@@ -42,7 +42,7 @@ MUTATORS: dict[str, Mutator] = {
     "complete_dataset": lambda tx, house, dataset: tx.complete_dataset(dataset.id),
     "withdraw_dataset": lambda tx, house, dataset: tx.withdraw_dataset(tooth(house).id),
     "set_replicas": lambda tx, house, dataset: tx.set_replicas(
-        [r.id for r in house.view("lightkeep").replicas(tooth(house).id)], state=ReplicaState.SUSPECT
+        house.view("lightkeep").replicas(tooth(house).id), state=ReplicaState.SUSPECT
     ),
     "add_run": lambda tx, house, dataset: tx.add_run(Run("run_2", "a1", dataset.id, "xpcs")),
     "update_run": lambda tx, house, dataset: tx.update_run("run_1", state=RunState.RUNNING),
@@ -309,18 +309,18 @@ def test_progress_is_no_event(house: Any, receiving: Dataset) -> None:
 
 
 def test_replicas_go_from_suspect_to_corrupt_or_back(house: Any) -> None:
-    ids = [r.id for r in house.view("pi").replicas(tooth(house).id)]
+    replicas = house.view("pi").replicas(tooth(house).id)
     at = datetime(2026, 11, 5, 12, 30, 1, 123456, tzinfo=UTC)
     with house.catalog.change(SERVICE) as tx:
-        tx.set_replicas(ids, state=ReplicaState.SUSPECT)
-        tx.set_replicas(ids[:1], state=ReplicaState.VERIFIED, verified_at=at, proof=Proof.EVICTED)
-        tx.set_replicas(ids[1:], state=ReplicaState.CORRUPT)
+        tx.set_replicas(replicas, state=ReplicaState.SUSPECT)
+        tx.set_replicas(replicas[:1], state=ReplicaState.VERIFIED, verified_at=at, proof=Proof.EVICTED)
+        tx.set_replicas(replicas[1:], state=ReplicaState.CORRUPT)
     good, bad = house.view("pi").replicas(tooth(house).id)
-    assert {(r.state, r.verified_at, r.proof) for r in (good, bad) if r.id == ids[0]} == {
+    assert {(r.state, r.verified_at, r.proof) for r in (good, bad) if r.id == replicas[0].id} == {
         (ReplicaState.VERIFIED, at, Proof.EVICTED)
     }
     with pytest.raises(Conflict), house.catalog.change(SERVICE) as tx:
-        tx.set_replicas(ids, state=ReplicaState.VERIFIED)
+        tx.set_replicas(replicas, state=ReplicaState.VERIFIED)
     assert {r.state for r in house.view("pi").replicas(tooth(house).id)} == {
         ReplicaState.VERIFIED,
         ReplicaState.CORRUPT,

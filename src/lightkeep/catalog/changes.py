@@ -17,7 +17,7 @@ from lightkeep.catalog import counts, manifest, rows, schema, transitions
 from lightkeep.catalog.audit import FILES_ADDED
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
-from lightkeep.catalog.transaction import Transaction, parts, same_grant
+from lightkeep.catalog.transaction import Transaction, among, parts, same_grant
 from lightkeep.model.datasets import Dataset, DatasetState, File, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
@@ -221,7 +221,7 @@ class Change(Transaction):
             paths = [file_row[1] for file_row in group.file_rows]
             known = self._dialect.files_at(self._connection, row["number"], paths)
             group = manifest.mixed_group(group, pairs, known=known, now=now)
-            wanted = {row[1:4]: row for row in reversed(group.replica_rows)}
+            wanted = {(row[0], *row[2:4]): row for row in reversed(group.replica_rows)}
             old = self._replicas_of(group.revisited)
             group = replace(group, replica_rows=[r for place, r in wanted.items() if place not in old])
             if not group.replica_rows:
@@ -319,18 +319,19 @@ class Change(Transaction):
 
     def set_replicas(
         self,
-        ids: Sequence[str],
+        replicas: Sequence[Replica],
         *,
         state: ReplicaState,
         verified_at: datetime | None = None,
         proof: Proof | None = None,
     ) -> None:
         """Move replicas of one dataset on, all or none. Conflict: one may not; NotFound: one is missing."""
-        if not ids:
+        if not replicas:
             return
-        found = self._replicas(ids)
-        if len(found) != len(set(ids)):
-            raise NotFound(f"{len(set(ids)) - len(found)} of {len(set(ids))} replicas do not exist")
+        ids = sorted({replica.id for replica in replicas})
+        found = self._replicas(replicas)
+        if len(found) != len(ids):
+            raise NotFound(f"{len(ids) - len(found)} of {len(ids)} replicas do not exist")
         homes = {(row["dataset_id"], row["experiment_id"]) for row in found}
         if len(homes) > 1:
             raise InvalidInput("replicas of several datasets in one call", remedy="make one call for each dataset")
@@ -342,10 +343,10 @@ class Change(Transaction):
             values["verified_at"] = verified_at
         if proof is not None:
             values["proof"] = proof.value
-        for part in parts(sorted(set(ids))):
-            self._connection.execute(update(schema.replica).where(schema.replica.c.id.in_(part)).values(values))
-        digest = hashlib.sha256("\n".join(sorted(set(ids))).encode()).hexdigest()
-        detail = {"replicas": len(found), "digest": digest, "first": sorted(ids)[:20], "proof": proof}
+        for part in parts(replicas):
+            self._connection.execute(update(schema.replica).where(among(part)).values(values))
+        digest = hashlib.sha256("\n".join(ids).encode()).hexdigest()
+        detail = {"replicas": len(found), "digest": digest, "first": ids[:20], "proof": proof}
         (dataset_id, experiment_id), *_ = homes
         self._record(f"replica.{state}", dataset_id, experiment_id, detail)
 

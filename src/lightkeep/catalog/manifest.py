@@ -120,8 +120,8 @@ def _replica_rows(pairs: Pairs, now: datetime) -> list[ReplicaRow]:
             instants[r.verified_at] = schema.to_microseconds(r.verified_at)
     return [
         (
-            r.id,
             r.file_id,
+            r.id,
             r.store_id,
             encode_path(r.key),
             r.state._value_,  # the plain text: `value` and the enum itself cost a microsecond each

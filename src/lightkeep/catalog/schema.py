@@ -243,8 +243,8 @@ file = Table(
 replica = Table(
     "replica",
     tables,
+    Column("file_id", Words, primary_key=True),
     Column("id", Words, primary_key=True),
-    Column("file_id", Words, nullable=False, index=True),
     Column("store_id", Words, nullable=False),
     Column("key", LargeBinary, nullable=False),
     Column("state", Words, nullable=False),

@@ -30,7 +30,7 @@ from lightkeep.model.clock import Clock
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.people import Grant, Principal, Scope
-from lightkeep.model.stores import ReplicaState
+from lightkeep.model.stores import Replica, ReplicaState
 
 
 class Transaction:
@@ -95,14 +95,14 @@ class Transaction:
         found = select(schema.access_grant.c.person_id).where(same_grant(grant))
         return self._connection.execute(found).first() is not None
 
-    def _replicas(self, ids: Sequence[str]) -> list[RowMapping]:
+    def _replicas(self, replicas: Sequence[Replica]) -> list[RowMapping]:
         r, f, d = schema.replica, schema.file, schema.dataset
         columns = select(r.c.id, r.c.state, d.c.id.label("dataset_id"), d.c.experiment_id)
         joined = columns.join_from(r, f, f.c.id == r.c.file_id).join(d, d.c.number == f.c.dataset_number)
         return [
             row
-            for part in parts(sorted(set(ids)))
-            for row in self._connection.execute(joined.where(r.c.id.in_(part))).mappings()
+            for part in parts(list({replica.id: replica for replica in replicas}.values()))
+            for row in self._connection.execute(joined.where(among(part))).mappings()
         ]
 
     def _replicas_of(self, file_ids: Sequence[str]) -> set[tuple[str, str, bytes]]:
@@ -141,6 +141,12 @@ def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
     """Cut a list so that no statement has more parameters than a database takes."""
     for start in range(0, len(values), 1_000):
         yield values[start : start + 1_000]
+
+
+def among(replicas: Sequence[Replica]) -> ColumnElement[bool]:
+    """Return the condition on replica that it is one of these."""
+    c = schema.replica.c
+    return and_(c.file_id.in_([r.file_id for r in replicas]), c.id.in_([r.id for r in replicas]))
 
 
 def same_grant(grant: Grant) -> ColumnElement[bool]:

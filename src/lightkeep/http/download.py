@@ -150,7 +150,7 @@ def _expect(facility: Facility, opened: Opened, sha256: str) -> None:
         return
     if opened.replica.state is ReplicaState.VERIFIED:
         with facility.catalog.change(SERVICE) as tx:
-            tx.set_replicas([opened.replica.id], state=ReplicaState.SUSPECT)
+            tx.set_replicas([opened.replica], state=ReplicaState.SUSPECT)
     raise Corrupt(f"{opened.file.path} differs from its checksum on {opened.replica.store_id}", remedy=_REMEDY)
 
 

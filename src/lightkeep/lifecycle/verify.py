@@ -77,28 +77,28 @@ class _Verification:
 
     def check(self, pairs: list[tuple[Replica, File]]) -> None:
         """Read one group of replicas and write down what was found, in one transaction."""
-        good: dict[Proof, list[str]] = {}
-        suspect: list[str] = []
-        bad: dict[Proof, list[str]] = {}
+        good: dict[Proof, list[Replica]] = {}
+        suspect: list[Replica] = []
+        bad: dict[Proof, list[Replica]] = {}
         for replica, file in pairs:
             state, proof = self._read(replica, file)
             if state is ReplicaState.VERIFIED:
-                good.setdefault(proof, []).append(replica.id)
+                good.setdefault(proof, []).append(replica)
             if state in (ReplicaState.SUSPECT, ReplicaState.CORRUPT) and replica.state is not ReplicaState.SUSPECT:
-                suspect.append(replica.id)
+                suspect.append(replica)
             if state is ReplicaState.CORRUPT:
-                bad.setdefault(proof, []).append(replica.id)
+                bad.setdefault(proof, []).append(replica)
             self.bytes += file.size
             if self.report is not None:
                 self.report(min(1.0, self.bytes / max(self.dataset.size, 1)), f"read back {file.path}")
         with self.facility.catalog.change(self.principal) as tx:
-            for proof, ids in good.items():
+            for proof, replicas in good.items():
                 tx.set_replicas(
-                    ids, state=ReplicaState.VERIFIED, verified_at=self.facility.clock.now(), proof=proof
+                    replicas, state=ReplicaState.VERIFIED, verified_at=self.facility.clock.now(), proof=proof
                 )
             tx.set_replicas(suspect, state=ReplicaState.SUSPECT)
-            for proof, ids in bad.items():
-                tx.set_replicas(ids, state=ReplicaState.CORRUPT, proof=proof)
+            for proof, replicas in bad.items():
+                tx.set_replicas(replicas, state=ReplicaState.CORRUPT, proof=proof)
 
     def _read(self, replica: Replica, file: File) -> tuple[ReplicaState, Proof]:
         """Return what was learned and how: verified, suspect, corrupt; present means nothing new."""

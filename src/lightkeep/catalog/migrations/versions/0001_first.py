@@ -113,18 +113,17 @@ def _make_tables() -> None:
     )
     op.create_table(
         "replica",
-        sa.Column("id", _WORDS, nullable=False),
         sa.Column("file_id", _WORDS, nullable=False),
+        sa.Column("id", _WORDS, nullable=False),
         sa.Column("store_id", _WORDS, nullable=False),
         sa.Column("key", sa.LargeBinary(), nullable=False),
         sa.Column("state", _WORDS, nullable=False),
         sa.Column("verified_at", sa.BigInteger(), nullable=True),
         sa.Column("proof", _WORDS, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id"),
+        sa.PrimaryKeyConstraint("file_id", "id"),
         sqlite_with_rowid=False,
     )
-    op.create_index(("ix_replica_file_id"), "replica", ["file_id"], unique=False)
     op.create_table(
         "station",
         sa.Column("id", _WORDS, nullable=False),
