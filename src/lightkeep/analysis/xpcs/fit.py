@@ -283,11 +283,11 @@ class _Problem:
         value, error = dict(zip(self.names, values, strict=True)), dict(zip(self.names, errors, strict=True))
         if not np.isfinite(errors).all():
             return "the curve does not determine all parameters"
-        if "contrast" not in self.fixed and value["contrast"] < _DECIDED * error["contrast"]:
-            return f"contrast {value['contrast']:.2g} is below {_DECIDED:g} of its errors"
         slowest = value["tau_c"] * value.get("slow_ratio", 1.0)
         if value["tau_c"] < self.tau.min() / 2 or slowest > self.tau.max() * 2:
             return "the decay is outside of the measured delays"
+        if "contrast" not in self.fixed and value["contrast"] < _DECIDED * error["contrast"]:
+            return f"contrast {value['contrast']:.2g} is below {_DECIDED:g} of its errors"
         if error["tau_c"] > value["tau_c"]:
             return "the error of the decay time is above its value"
         margin = 1e-4 * np.minimum(high - low, 1.0)
