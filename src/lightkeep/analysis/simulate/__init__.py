@@ -1,10 +1,12 @@
 """Measurements with exactly known truth."""
 
 from lightkeep.analysis.simulate.phantoms import Phantom, materials_sample, shepp_logan, shepp_logan_3d
+from lightkeep.analysis.simulate.speckle import Speckle
 from lightkeep.analysis.simulate.tomography import TomographyScan, golden_angles, tomography_scan
 
 __all__ = [
     "Phantom",
+    "Speckle",
     "TomographyScan",
     "golden_angles",
     "materials_sample",
