@@ -11,6 +11,9 @@ from lightkeep.analysis.xpcs.qmap_arrays import describe, for_frames, qmap_of
 from lightkeep.analysis.xpcs.result import UNITS, MultiTauResult
 from lightkeep.analysis.xpcs.schemes import levels
 from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, segment_length
+from lightkeep.analysis.xpcs.twotime import TwoTime, twotime
+from lightkeep.analysis.xpcs.twotime_result import TwoTimeResult, correct_diagonal, cut_at_age
+from lightkeep.analysis.xpcs.twotime_sums import TwoTimeSums
 
 __all__ = [
     "PRESETS",
@@ -27,8 +30,13 @@ __all__ = [
     "MultiTauSums",
     "PowerLaw",
     "QMap",
+    "TwoTime",
+    "TwoTimeResult",
+    "TwoTimeSums",
     "compacted",
     "coordinates",
+    "correct_diagonal",
+    "cut_at_age",
     "describe",
     "fit_g2",
     "fit_power_law",
@@ -38,4 +46,5 @@ __all__ = [
     "qmap_of",
     "result_of",
     "segment_length",
+    "twotime",
 ]
