@@ -5,6 +5,8 @@ The definitions, and how they differ between programs, are in the documentation 
 
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock, iterate
 from lightkeep.analysis.xpcs.fit import G2Fit, PowerLaw, fit_g2, fit_power_law
+from lightkeep.analysis.xpcs.layout import shards
+from lightkeep.analysis.xpcs.multitau import MultiTau, multitau
 from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.qmap import PRESETS, Geometry, Grid, QMap, compacted, coordinates
 from lightkeep.analysis.xpcs.qmap_arrays import describe, for_frames, qmap_of
@@ -26,6 +28,7 @@ __all__ = [
     "G2Fit",
     "Geometry",
     "Grid",
+    "MultiTau",
     "MultiTauResult",
     "MultiTauSums",
     "PowerLaw",
@@ -43,8 +46,10 @@ __all__ = [
     "for_frames",
     "iterate",
     "levels",
+    "multitau",
     "qmap_of",
     "result_of",
     "segment_length",
+    "shards",
     "twotime",
 ]

@@ -1,0 +1,58 @@
+"""`compiled`: numba's njit, with types, without the lock, and with a cache that notices every edit.
+
+Two traps of numba's cache on disk, both seen:
+
+- It looks only at the file of the function it compiles. Edit a function of another file that is compiled into it,
+  and the old machine code still runs.
+- Settings of the environment such as NUMBA_SLP_VECTORIZE are no part of its key.
+
+Therefore every key here carries a stamp of the sources that belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numba
+from numba.core import caching
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _StampedCache(caching.FunctionCache):  # type: ignore[misc]  # numba has no types
+    """numba's cache, whose key also has the stamp."""
+
+    def __init__(self, function: Callable[..., Any], stamp: str) -> None:
+        super().__init__(function)
+        self._stamp = stamp
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
+        return (*super()._index_key(sig, codegen), self._stamp)
+
+
+@cache
+def _stamp(folders: tuple[Path, ...]) -> str:
+    digest = hashlib.sha256(repr(numba.config.SLP_VECTORIZE).encode())
+    for folder in folders:
+        for file in sorted(folder.glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def compiled(function: F) -> F:
+    """A function as machine code, compiled at its first call for each combination of types and kept on disk.
+
+    It runs without Python's lock, so threads run it side by side; it must touch no Python object, and it must not
+    rely on bounds checks. Multiply-adds may be fused and -0.0 is 0.0, otherwise arithmetic is as written: the same
+    input gives the same bytes. Division by zero gives inf or NaN.
+
+    The compiled code is made anew when any module beside `function`'s, or of `lightkeep.analysis.simd`, changes.
+    """
+    stamp = _stamp((Path(__file__).parent, Path(function.__code__.co_filename).parent))
+    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})(function)
+    dispatcher._cache = _StampedCache(function, stamp)
+    return dispatcher  # type: ignore[no-any-return]

@@ -1,0 +1,277 @@
+"""Multi-tau correlation of a chunk of frames, in plain numba: the oracle of the SIMD kernels, and their stand-in.
+
+A buffer holds the samples of one level for a group of 64 pixels, (2 dpl + samples + padding, 64): first the 2 dpl
+samples before the chunk, then the chunk's, then zeros. So no code is needed for edges: products with zeros are zero.
+The sum of pairs of rows is the next level.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.xpcs.state import CHUNK, Delays, Float32, Float64, Int64, State
+from lightkeep.analysis.xpcs.sums import FRACTION_BITS, INTENSITY_BITS
+
+STEPS: Final = 8
+"""Frames per pass over the accumulators: they are loaded and stored once for so many multiply-adds."""
+LANES: Final = 64
+
+INTENSITY_SCALE: Final = 2.0**INTENSITY_BITS
+FRACTION_SCALE: Final = 2.0**FRACTION_BITS
+FRACTION_MASK: Final = (1 << FRACTION_BITS) - 1
+
+SATURATED: Final = 1
+NEGATIVE: Final = 2
+INVALID: Final = 4
+
+
+@compiled
+def load_group(tile: NDArray[Any], n: int, at: int, into: Float32) -> None:
+    """Put n frames of a tile's 64 pixels from `at` into rows `at` of a buffer, as float32, zeros behind."""
+    steps = np.uint64(n)
+    offset = np.uint64(at)
+    for t in range(steps):
+        for i in range(np.uint64(LANES)):
+            into[offset + t, i] = tile[t, i]
+    for t in range(steps, np.uint64(-(-n // STEPS) * STEPS + STEPS)):
+        for i in range(np.uint64(LANES)):
+            into[offset + t, i] = 0
+
+
+@compiled
+def correlate(x: Float32, n: int, history: int, first: int, lags: int, acc: Float64) -> None:
+    """Add to acc[j] the products of the n samples of a buffer with those first + j earlier, for j < lags."""
+    sums = np.zeros((lags, LANES), np.float32)
+    begin = np.uint64(history)
+    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
+    five, six, seven = np.uint64(5), np.uint64(6), np.uint64(7)
+    for step in range(np.uint64(-(-n // STEPS))):
+        t = begin + step * np.uint64(STEPS)
+        for j in range(np.uint64(lags)):
+            e = t - np.uint64(first) - j
+            for i in range(np.uint64(LANES)):
+                s = sums[j, i]
+                s += x[t, i] * x[e, i]
+                s += x[t + one, i] * x[e + one, i]
+                s += x[t + two, i] * x[e + two, i]
+                s += x[t + three, i] * x[e + three, i]
+                s += x[t + four, i] * x[e + four, i]
+                s += x[t + five, i] * x[e + five, i]
+                s += x[t + six, i] * x[e + six, i]
+                s += x[t + seven, i] * x[e + seven, i]
+                sums[j, i] = s
+    for j in range(lags):
+        for i in range(LANES):
+            acc[j, i] += sums[j, i]
+
+
+@compiled
+def fold(x: Float32, n: int, at: int, into: Float32, history: int) -> None:
+    """Sum n pairs of rows from row `at` into rows `history` of another buffer, zeros behind."""
+    a = np.uint64(at)
+    h = np.uint64(history)
+    one = np.uint64(1)
+    for t in range(np.uint64(n)):
+        for i in range(np.uint64(LANES)):
+            into[h + t, i] = x[a + t + t, i] + x[a + t + t + one, i]
+    for t in range(np.uint64(n), np.uint64(-(-n // STEPS) * STEPS + STEPS)):
+        for i in range(np.uint64(LANES)):
+            into[h + t, i] = 0
+
+
+@compiled
+def remember(x: Float32, n: int, start: int, history: Float32, head: Float32) -> None:
+    """Keep the last samples of a level, and its first where this chunk has them; `start`: number of its first."""
+    length = history.shape[0]
+    for t in range(length):
+        for i in range(LANES):
+            history[t, i] = x[n + t, i]
+    for t in range(start, min(start + n, length)):
+        for i in range(LANES):
+            head[t, i] = x[length + t - start, i]
+
+
+@compiled
+def is_bad(bad: Int64, level: int, sample: int) -> bool:
+    """Whether a level's sample has a bad frame in it; bad: ascending frames."""
+    low, high = 0, bad.size
+    while low < high:
+        middle = (low + high) // 2
+        if bad[middle] < sample << level:
+            low = middle + 1
+        else:
+            high = middle
+    return bool(low < bad.size and bad[low] < (sample + 1) << level)
+
+
+@compiled
+def drop_bad(x: Float32, n: int, start: int, level: int, history: int, bad: Int64, lost: Float64) -> None:
+    """Make the bad ones of n samples zero; `lost` gains what good frames lose by that."""
+    for t in range(n):
+        if is_bad(bad, level, start + t):
+            for i in range(LANES):
+                lost[i] += x[history + t, i]
+                x[history + t, i] = 0
+
+
+@compiled
+def miss(
+    x: Float32, n: int, start: int, level: int, bad: Int64, first: int, lags: int, early: Float64, late: Float64
+) -> None:
+    """Sum the samples of pairs that have a bad partner: early[j] those before a bad one, late[j] those after."""
+    length = 2 * (early.shape[0] - 1)
+    for t in range(-length, n):
+        if start + t < 0 or not is_bad(bad, level, start + t):
+            continue
+        for j in range(lags):
+            lag = first + j
+            if t >= 0 and start + t >= lag:
+                for i in range(LANES):
+                    early[j, i] += x[length + t - lag, i]
+            if 0 <= t + lag < n:
+                for i in range(LANES):
+                    late[j, i] += x[length + t + lag, i]
+
+
+@compiled
+def advance_group(
+    x: Float32, y: Float32, n: int, chunk: int, dpl: int, base: int, lowest: int, bad: Int64, state: State, g: int
+) -> None:
+    """Take n frames of a chunk into a group's state.
+
+    Parameters
+    ----------
+    x: buffer with the frames from row 2 dpl; y: buffer for the next level. Both are overwritten.
+    n: number of frames; below CHUNK only in the last chunk of a run.
+    chunk: number of the chunk in the run.
+    lowest: lowest lag of level 0, 0 or 1.
+    bad: ascending bad frames of the run.
+    """
+    length = 2 * dpl
+    start = chunk * CHUNK
+    level = 0
+    while n > 0:
+        for t in range(length):
+            for i in range(LANES):
+                x[t, i] = state.history[level, g, t, i]
+        if bad.size:
+            drop_bad(x, n, start, level, length, bad, state.lost[level, g, 0])
+            miss(x, n, start, level, bad, base + 1, dpl, state.early[level + 1, g], state.late[level + 1, g])
+            if level == 0:
+                miss(x, n, start, 0, bad, 0, base + 1, state.early[0, g], state.late[0, g])
+        if level == 0:
+            correlate(x, n, length, lowest, base + 1 - lowest, state.acc[0, g, lowest:])
+        correlate(x, n, length, base + 1, dpl, state.acc[level + 1, g])
+        remember(x, n, start, state.history[level, g], state.head[level, g])
+        odd = start % 2
+        n = (n + odd) // 2
+        if level + 1 == state.history.shape[0]:
+            break
+        fold(x, n, length - odd, y, length)
+        x, y = y, x
+        start //= 2
+        level += 1
+
+
+@compiled
+def add_intensity(x: Float32, n: int, history: int, mask: Float32, bins: Int64, into: Int64, frame: int) -> None:
+    """Add the counts of each dynamic bin in each of n frames, times 2**INTENSITY_BITS, to into[frame + t, bin]."""
+    s = np.zeros(LANES // 2, np.float32)
+    for q in range(bins.size):
+        for t in range(n):
+            for i in range(32):
+                s[i] = x[history + t, i] * mask[q, i] + x[history + t, i + 32] * mask[q, i + 32]
+            for i in range(16):
+                s[i] += s[i + 16]
+            for i in range(8):
+                s[i] += s[i + 8]
+            for i in range(4):
+                s[i] += s[i + 4]
+            total = np.float64((s[0] + s[2]) + (s[1] + s[3]))
+            into[frame + t, bins[q]] += np.int64(np.rint(total * INTENSITY_SCALE))
+
+
+@compiled
+def sum_rows(x: Float32, begin: int, end: int, into: Float64) -> None:
+    """Add rows begin .. end of a buffer to a row of 64."""
+    s = np.empty(LANES, np.float32)
+    for first in range(begin, end, 32):
+        for i in range(LANES):
+            s[i] = 0
+        for t in range(np.uint64(first), np.uint64(min(first + 32, end))):
+            for i in range(np.uint64(LANES)):
+                s[i] += x[t, i]
+        for i in range(LANES):
+            into[i] += s[i]
+
+
+@compiled
+def exact_add(value: float, whole: Int64, part: Int64, at: int) -> None:
+    """Add a number to an ExactSum's element."""
+    down = np.floor(value)
+    fraction = part[at] + np.int64(np.rint((value - down) * FRACTION_SCALE))
+    whole[at] += np.int64(down) + (fraction >> FRACTION_BITS)
+    part[at] = fraction & FRACTION_MASK
+
+
+@compiled
+def finish_group(state: State, g: int, frames: int, delays: Delays, static: Any, sums: Float64) -> None:
+    """Add a group's per-pixel results to the rows of their static partitions.
+
+    sums: (n_static of the block, 6, n_tau): G2, IP, IF (sums over the pairs), g, g^2, number of pixels.
+    """
+    length = state.history.shape[2]
+    taus = delays.level.size
+    out = np.empty((LANES, 3, taus))
+    work = np.zeros((3, LANES))
+    total, tail, head = work[0], work[1], work[2]
+    for i in range(LANES):
+        total[i] = state.total[0, g, 0, i]
+    level, lag = 0, 0
+    for d in range(taus):
+        while level < delays.level[d]:
+            odd = (frames >> level) % 2
+            for i in range(LANES):
+                total[i] -= odd * np.float64(state.history[level, g, length - 1, i])
+                tail[i] = 0
+                head[i] = 0
+            level += 1
+            lag = 0
+            if state.lost.shape[1]:
+                for i in range(LANES):
+                    total[i] -= state.lost[level, g, 0, i]
+        while lag < delays.lag[d]:
+            for i in range(LANES):
+                tail[i] += state.history[level, g, length - 1 - lag, i]
+                head[i] += state.head[level, g, lag, i]
+            lag += 1
+        row, slot = delays.row[d], delays.slot[d]
+        for i in range(LANES):
+            out[i, 1, d] = total[i] - tail[i]
+            out[i, 2, d] = total[i] - head[i]
+            out[i, 0, d] = state.acc[row, g, slot, i]
+        if state.lost.shape[1]:
+            for i in range(LANES):
+                out[i, 1, d] -= state.early[row, g, slot, i]
+                out[i, 2, d] -= state.late[row, g, slot, i]
+    for i in range(LANES):
+        if static[i] >= 0 and not state.remark[0, g, 0, i] & SATURATED:
+            _finish_pixel(out[i], delays.pairs, sums[static[i]])
+
+
+@compiled
+def _finish_pixel(pixel: Float64, pairs: Int64, sums: Float64) -> None:
+    """Add a pixel's G2, IP, IF, g, g^2 and whether it counts; pixel: (3, n_tau)."""
+    for d in range(pairs.size):
+        product = pixel[1, d] * pixel[2, d]
+        counts = product > 0
+        ratio = pixel[0, d] * pairs[d] / product if counts else 0.0
+        for k in range(3):
+            sums[k, d] += pixel[k, d]
+        sums[3, d] += ratio
+        sums[4, d] += ratio * ratio
+        sums[5, d] += counts
