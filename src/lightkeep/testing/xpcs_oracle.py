@@ -43,8 +43,10 @@ def brute_force(
 ) -> Oracle:
     """The correlation of (N, H, W) frames; see `lightkeep.analysis.xpcs.multitau` for the arguments."""
     counts = np.asarray(frames)
-    if counts.dtype.kind in "iu":
-        qmap = _without(qmap, (counts == np.iinfo(counts.dtype).max).any(axis=0))
+    dead = np.zeros(qmap.shape, bool)
+    if counts.dtype.kind == "u":
+        dead = (counts == np.iinfo(counts.dtype).max).any(axis=0) & (qmap.dynamic > 0)
+        qmap = _without(qmap, dead)
     whole = counts.astype(np.float64)
     whole[list(bad_frames)] = np.nan
     taken = whole[begin:end:stride]
@@ -60,7 +62,7 @@ def brute_force(
         good = ~np.isnan(before + after).any(axis=(1, 2))
         rows.append((lag << wanted, int(good.sum()), *_curves(before[good], after[good], qmap, normalise)))
     tau, pairs, g2, error, partial = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    image = np.nanmean(series, axis=0)
+    image = np.where(dead, np.nan, np.nanmean(series, axis=0))
     return Oracle(
         tau_frames=np.array(tau, np.int64),
         pairs=np.array(pairs, np.int64),
@@ -73,11 +75,11 @@ def brute_force(
     )
 
 
-def _without(qmap: QMap, saturated: NDArray[np.bool_]) -> QMap:
+def _without(qmap: QMap, dead: NDArray[np.bool_]) -> QMap:
     """The map without some pixels; the numbers of its bins stay."""
     smaller = copy(qmap)
     for name in ("dynamic", "static"):
-        object.__setattr__(smaller, name, np.where(saturated, 0, getattr(qmap, name)))
+        object.__setattr__(smaller, name, np.where(dead, 0, getattr(qmap, name)))
     return smaller
 
 
