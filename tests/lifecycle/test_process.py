@@ -188,7 +188,7 @@ def test_a_result_that_was_written_but_not_stored_is_stored_as_it_is(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(processing, "_keep", unplug)
+        patch.setattr(processing, "keep_result", unplug)
         with pytest.raises(KeyboardInterrupt):
             process(facility, run.id)
     written = {
@@ -294,14 +294,14 @@ def test_a_run_cancelled_at_the_last_moment_leaves_no_visible_result(
     facility: Facility, dataset: Dataset, gates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = _request(facility, dataset, gates)
-    keep = processing._keep
+    keep = processing.keep_result
 
     def keep_then_cancel(*arguments: object) -> Dataset:
         kept = keep(*arguments)  # type: ignore[arg-type]
         processing.cancel(facility, run.id, principal=ADA)
         return kept
 
-    monkeypatch.setattr(processing, "_keep", keep_then_cancel)
+    monkeypatch.setattr(processing, "keep_result", keep_then_cancel)
     with pytest.raises(RunCancelled):
         process(facility, run.id)
     assert facility.catalog.view(ADA).datasets(kind=DatasetKind.DERIVED).total == 0

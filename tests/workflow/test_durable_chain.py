@@ -44,7 +44,7 @@ POINTS = [
     "lightkeep.workflow.orchestrator:Orchestrator.submit_run",
     f"{PROCESS}:_plan",
     f"{PROCESS}:_compute",
-    f"{PROCESS}:_keep",
+    f"{PROCESS}:keep_result",
     f"{PROCESS}:_finish",
 ]
 """Where the chain dies: each effect is done, and nobody knows of it yet."""
@@ -373,7 +373,7 @@ def test_a_worker_apart_is_replaced_when_it_is_killed_and_gone_after_close(
 def _worker_apart() -> int:
     """Return the child of this process that works for it."""
     (worker,) = [
-        pid for pid in _children(os.getpid()) if b"workflow.apart" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        pid for pid in _children(os.getpid()) if b"workflow.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     return int(worker)
 

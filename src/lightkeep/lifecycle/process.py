@@ -11,29 +11,28 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightkeep import __version__, engines
+from lightkeep import engines
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import inputs
+from lightkeep.lifecycle.results import SOFTWARE, keep_result, write_result
 from lightkeep.lifecycle.watch import Watch
-from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
+from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.engines import Cancel, Task
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, RunCancelled, RunFailed
 from lightkeep.model.people import SERVICE, Principal, Verb
-from lightkeep.model.runs import Run, RunState
+from lightkeep.model.runs import LIVE, Run, RunState
 from lightkeep.model.techniques import Preflight, Report
 
 if TYPE_CHECKING:
     from lightkeep.lifecycle.pieces import Job
-    from lightkeep.lifecycle.scratch import Plan, Scratch
+    from lightkeep.lifecycle.scratch import Scratch
 
-SOFTWARE = f"lightkeep {__version__}"
 MAX_PIECES = 32
 """Pieces of a run whose technique does not say how large they should be. Not the number of workers: every
 engine cuts in the same places, so that every engine gives the same values to the last bit."""
@@ -144,7 +143,8 @@ def retry(facility: Facility, run_id: str, *, principal: Principal) -> Run:
     run = facility.catalog.view(principal).run(run_id)
     if not run.state.is_over:
         raise Conflict(f"run {run.id} is {run.state}", remedy="cancel it first")
-    return request(facility, run.dataset_id, run.technique, run.params, principal=principal, engine=run.engine)
+    engine = "" if run.engine == LIVE else run.engine
+    return request(facility, run.dataset_id, run.technique, run.params, principal=principal, engine=engine)
 
 
 def cancel(facility: Facility, run_id: str, *, principal: Principal) -> Run:
@@ -184,12 +184,12 @@ def process(
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, run_id=run_id)
     run = view.run(run_id)
-    if run.state is RunState.DONE:
+    if run.state in (RunState.DONE, RunState.STOPPED_EARLY):
         return view.dataset(run.result_id)
     if run.state.is_over:
         kind = RunCancelled if run.state is RunState.CANCELLED else RunFailed
         raise kind(run.message, remedy="start it again as a new run")
-    with Scratch(_runs(facility) / run.id) as scratch:
+    with Scratch(folder_of(facility, run.id)) as scratch:
         watch = Watch(facility, run, scratch, report=report, cancel=cancel)
         try:
             watch.change(state=RunState.RUNNING)
@@ -216,7 +216,7 @@ def sweep(facility: Facility) -> None:
     for name in os.listdir(folder) if folder.is_dir() else ():
         with suppress(NotFound):  # a run of another catalogue, restored from a backup perhaps: not ours to delete
             run = view.run(name)
-            if run.state is RunState.DONE:
+            if run.state in (RunState.DONE, RunState.STOPPED_EARLY):
                 shutil.rmtree(folder / name, ignore_errors=True)
             elif run.state.is_over:
                 _discard(facility, run)
@@ -228,7 +228,12 @@ def _discard(facility: Facility, run: Run) -> None:
         if child.run_id == run.id and child.state is DatasetState.COMPLETE:
             with facility.catalog.change(SERVICE) as tx:
                 tx.withdraw_dataset(child.id)
-    shutil.rmtree(_runs(facility) / run.id, ignore_errors=True)
+    shutil.rmtree(folder_of(facility, run.id), ignore_errors=True)
+
+
+def folder_of(facility: Facility, run_id: str) -> Path:
+    """Return where a run keeps what it needs to go on after a kill; see `lifecycle.scratch`."""
+    return _runs(facility) / run_id
 
 
 def _runs(facility: Facility) -> Path:
@@ -236,13 +241,19 @@ def _runs(facility: Facility) -> Path:
 
 
 def _finish(scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
-    warnings = [*scratch.saved_plan().warnings, *scratch.flags()]
-    message = f"done; {'; '.join(warnings)}" if warnings else "done"
-    if not watch.change(state=RunState.DONE, progress=1.0, message=message, result_id=dataset.id):
+    state, end = RunState.DONE, "done"
+    if scratch.is_asked_to_stop():
+        state, end = RunState.STOPPED_EARLY, "stopped early; the raw data wait for `lightkeep ingest`"
+    message = "; ".join([end, *scratch.saved_plan().warnings, *scratch.flags()])
+    if not watch.change(state=state, progress=1.0, message=message, result_id=dataset.id):
         raise RunCancelled("cancelled as it ended: its result was withdrawn")
 
 
 def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Dataset:
+    if run.engine == LIVE:
+        from lightkeep.lifecycle import following
+
+        return following.make(facility, run, scratch, watch)
     from lightkeep.lifecycle.locate import local_path
     from lightkeep.lifecycle.pieces import Job
 
@@ -257,7 +268,8 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
     sources = [source, *given.values()]
     if not scratch.result.is_dir():
         _compute(facility, run, sources, scratch, job, watch)
-    return _keep(facility, run, sources, scratch, watch)
+    watch.begin("storing the result", 0.9, 1.0)
+    return keep_result(facility, run, sources, scratch)
 
 
 def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
@@ -267,17 +279,7 @@ def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch
 
     watch.begin("looking at the data", 0.0, 0.05)
     found: Preflight = _here(job.task("preflight", params=dict(run.params)))
-    plan = Plan(
-        params=dict(found.params),
-        cuts=cut(found.length, found.piece),
-        shapes=found.shapes,
-        dtypes=found.dtypes,
-        engine=_engine(facility, run, found.seconds),
-        warnings=found.warnings,
-        facts=found.facts,
-        units=found.units,
-        steps={axis: (step.value, step.unit) for axis, step in found.steps.items()},
-    )
+    plan = Plan.of(found, cuts=cut(found.length, found.piece), engine=_engine(facility, run, found.seconds))
     scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
 
 
@@ -310,51 +312,4 @@ def _compute(
     watch.begin("computing", 0.05, 0.85)
     facility.engine(plan.engine).map([job.task("compute", index=index) for index in todo], cancel=watch)
     watch.begin("writing the result", 0.85, 0.9)
-    task = job.task(
-        "write",
-        title=f"{run.technique} of {sources[0].name}",
-        software=run.software,
-        inputs={each.id: each.name for each in sources},
-        command=command(run, plan),
-    )
-    _here(task)
-
-
-def command(run: Run, plan: Plan) -> str:
-    """Return the command that repeats a run, with every parameter's value in force."""
-    words = ["lightkeep", "run", run.technique, run.dataset_id]
-    for name, value in plan.params.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    return shlex.join(words)
-
-
-def _keep(facility: Facility, run: Run, sources: Sequence[Dataset], scratch: Scratch, watch: Watch) -> Dataset:
-    from lightkeep.lifecycle.ingest import ingest
-
-    watch.begin("storing the result", 0.9, 1.0)
-    stored = ingest(
-        facility,
-        scratch.result,
-        experiment_id=run.experiment_id,
-        principal=Principal(run.created_by, is_service=True),  # its right was to process, not to write
-        name=_name(facility, run, sources[0]),
-        kind=DatasetKind.DERIVED,
-        technique=run.technique,
-        parents=list(dict.fromkeys(each.id for each in sources)),
-        run_id=run.id,
-        quiet_s=0.0,
-    )
-    return stored.dataset
-
-
-def _name(facility: Facility, run: Run, source: Dataset) -> str:
-    """Return the name of the run's result: the first free `<input>-<technique>-<n>`, or the one it has already."""
-    view = facility.catalog.view(SERVICE)
-    number = 1
-    while True:
-        name = f"{source.name}-{run.technique}-{number}"
-        taken = view.dataset_named(run.experiment_id, name)
-        if taken is None or taken.run_id == run.id:
-            return name
-        number += 1
+    write_result(run, sources, plan, job)

@@ -7,6 +7,7 @@
       piece-00003     a piece that is done: empty, or the state of an incremental technique
       progress.npy    fraction done of each piece
       result/         the files of the result; the name appears when all of them are complete
+      follow.json     what a live run follows; snapshot.json: what it shows; stop: somebody asked it to end early
       written.json    their paths, main file first, and what the technique has to say about the data
 
 A piece's mark is written after its values reached the disk; what has no mark is computed again.
@@ -21,6 +22,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightkeep.model.errors import Conflict, StorageError, StoreFull
+from lightkeep.model.techniques import Preflight
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,21 @@ class Plan:
     units: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     """(value, unit) by axis."""
+
+    @classmethod
+    def of(cls, found: Preflight, *, cuts: Sequence[tuple[int, int]], engine: str) -> Plan:
+        """Return the plan of what a preflight found."""
+        return cls(
+            params=dict(found.params),
+            cuts=cuts,
+            shapes=found.shapes,
+            dtypes=found.dtypes,
+            engine=engine,
+            warnings=found.warnings,
+            facts=found.facts,
+            units=found.units,
+            steps={axis: (step.value, step.unit) for axis, step in found.steps.items()},
+        )
 
 
 class Scratch:
@@ -76,6 +94,39 @@ class Scratch:
 
     def __exit__(self, *exc: object) -> None:
         os.close(self._lock)
+
+    def is_held(self) -> bool:
+        """True while a process works on the run."""
+        try:
+            with open(self.folder / "lock", "rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except FileNotFoundError:
+            return False
+        return False
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file, durable and complete from the moment that its name is there."""
+        _write(self.folder / name, content)
+
+    def show(self, name: str, content: bytes) -> None:
+        """Write a small file for readers of the moment: complete, but perhaps gone after a power cut."""
+        part = self.folder / f"{name}.part"
+        try:
+            part.write_bytes(content)
+            part.rename(self.folder / name)
+        except OSError as error:
+            raise storage_error(error, name) from error
+
+    def ask_to_stop(self) -> None:
+        """Ask whoever works on the run to end it with what it has."""
+        with suppress(FileNotFoundError):  # it ended by itself
+            (self.folder / "stop").touch()
+
+    def is_asked_to_stop(self) -> bool:
+        """True once somebody asked."""
+        return (self.folder / "stop").exists()
 
     def remove(self) -> None:
         """Delete the folder and all in it."""

@@ -8,6 +8,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+LIVE = "live"
+"""The engine of a run that follows a measurement while it is written; see `lifecycle.live`."""
+
 
 class RunState(StrEnum):
     """queued -> running -> done | failed | cancelled | stopped_early."""

@@ -1,6 +1,6 @@
 """A worker in a process of its own, for a server: what it computes takes neither the server's time nor its life.
 
-server ──starts──> python -m lightkeep.workflow.apart     when it dies, a new one goes on with its work
+server ──starts──> python -m lightkeep.workflow.worker    when it dies, a new one goes on with its work
    │                   │
    └─ closes its stdin ┴─> clean stop                     when the server dies, the kernel kills it
 """
@@ -9,21 +9,16 @@ from __future__ import annotations
 
 import os
 import pickle
-import select
-import signal
 import subprocess
 import sys
 import threading
 from contextlib import suppress
 
 from lightkeep.config import Config
-from lightkeep.engines.worker import die_with
-from lightkeep.facility import open_facility
-from lightkeep.workflow.orchestrator import open_workflow
 
 _LOOK_S = 0.2
 _AGAIN_S = 1.0
-"""Pause before a new worker when one died, and between two looks at a lock that somebody else has."""
+"""Pause before a new worker when one died."""
 _STOP_S = 15.0
 """How long a worker may take to leave its step; then it is killed, which costs it the piece it was at."""
 
@@ -39,7 +34,7 @@ class WorkerApart:
         self._thread.start()
 
     def _keep_alive(self) -> None:
-        command = [sys.executable, "-m", "lightkeep.workflow.apart", str(os.getpid())]
+        command = [sys.executable, "-m", "lightkeep.workflow.worker", str(os.getpid())]
         while not self._closing.is_set():
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=2, process_group=0)  # noqa: S603
             _attend(process, self._config, self._closing)
@@ -68,17 +63,3 @@ def _attend(process: subprocess.Popen[bytes], config: Config, closing: threading
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def main(parent: int) -> None:
-    """Work for the facility whose configuration comes in on stdin, until stdin closes."""
-    die_with(parent)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops all processes at once
-    sys.path[:], config = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from the process that started this one
-    with open_facility(config) as facility, open_workflow(facility) as work:
-        while not select.select([sys.stdin], [], [], _AGAIN_S)[0]:
-            work.work()
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

@@ -16,19 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 
 from lightkeep.facility import Facility
+from lightkeep.lifecycle import live
 from lightkeep.lifecycle import process as processing
 from lightkeep.model.errors import LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
-from lightkeep.model.runs import Run, RunState
+from lightkeep.model.runs import LIVE, Run, RunState
+from lightkeep.workflow.apart import WorkerApart
 from lightkeep.workflow.chain import INGEST, PROCESS, Chain, IngestRequest, Stop
-
-if TYPE_CHECKING:
-    from lightkeep.workflow.apart import WorkerApart
 
 # DBOS's own handler would keep hold of the stderr that it first met. What happens is told by runs and errors.
 _LOG = logging.getLogger("dbos")
@@ -199,8 +198,6 @@ class Orchestrator:
         return self._worker is not None
 
     def _start_apart(self) -> WorkerApart:
-        from lightkeep.workflow.apart import WorkerApart
-
         return WorkerApart(self._facility.config)
 
     def _start_here(self) -> _Worker | WorkerApart | None:
@@ -219,6 +216,8 @@ class Orchestrator:
         """
         for state in (RunState.QUEUED, RunState.RUNNING):
             for run in self._facility.catalog.view(SERVICE).runs(state=state, limit=10_000).items:
+                if run.engine == LIVE and live.is_followed(self._facility, run.id):
+                    continue
                 status = self._status(run.id)
                 if status is None:
                     self.submit_run(run.id)

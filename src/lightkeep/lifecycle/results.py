@@ -1,0 +1,76 @@
+"""What a run computed becomes files, and the files a derived dataset: the end of every run, live or not."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightkeep import __version__, engines
+from lightkeep.facility import Facility
+from lightkeep.model.datasets import Dataset, DatasetKind
+from lightkeep.model.people import SERVICE, Principal
+from lightkeep.model.runs import Run
+
+if TYPE_CHECKING:
+    from lightkeep.lifecycle.pieces import Job
+    from lightkeep.lifecycle.scratch import Plan, Scratch
+
+SOFTWARE = f"lightkeep {__version__}"
+
+
+def write_result(run: Run, sources: Sequence[Dataset], plan: Plan, job: Job) -> None:
+    """Write the files of a run whose pieces are done; see `pieces.write`.
+
+    Parameters
+    ----------
+    sources: what it was computed from, the measurement first.
+    """
+    task = job.task(
+        "write",
+        title=f"{run.technique} of {sources[0].name}",
+        software=run.software,
+        inputs={each.id: each.name for each in sources},
+        command=command(run, plan),
+    )
+    engines.get("inline").map([task])
+
+
+def command(run: Run, plan: Plan) -> str:
+    """Return the command that repeats a run, with every parameter's value in force."""
+    words = ["lightkeep", "run", run.technique, run.dataset_id]
+    for name, value in plan.params.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def keep_result(facility: Facility, run: Run, sources: Sequence[Dataset], scratch: Scratch) -> Dataset:
+    """Store the files of a run as its derived dataset. Again: the same dataset."""
+    from lightkeep.lifecycle.ingest import ingest
+
+    stored = ingest(
+        facility,
+        scratch.result,
+        experiment_id=run.experiment_id,
+        principal=Principal(run.created_by, is_service=True),  # its right was to process, not to write
+        name=_name(facility, run, sources[0]),
+        kind=DatasetKind.DERIVED,
+        technique=run.technique,
+        parents=list(dict.fromkeys(each.id for each in sources)),
+        run_id=run.id,
+        quiet_s=0.0,
+    )
+    return stored.dataset
+
+
+def _name(facility: Facility, run: Run, source: Dataset) -> str:
+    """Return the name of the run's result: the first free `<input>-<technique>-<n>`, or the one it has already."""
+    view = facility.catalog.view(SERVICE)
+    number = 1
+    while True:
+        name = f"{source.name}-{run.technique}-{number}"
+        taken = view.dataset_named(run.experiment_id, name)
+        if taken is None or taken.run_id == run.id:
+            return name
+        number += 1
