@@ -1,4 +1,4 @@
-// Copies what the portal serves as it is (fonts, htmx) and collects the licences of everything that is bundled.
+// Copies what the portal serves as it is (fonts, htmx, Plotly) and collects the licences of everything that is bundled.
 import { copyFileSync, mkdirSync, readFileSync, readdirSync, existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
@@ -12,6 +12,8 @@ const files = {
   'fonts/LICENSE.txt': '@fontsource/ibm-plex-mono/LICENSE',
   'vendor/htmx.min.js': 'htmx.org/dist/htmx.min.js',
   'vendor/htmx.LICENSE.txt': 'htmx.org/LICENSE',
+  'vendor/plotly.min.js': 'plotly.js-cartesian-dist-min/plotly-cartesian.min.js',
+  'vendor/plotly.LICENSE.txt': 'plotly.js-cartesian-dist-min/LICENSE',
 };
 for (const [to, from] of Object.entries(files)) {
   mkdirSync(join(target, to, '..'), { recursive: true });

@@ -15,20 +15,20 @@ T = TypeVar("T")
 Shown = Annotated[str, BeforeValidator(shown)]
 
 
-def _json_safe(value: Any) -> Any:
+def json_safe(value: Any) -> Any:
     """Return JSON without NaN, infinity or odd text: they become null and `\\xNN`."""
     if isinstance(value, str):
         return shown(value)
     if isinstance(value, float) and not -1.8e308 < value < 1.8e308:
         return None
     if isinstance(value, Mapping):
-        return {shown(str(key)): _json_safe(each) for key, each in value.items()}
+        return {shown(str(key)): json_safe(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_safe(each) for each in value]
+        return [json_safe(each) for each in value]
     return value
 
 
-Facts = Annotated[dict[str, Any], BeforeValidator(_json_safe)]
+Facts = Annotated[dict[str, Any], BeforeValidator(json_safe)]
 
 
 class Shape(BaseModel):
@@ -47,9 +47,9 @@ class PageOf(Shape, Generic[T]):
 class QuantityShape(Shape):
     """A number in the unit it was given in, and in SI."""
 
-    value: Annotated[float | None, BeforeValidator(_json_safe)]
+    value: Annotated[float | None, BeforeValidator(json_safe)]
     unit: Shown
-    value_si: Annotated[float | None, BeforeValidator(_json_safe)]
+    value_si: Annotated[float | None, BeforeValidator(json_safe)]
     unit_si: Shown
 
 

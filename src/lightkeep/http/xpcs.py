@@ -1,0 +1,200 @@
+"""Correlation results as data: curves, pictures, fits, cuts, averages. What the portal draws comes from here."""
+
+from __future__ import annotations
+
+import base64
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BeforeValidator
+
+from lightkeep.http.desk import AtDesk, Name, Seen, Word
+from lightkeep.http.shapes import Shape, Shown, json_safe
+from lightkeep.lifecycle import curves
+from lightkeep.model.people import Verb
+
+router = APIRouter(tags=["correlation"])
+
+_KEEP = "private, max-age=600"
+"""A complete dataset never changes."""
+
+Number = Annotated[float | None, BeforeValidator(json_safe)]
+Numbers = Annotated[list[float | None], BeforeValidator(json_safe)]
+Rows = Annotated[list[list[float | None]], BeforeValidator(json_safe)]
+Table = Annotated[dict[str, list[float | None]], BeforeValidator(json_safe)]
+Bin = Annotated[int, Path(ge=1, le=10**6, description="Dynamic bin, from 1.")]
+Model = Literal["single", "stretched", "double"]
+
+
+def _array(value: Any) -> Any:
+    if not isinstance(value, tuple):
+        return value
+    dtype, shape, content = value
+    return {"dtype": dtype, "shape": list(shape), "bdata": base64.b64encode(content).decode()}
+
+
+class ArrayShape(Shape):
+    """An array of two axes."""
+
+    dtype: Literal["f4", "u2"]
+    """Little-endian float32, or unsigned 16-bit integers."""
+    shape: list[int]
+    bdata: str
+    """Base64, row by row."""
+
+
+Packed = Annotated[ArrayShape, BeforeValidator(_array)]
+
+
+class CurvesShape(Shape):
+    """All of a result but its pictures; null is not defined, empty is not there."""
+
+    frame_time_s: float | None
+    time_unit: str
+    bins: list[int]
+    q: Numbers
+    phi: Numbers
+    tau: Numbers
+    g2: Rows
+    g2_err: Rows
+    saxs_q: Numbers
+    saxs_1d: Numbers
+    saxs_1d_segments: Rows
+    frames: int
+    together: int
+    time: Numbers
+    intensity: Numbers
+    frequency: Numbers
+    amplitude: Numbers
+    two_time_bins: list[int]
+    flags: list[Shown]
+    units: dict[str, Shown]
+
+
+class PictureShape(Shape):
+    """The mean image, reduced by `factor`; bins, q and azimuth of its pixels."""
+
+    rows: int
+    columns: int
+    factor: int
+    low: float
+    high: float
+    values: Packed
+    bins: Packed
+    q: Packed | None
+    phi: Packed | None
+    beam: tuple[float, float] | None
+
+
+class TwoTimeShape(Shape):
+    """The two-time correlation of a bin, reduced by `factor`, and g2 cut from it."""
+
+    bin: int
+    frames: int
+    factor: int
+    step: float
+    low: float
+    high: float
+    values: Packed
+    tau: Numbers
+    g2: Numbers
+    segment_tau: Numbers
+    segments: Rows
+
+
+class AgeCutShape(Shape):
+    """g2 at one age of the sample."""
+
+    age: float
+    tau: Numbers
+    g2: Numbers
+
+
+class LawShape(Shape):
+    """tau_c = prefactor * q**-exponent."""
+
+    exponent: Number
+    exponent_err: Number
+    prefactor: Number
+    prefactor_err: Number
+    chi2: Number
+    q: Numbers
+    tau_c: Numbers
+
+
+class FitShape(Shape):
+    """A model fitted to every curve, and the law of its decay times."""
+
+    model: Model
+    values: Table
+    errors: Table
+    chi2: Numbers
+    is_good: list[bool]
+    reason: list[str]
+    tau: Numbers
+    curve: Rows
+    law: LawShape | None
+    no_law: str
+
+
+@router.get("/datasets/{dataset_id}/xpcs")
+def curves_of(desk: AtDesk, view: Seen, response: Response, dataset_id: Name) -> CurvesShape:
+    """The curves of a correlation result, and what to know about them."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    response.headers["Cache-Control"] = _KEEP
+    return CurvesShape.model_validate(curves.curves(desk.facility, view.dataset(dataset_id)))
+
+
+@router.get("/datasets/{dataset_id}/xpcs/image")
+def image(desk: AtDesk, view: Seen, response: Response, dataset_id: Name) -> PictureShape:
+    """The mean image with its bins."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    response.headers["Cache-Control"] = _KEEP
+    return PictureShape.model_validate(curves.picture(desk.facility, view.dataset(dataset_id)))
+
+
+@router.get("/datasets/{dataset_id}/xpcs/fit")
+def fit(
+    desk: AtDesk,
+    view: Seen,
+    response: Response,
+    dataset_id: Name,
+    model: Model = "single",
+    baseline: Annotated[float | None, Query(ge=0, le=10, description="Fixed; fitted where not given.")] = None,
+    q_low: Annotated[float, Query(ge=0, allow_inf_nan=False)] = 0.0,
+    q_high: Annotated[float, Query(gt=0, allow_inf_nan=False)] = 1e9,
+) -> FitShape:
+    """Every curve fitted, and the power law of the decay times; `q_low` to `q_high` bound the law."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    response.headers["Cache-Control"] = _KEEP
+    shown = curves.curves(desk.facility, view.dataset(dataset_id))
+    return FitShape.model_validate(curves.fit(shown, model=model, baseline=baseline, q_range=(q_low, q_high)))
+
+
+@router.get("/datasets/{dataset_id}/xpcs/two-time/{number}")
+def two_time(desk: AtDesk, view: Seen, response: Response, dataset_id: Name, number: Bin) -> TwoTimeShape:
+    """The two-time correlation of a bin."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    response.headers["Cache-Control"] = _KEEP
+    return TwoTimeShape.model_validate(curves.two_time(desk.facility, view.dataset(dataset_id), number))
+
+
+@router.get("/datasets/{dataset_id}/xpcs/two-time/{number}/cuts")
+def cuts(
+    desk: AtDesk,
+    view: Seen,
+    response: Response,
+    dataset_id: Name,
+    number: Bin,
+    age: Annotated[list[float], Query(min_length=1, max_length=12, description="In the unit of its times.")],
+    width: Annotated[float, Query(gt=0, allow_inf_nan=False, description="Of the ages that count.")],
+    kind: Annotated[
+        Literal["mean", "waiting"], Query(description="Age of a pair: the mean of both times, or the first.")
+    ] = "mean",
+) -> list[AgeCutShape]:
+    """g2 of a bin at ages of the sample."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    response.headers["Cache-Control"] = _KEEP
+    ages = [each for each in age if abs(each) < 1e300]
+    found = curves.cuts(desk.facility, view.dataset(dataset_id), number, ages=ages, width=width, kind=kind)
+    return [AgeCutShape.model_validate(each) for each in found]

@@ -1,0 +1,264 @@
+"""Correlation curves of result datasets: read in the killable process, fitted and averaged here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightkeep.formats import sandbox
+from lightkeep.lifecycle.preview import main_file, shown_as
+from lightkeep.model.datasets import Dataset
+
+if TYPE_CHECKING:
+    from lightkeep.analysis.xpcs.fit import G2Fit, Model
+    from lightkeep.facility import Facility
+
+FORMAT = "aps-8id"
+LONGEST = 384
+"""Pixels of the longer side of pictures."""
+_FIT_POINTS = 120
+"""Delays at which a fitted curve is drawn."""
+_TIMEOUT_S = 30.0
+
+Packed = tuple[str, tuple[int, ...], bytes]
+"""An array: dtype, shape, bytes (little-endian)."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All of a result but its pictures. What is not defined is NaN; what the file does not have is empty."""
+
+    frame_time_s: float | None
+    """From one frame to the next, s; None: not known, times are in frames."""
+    time_unit: str
+    """Of tau, time and the inverse of frequency: `s` or `frames`."""
+    bins: list[int]
+    """Dynamic bins, from 1."""
+    q: list[float | None]
+    """Of each bin, 1/angstrom."""
+    phi: list[float | None]
+    """Of each bin, degrees."""
+    tau: list[float]
+    g2: list[list[float]]
+    """For each bin, at each tau."""
+    g2_err: list[list[float]]
+    saxs_q: list[float | None]
+    """Of each ring, 1/angstrom."""
+    saxs_1d: list[float]
+    """Mean of each ring, counts/pixel/frame."""
+    saxs_1d_segments: list[list[float]]
+    """The same in equal pieces of the run."""
+    frames: int
+    """Behind `intensity`."""
+    together: int
+    """So many of them are one value of `intensity`."""
+    time: list[float]
+    intensity: list[float]
+    """Mean over the used pixels, counts/pixel/frame."""
+    frequency: list[float]
+    amplitude: list[float]
+    """Of a swing of the intensity, in parts of its mean; the largest of neighbours where there are many."""
+    two_time_bins: list[int]
+    """Bins with a two-time correlation."""
+    flags: list[str]
+    """What the reader has to know."""
+    units: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The mean image, reduced by `factor`."""
+
+    rows: int
+    columns: int
+    """Of the detector."""
+    factor: int
+    low: float
+    high: float
+    """Contrast: the 1 and 99.7 percentiles of the pixels that work and saw something."""
+    values: Packed
+    """counts/pixel/frame; NaN where the mask is."""
+    bins: Packed
+    """Dynamic bin of each pixel; 0: none."""
+    q: Packed | None
+    """1/angstrom; None where the geometry is not known."""
+    phi: Packed | None
+    beam: tuple[float, float] | None
+    """Column and row of the direct beam."""
+
+
+@dataclass(frozen=True)
+class TwoTimeMap:
+    """The two-time correlation of a bin, reduced by `factor`, and g2 cut from it at full resolution."""
+
+    bin: int
+    frames: int
+    factor: int
+    step: float
+    """Time from one frame to the next."""
+    low: float
+    high: float
+    values: Packed
+    """Its diagonal holds the mean of its neighbours, not shot noise; NaN for frames without correlation."""
+    tau: list[float]
+    g2: list[float]
+    segment_tau: list[float]
+    segments: list[list[float]]
+    """g2 of equal pieces of the run."""
+
+
+@dataclass(frozen=True)
+class AgeCut:
+    """g2 at one age of the sample."""
+
+    age: float
+    tau: list[float]
+    g2: list[float]
+
+
+@dataclass(frozen=True)
+class Law:
+    """tau_c = prefactor * q**-exponent."""
+
+    exponent: float
+    exponent_err: float
+    prefactor: float
+    prefactor_err: float
+    chi2: float
+    q: list[float]
+    tau_c: list[float]
+    """The line, where the points are."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A model fitted to every curve."""
+
+    model: str
+    values: dict[str, list[float]]
+    """Parameter -> value of each bin."""
+    errors: dict[str, list[float]]
+    chi2: list[float]
+    is_good: list[bool]
+    reason: list[str]
+    """Why a fit is not good."""
+    tau: list[float]
+    curve: list[list[float]]
+    """For each bin, at each tau."""
+    law: Law | None
+    no_law: str
+    """Why there is no law."""
+
+
+def curves(facility: Facility, dataset: Dataset) -> Curves:
+    """Return the curves of a result.
+
+    Raises
+    ------
+    NotFound: it is no correlation result. BadFile: it cannot be read.
+    """
+    return Curves(**_call("describe", facility, dataset))
+
+
+def picture(facility: Facility, dataset: Dataset, *, longest: int = LONGEST) -> Picture:
+    """Return the mean image. NotFound where there is none."""
+    return Picture(**_call("image", facility, dataset, longest=longest))
+
+
+def two_time(facility: Facility, dataset: Dataset, number: int, *, longest: int = LONGEST) -> TwoTimeMap:
+    """Return the two-time correlation of a bin. NotFound where there is none."""
+    return TwoTimeMap(**_call("two_time", facility, dataset, number=number, longest=longest))
+
+
+def cuts(
+    facility: Facility, dataset: Dataset, number: int, *, ages: Sequence[float], width: float, kind: str = "mean"
+) -> list[AgeCut]:
+    """Return g2 of a bin at ages of the sample; age and width in the unit of its times.
+
+    Parameters
+    ----------
+    kind: `mean`: the age of a pair of frames is (t1 + t2)/2; `waiting`: it is t1.
+    """
+    found = _call("cuts", facility, dataset, number=number, ages=list(ages), width=width, kind=kind)
+    return [AgeCut(**each) for each in found]
+
+
+def fit(
+    shown: Curves,
+    *,
+    model: Model = "single",
+    baseline: float | None = None,
+    q_range: tuple[float, float] = (0.0, np.inf),
+) -> Fitted:
+    """Fit a model to every curve, and a power law of q to the decay times of the good fits.
+
+    Parameters
+    ----------
+    baseline: fixed, e.g. at 1; None: fitted.
+    q_range: lowest and highest q that the law is fitted to, 1/angstrom.
+    """
+    from lightkeep.analysis.xpcs import fit_g2
+
+    tau, g2, error = (np.array(each, float) for each in (shown.tau, shown.g2, shown.g2_err))
+    known = {} if baseline is None else {"baseline": baseline}
+    weights = error.T if np.isfinite(error).any() else None
+    found = fit_g2((tau, g2.reshape(-1, tau.size).T, weights), model=model, fixed=known)
+    later = tau[tau > 0]
+    fine = np.geomspace(later.min(), later.max(), _FIT_POINTS) if later.size else later
+    law, why = _law(shown, found, q_range)
+    return Fitted(
+        model=found.model,
+        values={name: values.tolist() for name, values in found.values.items()},
+        errors={name: values.tolist() for name, values in found.errors.items()},
+        chi2=found.chi2.tolist(),
+        is_good=found.is_good.tolist(),
+        reason=list(found.reason),
+        tau=fine.tolist(),
+        curve=found.curve(fine).T.tolist(),
+        law=law,
+        no_law=why,
+    )
+
+
+def _law(shown: Curves, found: G2Fit, q_range: tuple[float, float]) -> tuple[Law | None, str]:
+    from lightkeep.analysis.xpcs import fit_power_law
+
+    q = np.array([np.nan if each is None else each for each in shown.q], float)
+    use = found.is_good & (q >= q_range[0]) & (q <= q_range[1])
+    if not np.isfinite(q).any():
+        return None, "the q of the bins is not known"
+    try:
+        law = fit_power_law(q[use], found.values["tau_c"][use], found.errors["tau_c"][use])
+    except ValueError:
+        return None, f"{int(use.sum())} of {q.size} fits can be used, a power law needs two different q"
+    ends = np.geomspace(q[use].min(), q[use].max(), 32)
+    return (
+        Law(
+            law.exponent,
+            law.exponent_err,
+            law.prefactor,
+            law.prefactor_err,
+            law.chi2,
+            ends.tolist(),
+            law.curve(ends).tolist(),
+        ),
+        "",
+    )
+
+
+def _call(name: str, facility: Facility, dataset: Dataset, **options: Any) -> Any:
+    path = main_file(facility, dataset)
+    with shown_as(path, dataset):
+        function = f"lightkeep.lifecycle.curve_arrays:{name}"
+        return sandbox.call(function, path, dataset.format, timeout_s=_TIMEOUT_S, **options)
+
+
+def unpacked(given: Mapping[str, Packed]) -> dict[str, NDArray[Any]]:
+    """Return arrays as they were before they travelled."""
+    from lightkeep.lifecycle import curve_arrays
+
+    return {name: curve_arrays.unpacked(each) for name, each in given.items()}
