@@ -26,7 +26,7 @@ from lightkeep.formats.frame_stack import DenseStack, Progress, Task
 from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, Gathered, gather, held, value_of
 from lightkeep.formats.nxtomo import entry_of as nxtomo_entry
-from lightkeep.formats.run_source import run_source
+from lightkeep.formats.run_source import run_source, wait_for
 from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile, UnsafeFile
 from lightkeep.model.formats import Source
@@ -80,8 +80,14 @@ class Eiger(Hdf5Format):
         """Return the run; see `open`."""
         return _source(path, file, is_live=False)
 
-    def open_live(self, path: Path) -> Source:
-        """Open a run that is still being written, with SWMR or data file by data file; `follow` its frames."""
+    def open_live(self, path: Path, *, wait_s: float = 5.0) -> Source:
+        """Open a run that is still being written, waiting until it can be; `follow` its frames.
+
+        It is written with SWMR, or as a master whose data files come one after another.
+        """
+        return wait_for(lambda: self._opened_live(path), wait_s)
+
+    def _opened_live(self, path: Path) -> Source:
         file = hdf5.open_growing(path)
         try:
             with hdf5.reading(path):
@@ -117,10 +123,12 @@ class EigerStack(DenseStack):
     def look(self) -> Progress:
         """See what was written since; the writer is done when it closed the file."""
         self._find()
-        size = sum(part.data.id.get_storage_size() for part in self._parts)
-        return Progress(self._frames, size, not _is_written(self.path))
+        size = sum(part.data.shape[0] for part in self._parts)
+        is_here = len(self._parts) == len(self._names())
+        files = [self.path, *(Path(file.filename) for file in self._files)]
+        return Progress(self._frames, size, is_here and not any(map(is_written, files)))
 
-    def finish(self, frames: int | None) -> int:  # noqa: ARG002 -- what is not there is not there
+    def finish(self) -> int:
         """Return the number of frames."""
         return self.look().frames
 
@@ -132,8 +140,7 @@ class EigerStack(DenseStack):
     def _find(self) -> None:
         """Take up the parts that are there, and the frames that were added to them."""
         group = self._file[_PLACE]
-        names = _parts(group) or ["data"]
-        for name in names[len(self._parts) :]:
+        for name in self._names()[len(self._parts) :]:
             data = self._dataset(group, name)
             if data is None:
                 break
@@ -147,8 +154,15 @@ class EigerStack(DenseStack):
         if self._is_live:
             for part in self._parts:
                 part.data.id.refresh()
-        self._ends = [0, *np.cumsum([part.data.shape[0] for part in self._parts]).tolist()]
+        sizes = [part.data.shape[0] for part in self._parts]
+        if self._is_live and sizes:
+            known = max(0, self._frames - sum(sizes[:-1]))
+            sizes[-1] = _written(self._parts[-1].data, known, sizes[-1])
+        self._ends = [0, *np.cumsum(sizes).tolist()]
         self._frames = self._ends[-1]
+
+    def _names(self) -> list[str]:
+        return _parts(self._file[_PLACE]) or ["data"]
 
     def _fits(self, data: Any) -> bool:
         like = (self._frame_shape, self._dtype)
@@ -252,6 +266,16 @@ def _derive(file: h5py.File, found: Gathered) -> None:
         found.quantities["frames"] = Quantity.of(float(counts[0] * triggers))
 
 
+def _written(data: h5py.Dataset, low: int, high: int) -> int:
+    """Return how many frames are in the file: a dataset may be made longer before its chunks are written."""
+    if data.chunks is None or high == low or hdf5.has_chunk(data, high - 1):
+        return high
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if hdf5.has_chunk(data, middle) else (low, middle)
+    return low
+
+
 def _parts(group: h5py.Group) -> list[str]:
     return sorted(name for name in group if _PART.match(name))
 
@@ -260,8 +284,8 @@ def _is_stack(data: Any) -> bool:
     return isinstance(data, h5py.Dataset) and len(data.shape or ()) == 3 and data.dtype.kind in "iu"
 
 
-def _is_written(path: Path) -> bool:
-    """True while a writer holds the file open: the superblock (version 2 and later) says it."""
+def is_written(path: Path) -> bool:
+    """Return True while a writer holds the file open: the superblock (version 2 and later) says it."""
     try:
         with path.open("rb") as file:
             head = file.read(12)

@@ -139,8 +139,8 @@ def _put(file: h5py.File, header: Header) -> None:
 
 
 def _append(data: h5py.Dataset, frames: NDArray[Any], pool: ThreadPoolExecutor) -> None:
-    begin = data.shape[0]
+    begin, chunks = data.shape[0], list(pool.map(encode, frames))
     data.resize(begin + len(frames), axis=0)
-    for number, chunk in enumerate(pool.map(encode, frames), begin):
+    for number, chunk in enumerate(chunks, begin):
         data.id.write_direct_chunk((number, 0, 0), chunk)
     data.file.flush()

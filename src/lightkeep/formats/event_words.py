@@ -29,7 +29,7 @@ class EventWords:
     """One file, indexed by every 8192nd word, so that any frame is found by reading 64 KiB.
 
     The index unrolls the frame counter: a step back by more than half of its range is a new turn, a smaller one is
-    an error.
+    an error. It is right as long as 8192 events take less than half a turn, 8 million frames.
     """
 
     def __init__(self, path: Path, pixels: int, *, is_live: bool = False) -> None:
@@ -69,7 +69,8 @@ class EventWords:
             return
         for at in range(len(self._marks) * _STEP, count, _STEP):
             self._marks.append(self._unrolled(at, self._marks[-1] if self._marks else None))
-        self.frames = self._unrolled(count - 1, self._marks[-1]) + 1
+        at = (len(self._marks) - 1) * _STEP
+        self.frames = int(self._unroll(self._words(at, count), at, self._marks[-1])[-1]) + 1
         if self.frames > np.iinfo(np.uint32).max:
             raise BadFile(f"{self.path}: counts {self.frames} frames", remedy="check that it is a file of events")
         self.count = count

@@ -131,7 +131,7 @@ class FrameStack(ABC):
         while True:
             found = self.look()
             is_over = found.is_finished or time.monotonic() - quiet_since >= idle_s
-            ready = self.finish(frames) if is_over and found.size == last else found.frames
+            ready = self.finish() if is_over and found.size == last else found.frames
             ready = ready if frames is None else min(ready, frames)
             if ready > done:
                 self._frames = max(self._frames, ready)
@@ -176,11 +176,8 @@ class FrameStack(ABC):
         """Look at the file again; the shape grows with what is complete. Only for files opened live."""
 
     @abstractmethod
-    def finish(self, frames: int | None) -> int:
-        """Return the number of frames, now that nothing more will come; `frames` were promised, if that is known.
-
-        BadFile where the last record is not complete.
-        """
+    def finish(self) -> int:
+        """Return the number of frames, now that nothing more will come; BadFile where a record is cut short."""
 
     @abstractmethod
     def close(self) -> None:

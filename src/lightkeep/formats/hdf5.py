@@ -145,6 +145,16 @@ def has(file: h5py.File | h5py.Group, path: str) -> bool:
     return True
 
 
+def has_chunk(data: h5py.Dataset, frame: int) -> bool:
+    """True when the chunk that holds the first value of a frame was written."""
+    depth = data.chunks[0]
+    try:
+        data.id.read_direct_chunk((frame - frame % depth, *[0] * (data.ndim - 1)))
+    except FOREIGN:
+        return False
+    return True
+
+
 def own(group: h5py.Group, name: str) -> Any:
     """Return a member of the group, or None where there is none or only a link to elsewhere."""
     is_hard = isinstance(group.get(name, getlink=True), h5py.HardLink)

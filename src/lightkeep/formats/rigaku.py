@@ -11,6 +11,7 @@ A file does not say how many frames were measured: the last one with an event is
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from lightkeep.formats.event_words import EventWords, pack
 from lightkeep.formats.frame_stack import Events, EventStack, Progress, events_of
 from lightkeep.formats.metadata import Gathered
-from lightkeep.formats.run_source import not_written, run_source
+from lightkeep.formats.run_source import not_written, open_to_read, run_source, wait_for
 from lightkeep.model.errors import BadFile, InvalidInput
 from lightkeep.model.formats import Result, Source
 
@@ -77,9 +78,12 @@ class Rigaku:
         """
         return _source(path, pixel_order, is_live=False)
 
-    def open_live(self, path: Path, *, pixel_order: PixelOrder = "row") -> Source:
-        """Open a run that is still being written; `follow` its frames. Files of a 3M may come late."""
-        return _source(path, pixel_order, is_live=True)
+    def open_live(self, path: Path, *, pixel_order: PixelOrder = "row", wait_s: float = 5.0) -> Source:
+        """Open a run that is still being written, waiting for its (first) file; `follow` its frames.
+
+        The other files of a 3M may come later still.
+        """
+        return wait_for(lambda: _source(path, pixel_order, is_live=True), wait_s)
 
     def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
         """Not offered: results go to `aps-8id`."""
@@ -101,31 +105,41 @@ class _Module:
 class RigakuStack(EventStack):
     """The events of one module, or of six merged by frame."""
 
-    def __init__(self, path: Path, modules: list[_Module], shape: tuple[int, int], order: PixelOrder) -> None:
+    def __init__(
+        self,
+        path: Path,
+        modules: list[_Module],
+        shape: tuple[int, int],
+        order: PixelOrder,
+        *,
+        is_live: bool,
+    ) -> None:
         super().__init__(path, shape, np.uint16)
         self._modules = modules
         self._order = order
-        self._frames = max(module.words.frames for module in modules)
+        self._frames = self._complete() if is_live else max(module.words.frames for module in modules)
 
     def look(self) -> Progress:
-        """Frames are complete up to the latest one that every module has reached: more of it may come."""
+        """See what was written since; the writer is done when it renamed the file."""
         for module in self._modules:
             module.words.grow()
-        files = [module.words for module in self._modules]
-        self._frames = max(self._frames, min(max(0, each.frames - 1) for each in files))
-        return Progress(self._frames, sum(each.count for each in files), not self.path.exists())
+        self._frames = self._complete()
+        return Progress(self._frames, sum(each.words.count for each in self._modules), not self.path.exists())
 
-    def finish(self, frames: int | None) -> int:
-        """Every event is in: frames without one at the end are known from the promise only."""
+    def finish(self) -> int:
+        """Return the number of frames: up to the last one with an event."""
         for module in self._modules:
             module.words.finish()
-        found = max(module.words.frames for module in self._modules)
-        return found if frames is None else max(found, frames)
+        return max(module.words.frames for module in self._modules)
 
     def close(self) -> None:
         """Free the files."""
         for module in self._modules:
             module.words.close()
+
+    def _complete(self) -> int:
+        """Frames before the latest one that every module has reached: more of that one may come."""
+        return min(max(0, module.words.frames - 1) for module in self._modules)
 
     def _count(self, begin: int, end: int) -> int:
         return sum(each.words.find(end) - each.words.find(begin) for each in self._modules)
@@ -150,16 +164,18 @@ class RigakuStack(EventStack):
 
 
 def _are_events(words: NDArray[np.uint64]) -> bool:
-    frame, pixel = words >> 40, (words >> 16 & 0x1FFFFF) % (1024 * 1024)
+    pixel, steps = (words >> 16 & 0x1FFFFF) % (1024 * 1024), np.diff((words >> 40).astype(np.int64))
     return bool(
         (words & 0xFFF).any()
+        and (words.size < 8 or (pixel != pixel[0]).any())
         and not (words & 0xE0_0000_F000).any()
         and (pixel < MODULE[0] * MODULE[1]).all()
-        and (frame[1:] >= frame[:-1]).all()
+        and ((steps >= 0) | (steps < -(1 << 23))).all()  # the counter may start again
     )
 
 
 def _source(path: Path, order: PixelOrder, *, is_live: bool) -> Source:
+    os.close(open_to_read(path))
     is_3m = path.name.endswith(".000")
     with contextlib.ExitStack() as opened:
         modules = []
@@ -167,10 +183,15 @@ def _source(path: Path, order: PixelOrder, *, is_live: bool) -> Source:
             words = EventWords(name, MODULE[0] * MODULE[1], is_live=is_live)
             opened.callback(words.close)
             modules.append(_Module(words, top, left))
-        stack = RigakuStack(path, modules, SHAPE_3M if is_3m else MODULE, order)
+        stack = RigakuStack(path, modules, SHAPE_3M if is_3m else MODULE, order, is_live=is_live)
         if stack.shape[0] == 0 and not is_live:
             raise BadFile(f"{path}: holds no events", remedy="check that the run was measured")
         found = Gathered(texts={"detector": "Rigaku 3M" if is_3m else "Rigaku XSPA-500k"})
+        if stack.shape[0] and not FORMAT.matches(path):
+            raise BadFile(
+                f"{path}: does not hold events of a Rigaku detector, in the order of frames",
+                remedy="check that it was written by one, and is called .bin or .bin.000",
+            )
         first = min(module.words.first_frame for module in modules)
         if first > 0:
             found.notes.append(f"the first event is in frame {first}: frames before it are taken as empty")

@@ -4,29 +4,60 @@ from __future__ import annotations
 
 import errno
 import os
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from lightkeep.formats import metadata_8id
 from lightkeep.formats.frame_stack import FrameStack
 from lightkeep.formats.metadata import Gathered
-from lightkeep.model.errors import BadFile, SourceError, StorageError, StoreFull
+from lightkeep.model.errors import BadFile, SourceError, StorageError, StoreFull, UnsafeFile
 from lightkeep.model.formats import Source
+from lightkeep.model.quantity import Quantity
 
 TECHNIQUE = "xpcs"
+_POLL_S = 0.05
 
 
-def run_source(path: Path, name: str, stack: FrameStack, found: Gathered, *, is_live: bool = False) -> Source:
+def run_source(
+    path: Path,
+    name: str,
+    stack: FrameStack,
+    found: Gathered,
+    *,
+    guesses: Mapping[str, Quantity] = MappingProxyType({}),
+    is_live: bool = False,
+) -> Source:
     """Return the source of a run; closing it closes the stack.
 
+    Quantities in `guesses` are taken, with a note, where neither the file nor its metadata file gives them.
     Frames that are not as many as the metadata promise are no error, because a run may be stopped: a note says it,
     and `rest["frames_differ"]` holds both counts, [promised, found]. Live runs are not complete yet.
     """
     metadata_8id.complete(path, found)
+    for key in guesses.keys() - found.quantities.keys():
+        found.quantities[key] = guesses[key]
+        found.notes.append(f"{key} is taken from the records: {guesses[key]}")
     promised, measured = found.quantities.get("frames"), stack.shape[0]
     if promised is not None and promised.value != measured and not is_live:
         found.notes.append(f"the metadata promise {promised.value:g} frames, the file holds {measured}")
         found.rest["frames_differ"] = [promised.value, measured]
     return Source(path, name, TECHNIQUE, {"frames": stack}, found.metadata(), stack)
+
+
+def wait_for(opened: Callable[[], Source], wait_s: float) -> Source:
+    """Return what can be opened within a time, looking again and again; the last error when it cannot."""
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            return opened()
+        except UnsafeFile:
+            raise
+        except (BadFile, SourceError):
+            if time.monotonic() >= end:
+                raise
+        time.sleep(_POLL_S)
 
 
 def open_to_read(path: Path) -> int:

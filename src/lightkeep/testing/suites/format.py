@@ -49,7 +49,7 @@ class FormatSuite:
         "content", [b"", b"\x00" * 64, b"%PDF-1.7\n", b"\x89HDF\r\n\x1a\n", b"\x89HDF\r\n\x1a\n\x00\xff"]
     )
     def test_it_does_not_recognise_or_open_garbage(self, tmp_path: Path, content: bytes) -> None:
-        path = tmp_path / "garbage.h5"
+        path = tmp_path / f"garbage{self.suffix(tmp_path)}"
         path.write_bytes(content)
         assert not self.make().matches(path)
         with pytest.raises(BadFile) as caught:
@@ -57,7 +57,7 @@ class FormatSuite:
         assert_one_line(caught.value, path)
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        path = tmp_path / "nowhere.h5"
+        path = tmp_path / f"nowhere{self.suffix(tmp_path)}"
         assert not self.make().matches(path)
         with pytest.raises(SourceError) as caught:
             self.make().open(path)
@@ -66,11 +66,29 @@ class FormatSuite:
     def test_a_file_cut_short_is_refused_wherever_the_cut_is(self, tmp_path: Path) -> None:
         whole = self.example(tmp_path).read_bytes()
         for share in CUTS:
-            path = tmp_path / f"cut-{share}.h5"
-            path.write_bytes(whole[: max(8, int(share * len(whole)))])
+            path = tmp_path / f"cut-{share}{self.suffix(tmp_path)}"
+            path.write_bytes(whole[: self.cut(share, len(whole))])
             with pytest.raises(BadFile) as caught:
-                formats.inspect(path)
+                self.make().open(path)
             assert_one_line(caught.value, path)
+            self.look_at_a_cut_file(path)
+
+    def suffix(self, folder: Path) -> str:
+        """Return what the names of its files end in, e.g. `.h5`."""
+        folder = folder / "named"
+        folder.mkdir(exist_ok=True)
+        return "".join(self.example(folder).suffixes)
+
+    def cut(self, share: float, size: int) -> int:
+        """Return how many bytes of a file are left; never a number that makes it whole again."""
+        return max(8, int(share * size))
+
+    def look_at_a_cut_file(self, path: Path) -> None:
+        """From outside it is refused too, unless so little is left that nothing tells what it was."""
+        try:
+            assert formats.inspect(path).format == ""
+        except BadFile as error:
+            assert_one_line(error, path)
 
     def test_a_look_inside_says_what_the_reader_says(self, tmp_path: Path) -> None:
         path = self.example(tmp_path)
@@ -232,6 +250,12 @@ def _outsider(folder: Path) -> None:
 class Hdf5Suite(FormatSuite):
     """For a format that is HDF5 inside."""
 
+    def look_at_a_cut_file(self, path: Path) -> None:
+        """HDF5 is told by its first bytes."""
+        with pytest.raises(BadFile) as caught:
+            formats.inspect(path)
+        assert_one_line(caught.value, path)
+
     @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
     def test_a_file_that_reaches_outside_or_is_a_bomb_is_refused(
         self, tmp_path: Path, attack: Callable[[h5py.File, Path], None]
@@ -256,8 +280,9 @@ class Hdf5Suite(FormatSuite):
             layout[:] = h5py.VirtualSource("part.h5", "frames", (6,))
             file.create_virtual_dataset("virtual", layout)
         assert formats.inspect(path, within=tmp_path).format == self.make().name
-        with self.make().open(path) as source:
-            assert source.resource["linked"][5] == source.resource["virtual"][5] == 5.0
+        self.make().open(path).close()
+        with h5py.File(path) as file:
+            assert file["linked"][5] == file["virtual"][5] == 5.0
         with pytest.raises(UnsafeFile, match="outside its dataset"):
             formats.inspect(path)
 
