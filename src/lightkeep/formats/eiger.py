@@ -126,7 +126,7 @@ class EigerStack(DenseStack):
         size = sum(part.data.shape[0] for part in self._parts)
         is_here = len(self._parts) == len(self._names())
         files = [self.path, *(Path(file.filename) for file in self._files)]
-        return Progress(self._frames, size, is_here and not any(map(is_written, files)))
+        return Progress(self._frames, self._frames, size, is_here and not any(map(is_written, files)))
 
     def finish(self) -> int:
         """Return the number of frames."""

@@ -116,7 +116,7 @@ class EventWords:
         frame, pixel = np.empty(end - begin, np.uint32), np.empty(end - begin, np.uint32)
         value = np.empty(end - begin, np.uint16)
         offset = self._offset() if end > begin else 0
-        reached = self._marks[begin // _STEP] if end > begin else 0
+        reached = self._reached(begin) if end > begin else 0
         for first in range(begin, end, _AT_ONCE):
             last = min(first + _AT_ONCE, end)
             part = slice(first - begin, last - begin)
@@ -151,6 +151,11 @@ class EventWords:
             return reached + np.cumsum(steps)
         frames += reached - reached % _WRAP
         return frames
+
+    def _reached(self, at: int) -> int:
+        """Return the frame of an event."""
+        begin = at - at % _STEP
+        return int(self._unroll(self._words(begin, at + 1), begin, self._marks[at // _STEP])[-1])
 
     def _unrolled(self, at: int, reached: int | None) -> int:
         words = self._words(at, at + 1)

@@ -123,7 +123,7 @@ class EventTableStack(EventStack):
         self._grow()
         last = self._frame(self._rows - 1) if self._rows else 0
         self._frames = max(self._frames, last)
-        return Progress(self._frames, self._rows, not is_written(self.path))
+        return Progress(self._frames, last + (self._rows > 0), self._rows, not is_written(self.path))
 
     def finish(self) -> int:
         """Return the number of frames."""

@@ -53,6 +53,8 @@ class Progress:
 
     frames: int
     """Frames that are complete."""
+    begun: int
+    """Frames of which something is there."""
     size: int
     """Changes whenever something was written."""
     is_finished: bool = False
@@ -109,8 +111,10 @@ class FrameStack(ABC):
         *,
         poll_s: float = 0.05,
         idle_s: float = 2.0,
+        settle_s: float = 0.2,
         frames: int | None = None,
         size: int | None = None,
+        until: Callable[[], bool] | None = None,
     ) -> Iterator[FrameBlock | EventBlock]:
         """Yield blocks from the first frame on while the file still grows.
 
@@ -121,28 +125,34 @@ class FrameStack(ABC):
         ----------
         poll_s: time between two looks at the file. idle_s: when to give up waiting.
         frames: how many there will be, where that is known.
+        settle_s: when the last one of these `frames` is taken as complete, nothing more being written: of a frame
+            of events nothing else tells it.
         size: frames of a block at most.
+        until: asked at every look; True ends it, with what was given so far.
 
         Raises
         ------
         BadFile: it ended in the middle of a record, or its content is wrong.
         """
-        done, last, quiet_since = 0, -1, time.monotonic()
-        while True:
+        done, last, written_at = 0, -1, time.monotonic()
+        while until is None or not until():
             found = self.look()
-            is_over = found.is_finished or time.monotonic() - quiet_since >= idle_s
-            ready = self.finish() if is_over and found.size == last else found.frames
+            now = time.monotonic()
+            if found.size != last:
+                last, written_at, is_over = found.size, now, False
+            else:
+                is_last = frames is not None and found.begun >= frames
+                is_over = found.is_finished or now - written_at >= (min(settle_s, idle_s) if is_last else idle_s)
+            ready = self.finish() if is_over else found.frames
             ready = ready if frames is None else min(ready, frames)
             if ready > done:
                 self._frames = max(self._frames, ready)
                 yield from self._blocks(done, ready, size)
-                done, quiet_since = ready, time.monotonic()
-            if (is_over and found.size == last) or done == frames:
+            elif not is_over:
+                time.sleep(poll_s)
+            done = max(done, ready)
+            if is_over or done == frames:
                 return
-            if found.size != last:
-                last, quiet_since = found.size, time.monotonic()
-                continue
-            time.sleep(poll_s)
 
     def __getitem__(self, key: Any) -> Any:
         first, rest = _split_key(key)

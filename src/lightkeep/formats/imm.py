@@ -211,7 +211,7 @@ class ImmDense(DenseStack):
         """Frames are complete when their record is."""
         self._records.grow()
         self._frames = len(self._records.begins)
-        return Progress(self._frames, self._records.size, not self.path.exists())
+        return Progress(self._frames, self._frames, self._records.size, not self.path.exists())
 
     def finish(self) -> int:
         """Return the number of frames."""
@@ -246,7 +246,7 @@ class ImmSparse(EventStack):
         """Frames are complete when their record is."""
         self._records.grow()
         self._add_up()
-        return Progress(self._frames, self._records.size, not self.path.exists())
+        return Progress(self._frames, self._frames, self._records.size, not self.path.exists())
 
     def finish(self) -> int:
         """Return the number of frames."""

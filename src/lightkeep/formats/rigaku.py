@@ -124,7 +124,9 @@ class RigakuStack(EventStack):
         for module in self._modules:
             module.words.grow()
         self._frames = self._complete()
-        return Progress(self._frames, sum(each.words.count for each in self._modules), not self.path.exists())
+        size = sum(each.words.count for each in self._modules)
+        begun = min(each.words.frames for each in self._modules)
+        return Progress(self._frames, begun, size, not self.path.exists())
 
     def finish(self) -> int:
         """Return the number of frames: up to the last one with an event."""
