@@ -510,7 +510,7 @@ def _two_time_outputs(found: TwoTimeResult) -> dict[str, Output]:
     import numpy as np
 
     unit = found.units["tau"]
-    times = {"t1": (found.time_s, unit), "t2": (found.time_s, unit)}
+    times = {"t1": (found.time, unit), "t2": (found.time, unit)}
     scales = {"bin": (found.bins, ""), "delay": (found.tau, unit), **times}
     return {
         "c2": _output("c2", np.stack([found.c2[int(each)] for each in found.bins]), scales),
