@@ -116,7 +116,10 @@ def test_the_truth_is_the_expectation_of_the_definition_summed_by_brute_force() 
         for rate, value in zip(run.rates, found, strict=True):
             g1 = 0.75 * np.exp(-rate * np.abs(clock[:, None] - clock[None, :])) + 0.25
             both = np.outer(beam, beam) * (1 + 0.5 * g1**2)
-            pairs = [both[i * m : i * m + m, j * m : j * m + m].mean() for i, j in zip(range(n), range(lag, n))]
+            pairs = [
+                both[i * m : i * m + m, j * m : j * m + m].mean()
+                for i, j in zip(range(n - lag), range(lag, n), strict=True)
+            ]
             means = beam[: n * m].reshape(n, m).mean(axis=1)
             assert value == pytest.approx(np.mean(pairs) / means[: n - lag].mean() / means[lag:].mean(), rel=1e-12)
 
@@ -165,7 +168,7 @@ def test_the_intensity_follows_the_beam() -> None:
 
 @pytest.mark.parametrize(("mean", "modes"), [(0.01, 1), (0.08, 2), (0.7, 1), (5.0, 3), (80.0, 4)])
 def test_counts_have_the_distribution_of_thermal_light(mean: float, modes: int) -> None:
-    """Poisson counts of Gamma-distributed light are negative binomial (Goodman, Statistical Optics, eq. 9.2-24)."""
+    """Poisson counts of Gamma-distributed light are negative binomial (Goodman, Statistical Optics, 9.2)."""
     run = speckle(mean=np.full((24, 64), mean), rates=[20.0, 20.0, 20.0], modes=modes)
     counts = run.frames().ravel()  # one correlation time per frame: independent
     law = stats.nbinom(modes, modes / (modes + mean))

@@ -66,7 +66,7 @@ class Speckle:
     saturated: Sequence[int] = ()
     """Pixels that show `most` in every frame."""
     most: int = 65535
-    """Greatest count that the detector can say: at most 65,535 in events."""
+    """What a saturated pixel shows; counts end there, or at 65,535. At most 65,535 in events."""
     events: bool | None = None
     """Whether blocks hold events; None: when there is less than one photon in 50 pixels."""
     seed: int = 0
@@ -255,8 +255,9 @@ class _Measurement:
         speckle = self.speckle
         shape = (speckle.labels.shape[0], speckle.labels.shape[1])
         if not speckle.has_events:
-            stack = np.zeros((end - begin, speckle.labels.size), speckle.dtype)
-            list(pool.map(lambda part: self._count(part, begin, end, stack, _room(0)), self.parts))
+            counts = np.zeros((end - begin, speckle.labels.size), np.uint16)
+            list(pool.map(lambda part: self._count(part, begin, end, counts, _room(0)), self.parts))
+            stack = counts.astype(speckle.dtype, copy=False)
             stack[:, np.asarray(speckle.saturated, int)] = speckle.most
             return FrameBlock(begin, stack.reshape(end - begin, *shape))
         found = [
@@ -275,7 +276,7 @@ class _Measurement:
         expected, found = self.per_frame[part] * (end - begin), []
         while first < last:
             room = _room(int(expected / 4) + 2 * kernel.LANES * (end - begin))
-            used, first = self._count((first, last), begin, end, np.zeros((0, 0), self.speckle.dtype), room)
+            used, first = self._count((first, last), begin, end, np.zeros((0, 0), np.uint16), room)
             found.append(tuple(each[:used] for each in room))
         return found
 

@@ -151,6 +151,16 @@ _FUSED = {"contract", "nsz"}
 
 
 @njit(nogil=True, cache=True, fastmath=_FUSED)
+def _look(end: Any, due: Any, looked: Any) -> Any:
+    """Set the frame that each pixel is looked at in next; return how many of them are before the end."""
+    busy = np.int32(0)
+    for j in range(_LANES):
+        looked[j] = due[j]
+        busy += np.int32(due[j] < end)
+    return busy
+
+
+@njit(nogil=True, cache=True, fastmath=_FUSED)
 def _draw(looked: Any, key: Any, stride: Any, step: Any, drawn: Any) -> None:
     """Set 64 random bits for each pixel and the frame that it is looked at in."""
     for j in range(_LANES):
@@ -212,9 +222,9 @@ def _decide(
 
 
 @njit(nogil=True, cache=True, fastmath=_FUSED)
-def _go_on(end: Any, looked: Any, drawn: Any, gap: Any, seen: Any, due: Any, work: Any) -> Any:
-    """Set when each pixel is looked at next; return how many of them before the end."""
-    wait, busy = work[4], np.int32(0)
+def _go_on(end: Any, looked: Any, drawn: Any, gap: Any, seen: Any, due: Any, work: Any) -> None:
+    """Set when each pixel is looked at next."""
+    wait = work[4]
     for j in range(_LANES):
         wait[j] = (np.float32(np.int32(drawn[j] >> _S33)) + _HALF) * _UNIT31
     for j in range(_LANES):
@@ -224,9 +234,6 @@ def _go_on(end: Any, looked: Any, drawn: Any, gap: Any, seen: Any, due: Any, wor
         on = looked[j] < end
         seen[j] = looked[j] if on else seen[j]
         due[j] = np.int32(looked[j] + _NEXT + np.int32(wait[j])) if on else looked[j]
-    for j in range(_LANES):
-        busy += np.int32(due[j] < end)
-    return busy
 
 
 @njit(nogil=True, cache=True)
@@ -263,7 +270,7 @@ def measure(
         (1, 0, ...) without a static field. Moved on.
     law: beam (frame,) float32; clock (frame,) float64, or (0,) for one that does not age.
     normals: `normal_table`. amplitudes: of the moving and of the still field, float32. most: greatest count.
-    stack: (frame, pixel) uint8, uint16 or uint32, zeros; (0, 0) to write events.
+    stack: (frame, pixel) uint16, zeros; (0, 0) to write events.
     events: when uint32, where uint32, count uint16: room for events, used up to the number returned.
 
     Returns
@@ -287,14 +294,12 @@ def measure(
             key[g], seen[g], due[g], mean[g], rate[g], cover[g], gap[g],
         )  # fmt: skip
         group = keys, moving[g], still[min(g, still.shape[0] - 1)], stride
-        busy = np.sum(next_due < stop)
-        while busy:
-            looked[:] = next_due
+        while _look(stop, next_due, looked):
             _draw(looked, keys, stride, np.uint64(0), drawn)
             _fade(stop, looked, last_seen, rate_g, clock, work)
             _illuminate(looked, group, normals, amplitudes, drawn, more, work)
             _decide(stop, looked, drawn, cover_g, mean_g, beam, share, work, hit)
-            busy = _go_on(stop, looked, drawn, gap_g, last_seen, next_due, work)
+            _go_on(stop, looked, drawn, gap_g, last_seen, next_due, work)
             _note(begin, g, looked, drawn, hit, work, most, stack, found, filled)
         used = _hand_over(g, found, filled, events, used)
     return used, last

@@ -1,13 +1,12 @@
-"""A beamline that does not exist: scans with exactly known truth, written as a real one writes them."""
+"""A micro-tomography beamline that does not exist: a scan of concrete, written as Data Exchange."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +15,8 @@ from lightkeep.analysis import simulate
 from lightkeep.formats.data_exchange import ScanHeader, write_scan
 from lightkeep.model.clock import Clock, SystemClock
 from lightkeep.model.techniques import Report
+from lightkeep.testing.beamline.pace import paced
 from lightkeep.testing.samples import concrete
-
-Frame = TypeVar("Frame")
 
 
 @dataclass(frozen=True)
@@ -132,15 +130,6 @@ _TEXTS = {
     "measurement/sample/experimenter/name": "Ada Lee",
     "measurement/sample/experiment/proposal": "81234",
 }
-
-
-def paced(frames: Iterable[Frame], rate_hz: float | None) -> Iterator[Frame]:
-    """Yield the frames at a rate, without drift; None: as fast as they are taken."""
-    started = time.monotonic()
-    for number, frame in enumerate(frames):
-        if rate_hz is not None:
-            time.sleep(max(0.0, started + number / rate_hz - time.monotonic()))
-        yield frame
 
 
 def _told(frames: Iterator[NDArray[Any]], count: int, report: Report | None) -> Iterator[NDArray[Any]]:
