@@ -244,6 +244,7 @@ def test_counts_end_at_the_greatest_that_the_detector_can_say() -> None:
         ({"static": 1.5}, "static share"),
         ({"n_frames": 0}, "frame"),
         ({"most": 2**33}, "greatest count"),
+        ({"seed": -1}, "seed"),
         ({"dropped": (300,)}, "lost frame"),
         ({"dead": (24 * 64,)}, "pixel"),
     ],

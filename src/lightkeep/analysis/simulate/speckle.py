@@ -92,6 +92,7 @@ class Speckle:
         )
         _require(bool(np.all(self.rates >= 0)) and bool(np.all(self.mean >= 0)), "a rate or a mean is below 0")
         _require(0 < self.n_frames < 2**31 and self.modes >= 1, "there must be a frame and a mode")
+        _require(0 <= self.seed < 2**64, "the seed is outside 0 .. 2^64 - 1")
         for pixels in (self.dead, self.hot, self.saturated):
             _require(_inside(pixels, self.labels.size), "a bad pixel is outside the detector")
         _require(_inside(self.dropped, self.n_frames), "a lost frame is outside the run")
