@@ -10,15 +10,12 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.xpcs import MultiTauResult
-from lightkeep.analysis.xpcs.result_arrays import multitau_result_of, twotime_result_of
-from lightkeep.analysis.xpcs.twotime_result import TwoTimeResult
 from lightkeep.formats import aps_8id_layout as layout
 from lightkeep.formats import aps_8id_writer as writer
 from lightkeep.formats import hdf5, metadata_8id, nexus
@@ -28,6 +25,9 @@ from lightkeep.formats.text import one_line
 from lightkeep.formats.xpcs_views import CorrelationMaps, Inner, Swapped
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Result, Source
+
+if TYPE_CHECKING:
+    from lightkeep.analysis.xpcs import MultiTauResult, TwoTimeResult
 
 _AGAIN = "reduce the run again"
 _PROCESS = {name: nexus.TEXTS[name] for name in ("command", "software")}
@@ -93,6 +93,8 @@ def read_result(source: Path | Source) -> tuple[MultiTauResult | None, TwoTimeRe
     ------
     SourceError, UnsafeFile: as `Aps8id.open`. BadFile: as there, and where an array is missing.
     """
+    from lightkeep.analysis.xpcs.result_arrays import multitau_result_of, twotime_result_of
+
     if not isinstance(source, Source):
         with FORMAT.open(source) as opened:
             return read_result(opened)

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.xpcs import QMap, compacted
-from lightkeep.analysis.xpcs.qmap_arrays import geometry_of, grids_of, qmap_of, words_of
+from lightkeep.analysis.xpcs import QMap, compacted, qmap_of
+from lightkeep.analysis.xpcs.qmap_arrays import grids_of, words_of
 from lightkeep.formats import hdf5
 from lightkeep.formats.metadata import Field, gather, held, value_of
 from lightkeep.formats.text import one_line
@@ -40,6 +40,7 @@ _GEOMETRY = {
     "arm_horizontal_deg": "arm_horizontal",
     "arm_vertical_deg": "arm_vertical",
 }
+_POSITIVE = ("pixel_size_m", "detector_distance_m", "energy_keV")
 _KINDS = ("dynamic", "static")
 _UNITS = {"1/angstrom": "Å⁻¹", "degree": "deg"}
 _SPELLINGS = {"Å⁻¹": "1/angstrom", "A-1": "1/angstrom", "deg": "degree", "°": "degree", "degrees": "degree"}
@@ -200,13 +201,19 @@ def qmap_in(path: Path, group: h5py.Group) -> tuple[QMap, list[str]]:
 
 def words_in(group: h5py.Group) -> dict[str, Any]:
     """Return names, units and geometry as `words_of` does, from a group."""
-    numbers = {name: value_of(group.get(place)) for name, place in _GEOMETRY.items()}
-    geometry = geometry_of({name: value for name, value in numbers.items() if isinstance(value, int | float)})
+    geometry: dict[str, float] = {}
+    for name, place in _GEOMETRY.items():
+        value = value_of(group.get(place))
+        if isinstance(value, int | float):
+            geometry[name] = float(value)
+        elif name.startswith("arm_"):
+            geometry[name] = 0.0
+    is_known = len(geometry) == len(_GEOMETRY) and all(geometry[name] > 0 for name in _POSITIVE)
     units = [_SPELLINGS.get(unit, unit) for unit in _pair(group, "map_units", ("1/angstrom", "degree"))]
     return {
         "names": _pair(group, "map_names", ("q", "phi")),
         "map_units": units,
-        "geometry": None if geometry is None else vars(geometry),
+        "geometry": geometry if is_known else None,
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -77,17 +77,8 @@ def qmap_of(arrays: Mapping[str, Any], words: Mapping[str, Any]) -> QMap:
         static_grid=_grid(given, "static"),
         names=_pair(words.get("names", ("q", "phi"))),
         map_units=_pair(words.get("map_units", ("1/angstrom", "degree"))),
-        geometry=None if geometry is None else geometry_of(geometry),
+        geometry=None if geometry is None else Geometry(**geometry),
     )
-
-
-def geometry_of(values: Mapping[str, Any]) -> Geometry | None:
-    """The geometry of numbers by the names of its fields; None where one is absent or cannot be."""
-    given = {each.name: values[each.name] for each in fields(Geometry) if values.get(each.name) is not None}
-    try:
-        return Geometry(**{name: float(value) for name, value in given.items()})
-    except (TypeError, ValueError):
-        return None
 
 
 def for_frames(qmap: QMap, shape: tuple[int, int]) -> tuple[QMap, list[str]]:
