@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from lightkeep.analysis.simulate import Speckle
-from lightkeep.analysis.xpcs import QMap, levels
-from lightkeep.analysis.xpcs.multitau import multitau
+from lightkeep.analysis.xpcs import QMap, levels, multitau
 from lightkeep.testing.xpcs_oracle import brute_force
 
 SHAPE = (13, 17)

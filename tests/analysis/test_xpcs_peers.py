@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightkeep.analysis.xpcs import MultiTauResult, QMap
-from lightkeep.analysis.xpcs.multitau import multitau
+from lightkeep.analysis.xpcs import MultiTauResult, QMap, multitau
 
 REFERENCES = Path(__file__).parent / "references"
 MAKER = REFERENCES / "make_xpcs_peers.py"
