@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,9 +30,7 @@ def cut(block: EventBlock, step: int) -> Iterator[EventBlock]:
     for begin in range(block.begin, block.begin + block.count, step):
         end = min(begin + step, block.begin + block.count)
         here = slice(*np.searchsorted(block.frame, [begin, end]))
-        yield EventBlock(
-            begin, end - begin, block.shape, block.frame[here], block.pixel[here], block.value[here]
-        )
+        yield EventBlock(begin, end - begin, block.shape, block.frame[here], block.pixel[here], block.value[here])
 
 
 def dense(block: EventBlock, dtype: Any, step: int) -> Iterator[FrameBlock]:
@@ -84,3 +84,46 @@ def followed(
         return found
     finally:
         writer.join()
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from lightkeep.analysis.xpcs.blocks import EventBlock
+from lightkeep.formats import eiger_writer, events
+def paced():
+    for piece in sys.argv[3:]:
+        sys.stdin.readline()
+        block = np.load(piece)
+        yield EventBlock(*(int(v) for v in block["span"]), tuple(int(v) for v in block["shape"]),
+                         block["frame"], block["pixel"], block["value"])
+write = eval(sys.argv[2])
+write(Path(sys.argv[1]), paced())
+"""
+
+
+def followed_across(path: Path, blocks: list[EventBlock], write: str, opened: Callable[[], Source]) -> list[Block]:
+    """What a follower sees of a file that another process writes, as with HDF5 it must be.
+
+    The writer gives a block only when the follower has seen something of the one before it, and then ends.
+    """
+    pieces = []
+    for number, block in enumerate(blocks):
+        pieces.append(path.with_name(f"piece{number}.npz"))
+        columns = {"frame": block.frame, "pixel": block.pixel, "value": block.value}
+        np.savez(pieces[-1], span=(block.begin, block.count), shape=block.shape, **columns)
+    command = [sys.executable, "-c", WRITER, str(path), write, *map(str, pieces)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True) as child:
+        assert child.stdin is not None
+        child.stdin.write("\n")
+        child.stdin.flush()
+        found: list[Block] = []
+        with opened() as source:
+            for block in source.arrays["frames"].follow(poll_s=0.001, idle_s=20):
+                found.append(block)
+                if child.poll() is None and len(found) < len(blocks):
+                    child.stdin.write("\n")
+                    child.stdin.flush()
+    assert child.returncode == 0
+    return found

@@ -111,7 +111,7 @@ def test_a_frame_is_found_anywhere_in_a_long_file(tmp_path: Path) -> None:
 def test_an_event_that_cannot_be_is_named(tmp_path: Path, bad: tuple[int, int, int], says: str) -> None:
     good = [(frame, pixel, 1) for frame in range(4) for pixel in range(150)]
     path = write_words(tmp_path / "run.bin", *good, bad, (4, 1, 1))
-    with FORMAT.open(path) as source, pytest.raises(BadFile, match=says) as caught:
+    with pytest.raises(BadFile, match=says) as caught, FORMAT.open(path) as source:
         list(source.arrays["frames"].blocks())
     assert_one_line(caught.value, path)
 

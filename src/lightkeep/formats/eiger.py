@@ -28,7 +28,7 @@ from lightkeep.formats.metadata import Field, Gathered, gather, held, value_of
 from lightkeep.formats.nxtomo import entry_of as nxtomo_entry
 from lightkeep.formats.run_source import run_source, wait_for
 from lightkeep.formats.text import one_line
-from lightkeep.model.errors import BadFile, UnsafeFile
+from lightkeep.model.errors import BadFile, SourceError, UnsafeFile
 from lightkeep.model.formats import Source
 from lightkeep.model.quantity import Quantity
 
@@ -118,7 +118,11 @@ class EigerStack(DenseStack):
         self._ends = [0]
         self._is_live = is_live
         super().__init__(path, (0, 0), np.uint16)
-        self._find()
+        try:
+            self._find()
+        except BaseException:
+            self.close()
+            raise
 
     def look(self) -> Progress:
         """See what was written since; the writer is done when it closed the file."""
@@ -129,7 +133,10 @@ class EigerStack(DenseStack):
         return Progress(self._frames, self._frames, size, is_here and not any(map(is_written, files)))
 
     def finish(self) -> int:
-        """Return the number of frames."""
+        """Return the number of frames; a data file that is there and cannot be opened is an error by now."""
+        missing = self._names()[len(self._parts) :]
+        if missing and self._target(missing[0]).is_file():
+            self._dataset(missing[0])
         return self.look().frames
 
     def close(self) -> None:
@@ -139,9 +146,8 @@ class EigerStack(DenseStack):
 
     def _find(self) -> None:
         """Take up the parts that are there, and the frames that were added to them."""
-        group = self._file[_PLACE]
         for name in self._names()[len(self._parts) :]:
-            data = self._dataset(group, name)
+            data = self._dataset_so_far(name) if self._is_live else self._dataset(name)
             if data is None:
                 break
             if not self._fits(data):
@@ -151,14 +157,14 @@ class EigerStack(DenseStack):
                 )
             self._frame_shape, self._dtype = data.shape[1:], data.dtype
             self._parts.append(_Part(data, decoder(data)))
-        if self._is_live:
-            for part in self._parts:
-                part.data.id.refresh()
         sizes = [part.data.shape[0] for part in self._parts]
         if self._is_live and sizes:
+            for number, part in enumerate(self._parts):
+                part.data.refresh()
+                sizes[number] = part.data.shape[0]
             known = max(0, self._frames - sum(sizes[:-1]))
             sizes[-1] = _written(self._parts[-1].data, known, sizes[-1])
-        self._ends = [0, *np.cumsum(sizes).tolist()]
+        self._ends = [0, *np.cumsum(sizes, dtype=int).tolist()]
         self._frames = self._ends[-1]
 
     def _names(self) -> list[str]:
@@ -168,11 +174,11 @@ class EigerStack(DenseStack):
         like = (self._frame_shape, self._dtype)
         return _is_stack(data) and (not self._parts or (data.shape[1:], data.dtype) == like)
 
-    def _dataset(self, group: h5py.Group, name: str) -> h5py.Dataset | None:
-        """Return a part; None while its file is not there yet."""
-        link = group.get(name, getlink=True)
+    def _target(self, name: str) -> Path:
+        """Return the file that a part is in; UnsafeFile where it is not below the master's folder."""
+        link = self._file[_PLACE].get(name, getlink=True)
         if not isinstance(link, h5py.ExternalLink):
-            return group[name]
+            return self.path
         folder = Path(os.path.realpath(self.path.parent))
         target = Path(os.path.realpath(folder / link.filename))
         if folder not in target.parents:
@@ -180,10 +186,29 @@ class EigerStack(DenseStack):
                 f"{self.path}: {name} leads to {one_line(link.filename)}, outside its dataset",
                 remedy="put the data file beside the master",
             )
-        if self._is_live and not target.is_file():
-            return None
+        return target
+
+    def _dataset(self, name: str) -> Any:
+        """Return a part, its file opened."""
+        target = self._target(name)
+        if target == self.path:
+            return self._file[_PLACE][name]
         self._files.append((hdf5.open_growing if self._is_live else hdf5.open_plain)(target))
-        return self._files[-1][link.path]
+        with hdf5.reading(target):
+            return self._files[-1][self._file[_PLACE].get(name, getlink=True).path]
+
+    def _dataset_so_far(self, name: str) -> Any:
+        """Return a part; None while its file is not there or cannot be opened yet."""
+        count = len(self._files)
+        try:
+            return self._dataset(name)
+        except UnsafeFile:
+            raise
+        except (BadFile, SourceError):
+            for file in self._files[count:]:
+                file.close()
+            del self._files[count:]
+            return None
 
     def _tasks(self, begin: int, frames: NDArray[Any]) -> Iterator[Task]:
         end = begin + len(frames)
@@ -248,7 +273,8 @@ def _source(path: Path, file: h5py.File, *, is_live: bool) -> Source:
             remedy="check that it is a detector's file: /entry/data/data (frame, row, column) of integers",
         )
     stack = EigerStack(path, file, is_live=is_live)
-    if 0 in stack.shape and not is_live:
+    if 0 in stack.shape[is_live:]:
+        stack.close()
         raise BadFile(f"{path}: holds no frames: {stack.shape}", remedy="check that the run was measured")
     found = gather(file, QUANTITIES, TEXTS)
     _derive(file, found)

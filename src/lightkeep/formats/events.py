@@ -89,7 +89,7 @@ class _Clock:
 
     bin: float | None
     """Length of a frame in the column's unit; None: the column holds frames."""
-    begin: float = 0.0
+    begin: float | int = 0
     """Time 0 in the column's unit."""
 
     def frames(self, values: NDArray[Any]) -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ class EventTableStack(EventStack):
     def _grow(self) -> None:
         if self._is_live:
             for column in self._columns:
-                column.id.refresh()
+                column.refresh()
         lengths = [int(column.shape[0]) for column in self._columns]
         if len(set(lengths)) > 1 and not self._is_live:
             names = ", ".join(f"{column.name} {size}" for column, size in zip(self._columns, lengths, strict=True))
@@ -288,8 +288,8 @@ def _clock(path: Path, group: h5py.Group, bin_time_s: float | None) -> tuple[_Cl
     if unit_si != "s":
         raise BadFile(f"{path}: times in {unit}", remedy="write s, ms, us, ns or ps as the units of t")
     length = float(f"{seconds / factor:.12g}")
-    begin = float(np.ravel(group.attrs.get("t_begin", 0.0))[0])
-    return _Clock(length, begin), seconds
+    begin = np.ravel(group.attrs.get("t_begin", 0))[0]
+    return _Clock(length, int(begin) if begin.dtype.kind in "iu" else float(begin)), seconds
 
 
 # ---- writing, for detectors and the simulated beamline

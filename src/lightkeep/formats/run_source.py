@@ -12,6 +12,7 @@ from types import MappingProxyType
 from lightkeep.formats import metadata_8id
 from lightkeep.formats.frame_stack import FrameStack
 from lightkeep.formats.metadata import Gathered
+from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile, SourceError, StorageError, StoreFull, UnsafeFile
 from lightkeep.model.formats import Source
 from lightkeep.model.quantity import Quantity
@@ -78,4 +79,4 @@ def not_written(path: Path, error: OSError) -> StorageError:
     """Return the error for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{path}: no room to write it", remedy="free space, or use another store")
-    return StorageError(f"{path}: cannot be written: {error.strerror}", remedy="check the folder")
+    return StorageError(f"{path}: cannot be written: {error.strerror or one_line(error)[:200]}", remedy="check the folder")
