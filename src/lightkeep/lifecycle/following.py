@@ -188,6 +188,7 @@ class _Following:
         self._began = 0.0
         self._seen = 0.0
         self._next = 0.0
+        self._shown = 0
 
     def follow(self) -> None:
         """Push every frame, then save the state and the plan."""
@@ -199,7 +200,7 @@ class _Following:
             self._began = time.monotonic()
             stack: Any = live.arrays["frames"]
             for block in stack.follow(
-                poll_s=_POLL_S, idle_s=self._what.idle_s, frames=self._planned, until=self._is_over
+                poll_s=_POLL_S, idle_s=self._what.idle_s, frames=self._planned, until=self._look_up
             ):
                 self._seen = time.monotonic()
                 self._push(block)
@@ -213,7 +214,10 @@ class _Following:
                 self._push(block)
             self._save(source, found.length)
 
-    def _is_over(self) -> bool:
+    def _look_up(self) -> bool:
+        """Between two blocks, and while none comes: show what is new; True when somebody asked to end."""
+        if self._shown < self._done and time.monotonic() >= self._next:
+            self._show()
         return self._watch.is_set() or self._scratch.is_asked_to_stop()
 
     def _opened(self) -> Source:
@@ -247,7 +251,7 @@ class _Following:
     def _push(self, block: Any) -> None:
         self._state = self._technique.push(self._state, block, block.begin)
         self._done = block.begin + block.count
-        if time.monotonic() >= self._next or self._done == self._planned:
+        if self._done == self._planned:
             self._show()
 
     def _show(self) -> None:
@@ -265,6 +269,7 @@ class _Following:
             "at": datetime.now(UTC).isoformat(),
             "outputs": outputs or None,
         }
+        self._shown = self._done
         self._scratch.show("snapshot.json", json.dumps(shown).encode())
         of = f" of {self._planned:,}" if self._planned else ""
         fraction = 0.9 * min(1.0, self._done / self._planned) if self._planned else 0.0
@@ -274,8 +279,12 @@ class _Following:
     def _save(self, source: Source, length: int) -> None:
         """Keep the state as the one piece of a run, and then its plan: from here on nothing is followed again."""
         found: Preflight = self._technique.preflight(source, self._params)
+        plan = Plan.of(found, cuts=[(0, length)], engine=LIVE)
+        if self._planned is not None and self._done != self._planned:
+            ended = f"the measurement ended after {self._done} of {self._planned} frames"
+            plan = replace(plan, warnings=[*plan.warnings, ended])
         self._scratch.finish_piece(0, self._state)
-        self._scratch.save_plan(Plan.of(found, cuts=[(0, length)], engine=LIVE), with_arrays=False)
+        self._scratch.save_plan(plan, with_arrays=False)
 
 
 def _promised(source: Source) -> int | None:
