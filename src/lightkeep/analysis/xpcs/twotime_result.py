@@ -9,8 +9,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightkeep.analysis.xpcs import twotime_kernels as kernels
-
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Smooth = Literal["static", "dynamic", "average"]
@@ -131,6 +129,8 @@ def cut_diagonals(c2: Float32, weight: Float64) -> Float64:
     -------
     : (N,) NaN where there is no pair.
     """
+    from lightkeep.analysis.xpcs import twotime_kernels as kernels  # compiles: not where only maps are read
+
     sums, norm = kernels.along_diagonals(c2, weight)
     mean: Float64 = np.divide(sums, norm, out=np.full(len(c2), np.nan), where=norm > 0)
     return mean
