@@ -5,9 +5,9 @@
 x is a pixel's counts I, divided by what its static partition scatters (`smooth`). Products are summed in one of
 two ways:
 
-- `gemm`: matrix products by BLAS, partition by partition, of the whole numbers that a detector counts. Sums stay
-  below 2**24 (blocks of pixels are as wide as that allows), where float32 is exact, or float64 is taken: results
-  do not depend on which BLAS, how many threads, or how the work was cut. Fractions are as exact as BLAS is.
+- `gemm`: products of every two frames, partition by partition; exact for the whole numbers that a detector counts,
+  so that results do not depend on the processor, the number of threads, or how the work was cut. Fractions are as
+  exact as BLAS in float64.
 - `events`: every pair of events of a pixel, where few pixels count: work falls with the square of the occupancy.
 
 Partitions are weighted and added in float64, rounded to multiples of 2**-24: shards add to the same bytes.
@@ -20,8 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar, get_args
+from typing import Final, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +29,20 @@ from threadpoolctl import threadpool_limits
 from lightkeep.analysis.xpcs import twotime_kernels as kernels
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, iterate
 from lightkeep.analysis.xpcs.qmap import QMap
+from lightkeep.analysis.xpcs.twotime_gram import Groups
 from lightkeep.analysis.xpcs.twotime_result import Cut, Float64, Method, Smooth, TwoTimeResult
-from lightkeep.analysis.xpcs.twotime_series import Int64, PixelEvents, PixelOrder, PixelSeries, Selection
+from lightkeep.analysis.xpcs.twotime_series import (
+    Int64,
+    PixelCounts,
+    PixelEvents,
+    PixelOrder,
+    PixelSeries,
+    Selection,
+)
 from lightkeep.analysis.xpcs.twotime_sums import BinSums, TwoTimeSums, assemble, bin_result
 
 T = TypeVar("T")
 
-_TILE: Final = 512
-"""Frames along an edge of a matrix product."""
-_BLOCK: Final = 8192
-"""Pixels of a matrix product at most: what bounds the memory of a tile."""
-_EXACT: Final = 2**24
-"""float32 holds whole numbers up to here."""
 _CACHE: Final = 2**19
 """Bytes of rows that pairs of events are added to at once."""
 _PAIR: Final = 45.0
@@ -231,7 +232,7 @@ class TwoTime:
         begin, end = order.bin_ranks[place : place + 2]
         is_used = ~series.is_saturated[begin:end]
         pixels = np.add.reduceat(is_used, edges[:-1], dtype=np.int64)
-        sums, squares = _moments(counts, edges, series.frames)
+        sums = _totals(counts, edges, series.frames)
         is_good = np.ones(series.frames, np.bool_)
         is_good[series.selection.bad_frames(series.frames)] = False
         sums *= is_good
@@ -240,10 +241,10 @@ class TwoTime:
         if isinstance(counts, PixelEvents):
             _add_pairs(counts, edges, weights, products, threads)
         else:
-            groups = edges, weights
-            if self._smooth in (None, "dynamic"):  # one weight for all partitions: one matrix product
-                groups, squares = (edges[[0, -1]], weights[:1]), squares.sum(axis=0, keepdims=True)
-            _add_grams(_Counts(counts, *groups, squares, series.is_integer), products, threads)
+            groups = counts.columns, weights
+            if self._smooth in (None, "dynamic"):  # one weight for all partitions: one group
+                groups = np.array([[0, counts.columns[-1, 1]]]), weights[:1]
+            Groups(counts.counts, *groups, series.is_integer).add_products(products, threads=threads)
         return BinSums(
             products=products,
             total=_rounded(sums * weights).sum(axis=0),
@@ -271,15 +272,15 @@ def _rounded(values: Float64) -> Float64:
     return rounded
 
 
-def _moments(counts: NDArray[Any] | PixelEvents, edges: Int64, frames: int) -> tuple[Float64, Float64]:
-    """(n_partitions, N) sums over pixels of the counts, and of their squares (not needed for events: 0)."""
-    sums, squares = np.zeros((edges.size - 1, frames)), np.zeros((edges.size - 1, frames))
+def _totals(counts: PixelCounts | PixelEvents, edges: Int64, frames: int) -> Float64:
+    """(n_partitions, N) sums of the counts over each partition's pixels."""
+    sums = np.zeros((edges.size - 1, frames))
     if isinstance(counts, PixelEvents):
         kernels.totals(counts.first, counts.end, counts.frame, counts.value, edges, sums)
     else:
-        zero = np.float64(0) if counts.dtype.kind == "f" else np.int64(0)
-        kernels.moments(counts, edges, zero, sums, squares)
-    return sums, squares
+        wide = np.float64 if counts.counts.dtype.kind == "f" else np.int64
+        kernels.sum_columns(counts.counts, counts.columns, wide(0), sums)
+    return sums
 
 
 def _add_pairs(events: PixelEvents, edges: Int64, weights: Float64, products: Float64, threads: int) -> None:
@@ -300,54 +301,3 @@ def _add_pairs(events: PixelEvents, edges: Int64, weights: Float64, products: Fl
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, cuts[:-1], cuts[1:]))
-
-
-@dataclass(frozen=True, eq=False)
-class _Counts:
-    """The counts of a bin as the matrix products need them."""
-
-    counts: NDArray[Any]
-    """(N, P)"""
-    edges: Int64
-    """(n_groups + 1,) columns where groups of one weight begin."""
-    weights: Float64
-    """(n_groups, N)"""
-    squares: Float64
-    """(n_groups, N) sums of the squared counts."""
-    is_integer: bool
-
-    def products(self) -> Iterator[tuple[int, slice, type[np.floating[Any]]]]:
-        """(group, columns, dtype) of each matrix product: as wide as sums are exact, always the same."""
-        highest = float(np.abs(self.counts).max(initial=0))
-        for group in range(self.edges.size - 1):
-            begin, end = int(self.edges[group]), int(self.edges[group + 1])
-            width = _BLOCK
-            dtype: type[np.floating[Any]] = np.float32
-            # A sum of products of two frames is at most the larger one's sum of squares (Cauchy and Schwarz).
-            if not self.is_integer or self.squares[group].max(initial=0) >= _EXACT:
-                width = int(min(_BLOCK, _EXACT // max(1.0, highest**2)))
-                if not self.is_integer or width < 256:
-                    width, dtype = _BLOCK // 2, np.float64
-            for first in range(begin, end, width):
-                yield group, slice(first, min(first + width, end)), dtype
-
-
-def _add_grams(counts: _Counts, sums: Float64, threads: int) -> None:
-    """Add the weighted matrix products to the upper triangle of sums (N, N), tile by tile."""
-    frames = len(sums)
-    starts = range(0, frames, _TILE)
-    tiles = sorted(
-        ((top, left) for top in starts for left in starts if left >= top), key=lambda tile: tile[0] == tile[1]
-    )
-    products = list(counts.products())
-
-    def work(tile: tuple[int, int]) -> None:
-        top, left = (slice(start, min(start + _TILE, frames)) for start in tile)
-        for group, columns, dtype in products:
-            one = counts.counts[top, columns].astype(dtype)
-            two = one if top == left else counts.counts[left, columns].astype(dtype)
-            weight = counts.weights[group]
-            kernels.add_gram(one @ two.T, weight[top], weight[left], top == left, sums[top, left])
-
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, tiles))

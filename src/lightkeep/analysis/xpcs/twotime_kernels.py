@@ -19,18 +19,35 @@ _ROUND: Final = 1.5 * 2.0**28
 
 
 @numba.njit(nogil=True, cache=True)
-def gather(
-    frames: Any, row_of: Any, begins: Any, pixel: Any, edges: Any, top: Any, rows: Any, counted: Any, is_top: Any
-) -> tuple[int, int, int]:
-    """Sum the used pixels of frames into rows; return how many values were negative, not finite, not whole.
+def gather(frames: Any, row_of: Any, begins: Any, pixel: Any, top: Any, rows: Any, is_top: Any) -> int:
+    """Sum the used pixels of whole-numbered frames into rows; return how many values were negative.
 
     Parameters
     ----------
-    frames: (n, H * W) of any dtype; row_of: the frames to take; begins: (m + 1,) where each row's begin in row_of.
-    pixel: (P,) uint32; edges: (n_bins + 1,) ranks where bins begin; top: what counts as saturated.
-    rows: (m, P) is added to; counted: (m, n_bins) becomes the number of pixels of each row that are not 0;
-      is_top: (P,) becomes True for saturated pixels.
+    frames: (n, H * W); row_of: the frames to take; begins: (m + 1,) where each row's begin in row_of.
+    pixel: (P,) uint32; top: what counts as saturated.
+    rows: (m, P) is added to; is_top: (P,) becomes True for saturated pixels.
     """
+    negative = 0
+    for row in range(rows.shape[0]):
+        out = rows[row]
+        for at in range(begins[row], begins[row + 1]):
+            frame = frames[row_of[at]]
+            reached = False
+            for rank in range(pixel.size):
+                value = frame[pixel[rank]]
+                out[rank] += value
+                reached |= value == top
+                negative += value < 0
+            if reached:
+                for rank in range(pixel.size):
+                    is_top[rank] |= frame[pixel[rank]] == top
+    return negative
+
+
+@numba.njit(nogil=True, cache=True)
+def gather_fractions(frames: Any, row_of: Any, begins: Any, pixel: Any, rows: Any) -> tuple[int, int, int]:
+    """As `gather`, of floating-point frames; return how many values were negative, not finite, not whole."""
     negative, invalid, broken = 0, 0, 0
     for row in range(rows.shape[0]):
         out = rows[row]
@@ -38,22 +55,25 @@ def gather(
             frame = frames[row_of[at]]
             for rank in range(pixel.size):
                 value = frame[pixel[rank]]
-                if value == top:
-                    is_top[rank] = True
-                if value < 0:
-                    negative += 1
                 if not np.isfinite(value):
                     invalid += 1
-                else:
-                    if np.floor(value) != value:
-                        broken += 1
-                    out[rank] += value
-        for place in range(counted.shape[1]):
-            found = 0
-            for rank in range(edges[place], edges[place + 1]):
-                found += out[rank] != 0
-            counted[row, place] = found
+                    continue
+                negative += value < 0
+                broken += np.floor(value) != value
+                out[rank] += value
     return negative, invalid, broken
+
+
+@numba.njit(nogil=True, cache=True)
+def counted(rows: Any, edges: Any, numbers: Any) -> None:
+    """Set numbers (n, n_bins) to how many of each bin's pixels, between its edges, are not 0 in rows (n, P)."""
+    for row in range(rows.shape[0]):
+        for place in range(edges.size - 1):
+            mine = rows[row, edges[place] : edges[place + 1]]
+            found = 0
+            for at in range(mine.size):
+                found += mine[at] != 0
+            numbers[row, place] = found
 
 
 @numba.njit(nogil=True, cache=True)
@@ -87,11 +107,13 @@ def place(
 
 
 @numba.njit(nogil=True, cache=True)
-def spread(first: Any, last: Any, frame: Any, value: Any, counts: Any) -> None:
-    """Add the events of each pixel to its column of counts (N, P)."""
-    for rank in range(first.size):
-        for at in range(first[rank], last[rank]):
-            counts[frame[at], rank] += value[at]
+def spread(first: Any, last: Any, frame: Any, value: Any, edges: Any, columns: Any, counts: Any) -> None:
+    """Add the events of the ranks between edges to the columns of each group in counts (N, P)."""
+    for group in range(columns.shape[0]):
+        for rank in range(edges[group], edges[group + 1]):
+            column = columns[group, 0] + rank - edges[group]
+            for at in range(first[rank], last[rank]):
+                counts[frame[at], column] += value[at]
 
 
 @numba.njit(nogil=True, cache=True)
@@ -178,18 +200,38 @@ def along_diagonals(c2: Any, weight: Any) -> tuple[Float64, Float64]:
 
 
 @numba.njit(nogil=True, cache=True)
-def moments(counts: Any, edges: Any, zero: Any, sums: Any, squares: Any) -> None:
-    """Add counts (N, P) of each partition's columns, and their squares, to sums and squares (n_partitions, N).
+def sum_columns(counts: Any, columns: Any, zero: Any, sums: Any) -> None:
+    """Add counts (N, P) of each group's columns to sums (n_groups, N).
 
-    The type of `zero` is the one to sum in: whole numbers are several times faster.
+    columns: (n_groups, 2) begin and end. The type of `zero` is the one to sum in: whole numbers are much faster.
     """
-    for frame in range(counts.shape[0]):
+    for frame in range(sums.shape[1]):
         row = counts[frame]
-        for partition in range(edges.size - 1):
-            total, square = zero, zero
-            for rank in range(edges[partition], edges[partition + 1]):
-                value = zero + row[rank]
-                total += value
-                square += value * value
-            sums[partition, frame] += total
-            squares[partition, frame] += square
+        for group in range(columns.shape[0]):
+            mine, total = row[columns[group, 0] : columns[group, 1]], zero
+            for at in range(mine.size):
+                total += mine[at]
+            sums[group, frame] += total
+
+
+@numba.njit(nogil=True, cache=True)
+def largest_square(counts: Any, begin: int, end: int) -> float:
+    """Largest sum of squares of a frame's counts in the columns begin .. end."""
+    largest = 0.0
+    for frame in range(counts.shape[0]):
+        row, total = counts[frame], 0.0
+        for rank in range(begin, end):
+            total += float(row[rank]) * float(row[rank])
+        largest = max(largest, total)
+    return largest
+
+
+@numba.njit(nogil=True, cache=True)
+def lay(rows: Any, edges: Any, columns: Any, counts: Any) -> None:
+    """Add the ranks between edges of rows (n, P) to the columns of each group in counts (n, P')."""
+    for row in range(rows.shape[0]):
+        for group in range(columns.shape[0]):
+            one = rows[row, edges[group] : edges[group + 1]]
+            to = counts[row, columns[group, 0] : columns[group, 0] + one.size]
+            for at in range(one.size):
+                to[at] += one[at]

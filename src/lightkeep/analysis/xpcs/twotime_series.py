@@ -21,12 +21,17 @@ from lightkeep.analysis.xpcs.blocks import Block, EventBlock, FrameBlock
 from lightkeep.analysis.xpcs.qmap import QMap
 
 Int32 = NDArray[np.int32]
+UInt32 = NDArray[np.uint32]
 Int64 = NDArray[np.int64]
 Float64 = NDArray[np.float64]
 Floats = NDArray[np.float32] | Float64
 
 T = TypeVar("T")
 
+LANES: Final = 32
+"""Columns of a partition come in multiples of this, see `twotime_dot`."""
+ROWS: Final = 96
+"""Frames come in multiples of this."""
 _SORTERS: Final = 4
 """More threads than this do not sort events faster: each reads all of them."""
 _SPARSE: Final = 1 / 12
@@ -136,9 +141,14 @@ class Selection:
 class Events:
     """What counted: (frame, rank, value), in the order of frames; values of a pair that occurs again add up."""
 
-    frame: Int32
+    frame: UInt32
     rank: Int32
     value: Floats
+
+    def between(self, begin: int, end: int) -> Events:
+        """Those of the ranks begin .. end, counted from begin."""
+        mine = (self.rank >= begin) & (self.rank < end)
+        return Events(self.frame[mine], self.rank[mine] - np.int32(begin), self.value[mine])
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +159,25 @@ class PixelEvents:
     """(P,) where the events of each pixel begin."""
     end: Int64
     """(P,) where they end."""
-    frame: Int32
+    frame: UInt32
     value: Floats
 
     def of(self, begin: int, end: int) -> PixelEvents:
         """Those of the pixels begin .. end."""
         return PixelEvents(self.first[begin:end], self.end[begin:end], self.frame, self.value)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelCounts:
+    """Counts of a bin's pixels, a column each, partition by partition, with 0 between and below.
+
+    Every partition has a whole multiple of `LANES` columns, and there is a whole multiple of `ROWS` frames.
+    """
+
+    counts: NDArray[Any]
+    """(N', P') in the narrowest dtype."""
+    columns: Int64
+    """(n_partitions, 2) where each partition's columns begin and end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +202,7 @@ class PixelSeries:
         self.is_integer = True
         """Whether all values are whole numbers."""
         self._threads = threads
-        self._rows: list[_Rows] = []
-        self._events: list[Events] = []
+        self._parts: list[_Rows | Events] = []
         self._open: _Rows | None = None
         self._counted = np.zeros(len(order.bins), np.int64)
         self._sorted: PixelEvents | None = None
@@ -217,33 +239,46 @@ class PixelSeries:
         lengths = np.append(0, np.cumsum(events.end - events.first))
         return self._counted + np.diff(lengths[self.order.bin_ranks])
 
-    def dense(self, place: int) -> NDArray[Any]:
-        """(N, P) counts of the pixels of the bin at this place; saturated pixels are 0."""
+    def dense(self, place: int) -> PixelCounts:
+        """Counts of the bin at this place; saturated pixels are 0."""
         begin, end = self.order.bin_ranks[place : place + 2]
-        events = self._by_pixel().of(begin, end)
-        kinds = [rows.counts.dtype for rows in self._rows]
+        edges = self.order.partition_ranks[place]
+        widths = -(-np.diff(edges) // LANES) * LANES
+        ends = np.cumsum(widths)
+        columns = np.stack([ends - widths, ends], axis=1)
+        kept = [part for part in self._parts if isinstance(part, _Rows)]
+        kinds = [rows.counts.dtype for rows in kept]
+        events = self._by_pixel()
         if events.frame.size:
             kinds.append(_counts_dtype(events.value, is_integer=self.is_integer))
-        counts = np.zeros((self.frames, end - begin), np.result_type(*kinds) if kinds else np.uint8)
-        for rows in self._rows:
-            part = rows.counts[: max(0, self.frames - rows.first), begin:end]
-            counts[rows.first : rows.first + len(part)] += part
-        kernels.spread(events.first, events.end, events.frame, events.value, counts)
-        counts[:, self.is_saturated[begin:end]] = 0
-        return counts
+        dtype = np.result_type(*kinds) if kinds else np.dtype(np.uint8)
+        counts = np.zeros((-(-self.frames // ROWS) * ROWS, int(ends[-1])), dtype)
+        for rows in kept:
+            part = rows.counts[: max(0, self.frames - rows.first)]
+            kernels.lay(part, edges, columns, counts[rows.first : rows.first + len(part)])
+        kernels.spread(events.first, events.end, events.frame, events.value, edges, columns, counts)
+        for rank in np.flatnonzero(self.is_saturated[begin:end]) + begin:
+            group = int(np.searchsorted(edges, rank, side="right")) - 1
+            counts[:, columns[group, 0] + rank - edges[group]] = 0
+        return PixelCounts(counts, columns)
 
     def events(self, place: int) -> PixelEvents:
         """What counted in the pixels of the bin at this place; saturated pixels have none."""
         begin, end = self.order.bin_ranks[place : place + 2]
-        events = self._by_pixel().of(begin, end)
-        if self._rows:
-            events = _by_pixel([nonzero(self.dense(place))], end - begin, threads=1)
+        if any(isinstance(part, _Rows) for part in self._parts):
+            parts = [
+                part.between(begin, end) if isinstance(part, Events) else nonzero(part, begin, end)
+                for part in self._parts
+            ]
+            events = _by_pixel([_until(part, self.frames) for part in parts], end - begin, threads=1)
+        else:
+            events = self._by_pixel().of(begin, end)
         is_dark = self.is_saturated[begin:end]
         return PixelEvents(events.first, np.where(is_dark, events.first, events.end), events.frame, events.value)
 
     def _by_pixel(self) -> PixelEvents:
         if self._sorted is None:
-            kept = [_until(events, self.frames) for events in self._events]
+            kept = [_until(part, self.frames) for part in self._parts if isinstance(part, Events)]
             self._sorted = _by_pixel(kept, self.order.pixel.size, threads=self._threads)
         return self._sorted
 
@@ -261,7 +296,7 @@ class PixelSeries:
             value = np.where(is_valid, value, 0)
             self.is_integer &= bool((np.floor(value) == value).all())
         self.negative += int(np.count_nonzero(value < 0))
-        self._events.append(Events(frame[mine].astype(np.int32), rank, _as_float(value)))
+        self._parts.append(Events(frame[mine].astype(np.uint32), rank, _as_float(value)))
 
     def _push_frames(self, block: FrameBlock) -> None:
         index = self.selection.frame_of(np.arange(block.begin, block.begin + block.count))
@@ -288,32 +323,25 @@ class PixelSeries:
 
     def _gather(self, source: NDArray[Any], taken: Int64, begins: Int64, rows: NDArray[Any]) -> Int64:
         """Fill rows, cut among the threads; return (rows, n_bins) pixels that counted."""
-        counted = np.zeros((len(rows), len(self.order.bins)), np.int64)
-        is_float = source.dtype.kind == "f"
-        top = source.dtype.type(np.inf if is_float else np.iinfo(source.dtype).max)
+        numbers = np.zeros((len(rows), len(self.order.bins)), np.int64)
         pixel = self.order.pixel.astype(np.uint32)
-        cuts = np.linspace(0, len(rows), min(self._threads, len(rows)) + 1).astype(int)
+        cuts = np.linspace(0, len(rows), min(self._threads, len(rows)) + 1).astype(int).tolist()
 
         def work(part: slice) -> tuple[int, int, int]:
-            edges = begins[part.start : part.stop + 1]
-            found: tuple[int, int, int] = kernels.gather(
-                source,
-                taken,
-                edges,
-                pixel,
-                self.order.bin_ranks,
-                top,
-                rows[part],
-                counted[part],
-                self.is_saturated,
-            )
-            return found
+            edges, mine = begins[part.start : part.stop + 1], rows[part]
+            if source.dtype.kind == "f":
+                found = kernels.gather_fractions(source, taken, edges, pixel, mine)
+            else:
+                top = source.dtype.type(np.iinfo(source.dtype).max)
+                found = kernels.gather(source, taken, edges, pixel, top, mine, self.is_saturated), 0, 0
+            kernels.counted(mine, self.order.bin_ranks, numbers[part])
+            return int(found[0]), int(found[1]), int(found[2])
 
-        for negative, invalid, broken in _in_threads(work, [slice(*cut) for cut in pairwise(cuts.tolist())]):
+        for negative, invalid, broken in _in_threads(work, [slice(*cut) for cut in pairwise(cuts)]):
             self.negative += negative
             self.invalid += invalid
             self.is_integer &= not broken
-        return counted
+        return numbers
 
     def _close(self) -> None:
         """Put the unfinished frame away as it is: what follows is added to it later."""
@@ -326,18 +354,18 @@ class PixelSeries:
         if not rows.counts.size:
             return
         if counted.sum() < _SPARSE * rows.counts.size:
-            found = nonzero(rows.counts)
-            self._events.append(Events(found.frame + np.int32(rows.first), found.rank, found.value))
+            self._parts.append(nonzero(rows, 0, rows.counts.shape[1]))
             return
         self._counted += counted.sum(axis=0)
-        self._rows.append(_Rows(rows.first, _narrow(rows.counts)))
+        self._parts.append(_Rows(rows.first, _narrow(rows.counts)))
 
 
-def nonzero(counts: NDArray[Any]) -> Events:
-    """What counted in (n, P) counts: frames from 0."""
+def nonzero(rows: _Rows, begin: int, end: int) -> Events:
+    """What counted in the ranks begin .. end, counted from begin."""
+    counts = np.ascontiguousarray(rows.counts[:, begin:end])
     where = np.flatnonzero(counts != 0)
-    frame, rank = np.divmod(where, counts.shape[1])
-    return Events(frame.astype(np.int32), rank.astype(np.int32), _as_float(counts.ravel()[where]))
+    frame, rank = np.divmod(where, end - begin)
+    return Events((frame + rows.first).astype(np.uint32), rank.astype(np.int32), _as_float(counts.ravel()[where]))
 
 
 def _by_pixel(blocks: Sequence[Events], pixels: int, *, threads: int) -> PixelEvents:
@@ -354,7 +382,7 @@ def _by_pixel(blocks: Sequence[Events], pixels: int, *, threads: int) -> PixelEv
     first = np.cumsum(counts) - counts
     end = first.copy()
     dtype = np.result_type(np.float32, *(events.value.dtype for events in blocks))
-    frame, value = np.empty(int(counts.sum()), np.int32), np.empty(int(counts.sum()), dtype)
+    frame, value = np.zeros(int(counts.sum()), np.uint32), np.zeros(int(counts.sum()), dtype)
 
     def place(part: slice) -> None:
         for events in blocks:
