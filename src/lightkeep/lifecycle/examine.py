@@ -20,7 +20,8 @@ from lightkeep.model.people import Principal
 _ROUNDS: Final = 10
 _HDF5: Final = (".h5", ".hdf5", ".hdf", ".he5", ".nx", ".nxs", ".nexus")
 _SIGNATURE: Final = b"\x89HDF\r\n\x1a\n"
-_TRIED: Final = 8  # files of a folder that are looked into for its main file, the largest first
+_DETECTORS: Final = (".imm", ".bin", ".bin.000")
+_TRIED: Final = 8  # files of a folder that are looked into for its main file, the likeliest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,9 @@ def still_written(tree: SourceTree, path: str) -> SourceError:
 def look_into(tree: SourceTree, walk: Walk) -> Look:
     """Find the main file and extract its metadata, in a killable process: the file is not trusted.
 
-    A source that is one file is its own main file: BadFile and UnsafeFile are raised. In a folder the largest
-    HDF5 file with a known format is; those that are broken are kept as files like any other.
+    A source that is one file is its own main file: BadFile and UnsafeFile are raised. In a folder it is the
+    largest file of a known format, but a master (`<run>_master.h5`) comes before its data files, and a run before
+    its metadata (`<run>_metadata.hdf`); files that are broken are kept as files like any other.
     """
     from lightkeep import formats
 
@@ -80,13 +82,20 @@ def look_into(tree: SourceTree, walk: Walk) -> Look:
                 remedy="copy it again from its origin, or give it the name of what it is",
             )
         return Look(walk.files[0].key if found.format else None, found.format, found.technique, found.metadata)
-    candidates = [found.key for found in walk.files if found.key.path.lower().endswith(_HDF5)]
-    for key in sorted(candidates, key=lambda key: (-key.size, key.path))[:_TRIED]:
+    candidates = [found.key for found in walk.files if found.key.path.lower().endswith(_HDF5 + _DETECTORS)]
+    for key in sorted(candidates, key=_likelihood)[:_TRIED]:
         with suppress(BadFile):
             found = formats.inspect(tree.root / key.path, within=tree.root)
             if found.format:
                 return Look(key, found.format, found.technique, found.metadata)
     return Look()
+
+
+def _likelihood(key: Key) -> tuple[int, int, str]:
+    """Sorts the files of a folder, the likeliest main file first."""
+    stem = key.path.lower().rpartition(".")[0]
+    rank = 0 if stem.endswith("_master") else 2 if stem.endswith("_metadata") else 1
+    return rank, -key.size, key.path
 
 
 def _is_hdf5(path: Path) -> bool:
