@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import gamma as gamma_distribution
+from scipy.special import gammainccinv
 
 from lightkeep.analysis.simulate import speckle_kernel as kernel
 from lightkeep.analysis.simulate import speckle_truth as truth
@@ -228,7 +228,7 @@ class _Measurement:
         groups = -(-pixels // kernel.LANES)
         beam = speckle._beam()
         mean, rate = _lit(speckle)
-        brightest = gamma_distribution.isf(BRIGHTEST, speckle.modes) / speckle.modes
+        brightest = gammainccinv(speckle.modes, BRIGHTEST) / speckle.modes  # the light is Gamma-distributed
         cover = -np.expm1(-mean * brightest * beam.max())
         cover[cover > 0.25] = 1.0
         with np.errstate(divide="ignore"):
@@ -286,7 +286,7 @@ class _Measurement:
     ) -> tuple[int, int]:
         found: tuple[int, int] = kernel.measure(
             *part, begin, end, self.optics, self.state, self.law, self.normals, self.amplitudes,
-            self.speckle.most, stack, events,
+            min(self.speckle.most, 65535), stack, events,
         )  # fmt: skip
         return found
 

@@ -180,7 +180,7 @@ def simulate_xpcs(
     rate_hz: float = 1000.0,
     is_live: bool = False,
     colloid: Colloid | None = None,
-    rings: tuple[int, int] = (9, 45),
+    rings: tuple[int, int] = (9, 90),
     seed: int = 0,
     clock: Clock | None = None,
     report: Report | None = None,
