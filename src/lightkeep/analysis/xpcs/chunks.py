@@ -78,7 +78,7 @@ class Chunks:
         count = self.frames - self._done * CHUNK
         if self._kind is EventBlock:
             return self._event_piece(1 if count else 0, count)
-        return self._piece(self._buffer[:count])
+        return self._piece(self._buffer[:count] if count else np.zeros((0, 1), self.dtype))
 
     def _check(self, block: Block) -> None:
         if self.expected is None and block.begin > self._begin:

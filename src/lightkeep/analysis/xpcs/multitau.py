@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, FrameBlock, iterate
+from lightkeep.analysis.xpcs.cell_sweep import cells_of
+from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
 from lightkeep.analysis.xpcs.kernel import INVALID, NEGATIVE, SATURATED
 from lightkeep.analysis.xpcs.layout import layout_of
 from lightkeep.analysis.xpcs.normalise import result_of
+from lightkeep.analysis.xpcs.plain_work import PlainWork
 from lightkeep.analysis.xpcs.qmap import QMap
 from lightkeep.analysis.xpcs.result import MultiTauResult, Normalisation
 from lightkeep.analysis.xpcs.schemes import Scheme, levels
 from lightkeep.analysis.xpcs.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state
 from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, carried, segment_length
-from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece, advance_blocks, finish_blocks, gain_of, work_of
+from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece, gain_of
 
+Kernel = Literal["auto", "simd", "plain"]
+Worker = PlainWork | CellWork
+SWITCH: Final = "LIGHTKEEP_XPCS_SIMD"
+"""Set to 0 in the environment, the SIMD kernels are not used."""
 _SHARES: Final = 8
 """Ranges of blocks per thread: the last ones to end wait for less."""
 
@@ -40,6 +47,7 @@ def multitau(
     bad_frames: Iterable[int] = (),
     frame_time_s: float | None = None,
     threads: int | None = None,
+    kernel: Kernel = "auto",
 ) -> MultiTauResult:
     """Correlation curves of every dynamic bin, their errors, and the static outputs of a run.
 
@@ -58,6 +66,8 @@ def multitau(
     bad_frames: detector frames without a valid picture; a sample that contains one makes no pair.
     frame_time_s: time from one detector frame to the next, s; delays are in frames without it.
     threads: None: as many as there are processors.
+    kernel: `simd` where it can (4 delays per level, no bad frames), else `plain` numba, which is a third as fast and
+      takes long to compile; `auto` chooses. LIGHTKEEP_XPCS_SIMD=0 in the environment makes `auto` mean `plain`.
 
     Returns
     -------
@@ -80,6 +90,7 @@ def multitau(
         bad_frames=bad_frames,
         frame_time_s=frame_time_s,
         threads=threads,
+        kernel=kernel,
     )
     if isinstance(blocks, np.ndarray) and blocks.ndim == 3:
         return work._whole(blocks)
@@ -117,6 +128,7 @@ class MultiTau:
         bad_frames: Iterable[int] = (),
         frame_time_s: float | None = None,
         threads: int | None = None,
+        kernel: Kernel = "auto",
         pixels: tuple[int, int] | None = None,
     ) -> None:
         levels(0, dpl=dpl, scheme=scheme)
@@ -131,6 +143,7 @@ class MultiTau:
         self._layout = layout_of(qmap, pixels)
         self._chunks = Chunks(self._layout, begin=begin, end=end, stride=stride, average=average)
         self._bad = _frames_of(bad_frames, begin, stride, average)
+        self._cells = cells_of(self._layout) if self._is_simd(kernel) else None
         self._state = empty_state(0, dpl=dpl, levels=1, has_bad=False)
         self._saxs = np.zeros(qmap.static.size)
         self._intensity: list[Int64] = []
@@ -207,6 +220,14 @@ class MultiTau:
             frame_time_s=self._frame_time_s,
         )
 
+    def _is_simd(self, kernel: Kernel) -> bool:
+        if kernel not in get_args(Kernel):
+            raise ValueError(f"kernel must be one of {', '.join(get_args(Kernel))}, not {kernel!r}")
+        fits = self._dpl == 4 and not self._bad.size
+        if kernel == "simd" and not fits:
+            raise ValueError("the SIMD kernels have 4 delays per level and no bad frames: choose kernel 'auto'")
+        return fits and (kernel == "simd" or (kernel == "auto" and os.environ.get(SWITCH) != "0"))
+
     def _options(self) -> Options:
         base = self._dpl if self._scheme == "aps" else self._dpl - 1
         lowest = int(self._scheme != "sutton")
@@ -224,14 +245,13 @@ class MultiTau:
                 f"runs of more than {1 << (MAX_LEVELS - 1)} frames are not correlated: average or cut"
             )
         segment = min(CHUNK, segment_length(frames))
-        options = self._options()
+        nothing = delays_of(0, self._bad, dpl=self._dpl, scheme=self._scheme)
+        remark = np.zeros((0, 0), np.uint8)
 
-        def work(begin: int, end: int, buffers: Any, gain: Gain) -> None:
-            advance_blocks(
-                piece, self._layout, begin, end, options, buffers, self._state, gain, segment, self._saxs
-            )
+        def work(worker: Worker, begin: int, end: int) -> None:
+            worker.advance(begin, end, self._state, segment)
 
-        gain = self._run(work, options, 1, taus=0, segments=CHUNK // segment, frames=CHUNK)
+        gain = self._run(work, piece, 1, nothing, CHUNK // segment, self._saxs, remark)
         self._intensity.append(gain.intensity)
         self._take_segments(ExactSum(*carried(gain.segment_whole, gain.segment_part)), segment, frames)
 
@@ -258,24 +278,14 @@ class MultiTau:
         chunks = -(-piece.count // CHUNK)
         ends = (piece.first_chunk + 1 + np.arange(chunks)) * CHUNK
         pieces = np.array([min(CHUNK, segment_length(min(end, frames))) for end in ends.tolist()], np.int64)
-        options = self._options()
         remark = np.zeros(self._layout.static.shape, np.uint8)
         saxs = self._saxs.copy()
 
-        def work(begin: int, end: int, buffers: Any, gain: Gain) -> None:
-            finish_blocks(
-                piece, self._layout, begin, end, frames, delays, options, buffers, self._state, gain, segment,
-                pieces, saxs, remark,
-            )  # fmt: skip
+        def work(worker: Worker, begin: int, end: int) -> None:
+            worker.finish(begin, end, self._state, frames, segment, pieces)
 
-        gain = self._run(
-            work,
-            options,
-            1 + int(delays.level.max()),
-            taus=len(delays.level),
-            segments=frames // segment,
-            frames=piece.count,
-        )
+        top = 1 + int(delays.level.max())
+        gain = self._run(work, piece, top, delays, frames // segment, saxs, remark)
         return self._message(frames, delays, gain, saxs, remark)
 
     def _message(
@@ -325,32 +335,26 @@ class MultiTau:
 
     def _run(
         self,
-        work: Callable[[int, int, Any, Gain], None],
-        options: Options,
+        work: Callable[[Worker, int, int], None],
+        piece: Piece,
         levels: int,
-        *,
-        taus: int,
+        delays: Delays,
         segments: int,
-        frames: int,
+        saxs: NDArray[np.float64],
+        remark: NDArray[np.uint8],
     ) -> Gain:
         """Work on all blocks in threads; add up what they gained."""
         blocks, threads = self._layout.blocks, min(self._threads, self._layout.blocks)
         step = -(-blocks // (threads * _SHARES))
         ranges = iter([(begin, min(begin + step, blocks)) for begin in range(0, blocks, step)])
-        dtype = self._chunks.dtype
-        assert dtype is not None
 
         def one(_: int) -> Gain:
-            buffers = work_of(dtype, options, levels)
-            gain = gain_of(
-                taus,
-                segments=segments,
-                frames=frames,
-                n_static=self._qmap.n_static,
-                n_dynamic=self._qmap.n_dynamic,
-            )
+            bins = {"n_static": self._qmap.n_static, "n_dynamic": self._qmap.n_dynamic}
+            gain = gain_of(len(delays.level), segments=segments, frames=piece.count, **bins)
+            own = (piece, self._layout, self._options(), gain, saxs, delays, remark, levels)
+            worker = PlainWork(*own) if self._cells is None else CellWork(self._cells, *own)
             for begin, end in ranges:  # the next free thread takes the next range
-                work(begin, end, buffers, gain)
+                work(worker, begin, end)
             return gain
 
         if threads == 1:

@@ -1,0 +1,208 @@
+"""Multi-tau correlation of a chunk for a *cell*: as many pixels as a SIMD vector has lanes.
+
+Buffers are addresses of rows of LANES float32, the samples of one level: 8 rows before the chunk, then the chunk's,
+then zeros up to a multiple of 4. Four delays per level only (`dpl` = 4), no bad frames; `kernel` does the rest.
+
+`first_level` keeps 8 accumulators, 4 samples and one earlier sample in registers: 13 of the 16 that AVX2 has. Each
+earlier sample is loaded once for up to 4 multiply-adds. No load feeds fewer, none is spilled.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.simd.lanes import LANES, add_to_f64, fmuladd, load, store, zero
+from lightkeep.analysis.simd.memory import get_f32, get_f64, get_i32, set_f64
+from lightkeep.analysis.xpcs.layout import GROUP
+
+ROW: Final = 4 * LANES
+"""Bytes of a row of samples."""
+HISTORY: Final = 8
+STATE_ROW: Final = 4 * GROUP
+"""Bytes of a row of samples in a state."""
+SLOT: Final = 8 * GROUP
+"""Bytes of an accumulator in a state."""
+
+
+@compiled
+def first_level(x: int, n: int, y: int, first: int, fourth: int, fifth: int) -> None:
+    """Add the products of n samples (a multiple of 4) with those 1 .. 8 earlier; sums of pairs of samples go to y.
+
+    first, fourth, fifth: where a state has the accumulators of lags 1 .. 3, of 4, and of 5 .. 8.
+    """
+    a1 = zero()
+    a2 = zero()
+    a3 = zero()
+    a4 = zero()
+    a5 = zero()
+    a6 = zero()
+    a7 = zero()
+    a8 = zero()
+    for step in range(n >> 2):
+        p = x + step * (4 * ROW)
+        q = y + step * (2 * ROW)
+        x0 = load(p)
+        x1 = load(p + ROW)
+        x2 = load(p + 2 * ROW)
+        x3 = load(p + 3 * ROW)
+        store(q, x0 + x1)
+        store(q + ROW, x2 + x3)
+        h = load(p - 8 * ROW)
+        a8 = fmuladd(x0, h, a8)
+        h = load(p - 7 * ROW)
+        a7 = fmuladd(x0, h, a7)
+        a8 = fmuladd(x1, h, a8)
+        h = load(p - 6 * ROW)
+        a6 = fmuladd(x0, h, a6)
+        a7 = fmuladd(x1, h, a7)
+        a8 = fmuladd(x2, h, a8)
+        h = load(p - 5 * ROW)
+        a5 = fmuladd(x0, h, a5)
+        a6 = fmuladd(x1, h, a6)
+        a7 = fmuladd(x2, h, a7)
+        a8 = fmuladd(x3, h, a8)
+        h = load(p - 4 * ROW)
+        a4 = fmuladd(x0, h, a4)
+        a5 = fmuladd(x1, h, a5)
+        a6 = fmuladd(x2, h, a6)
+        a7 = fmuladd(x3, h, a7)
+        h = load(p - 3 * ROW)
+        a3 = fmuladd(x0, h, a3)
+        a4 = fmuladd(x1, h, a4)
+        a5 = fmuladd(x2, h, a5)
+        a6 = fmuladd(x3, h, a6)
+        h = load(p - 2 * ROW)
+        a2 = fmuladd(x0, h, a2)
+        a3 = fmuladd(x1, h, a3)
+        a4 = fmuladd(x2, h, a4)
+        a5 = fmuladd(x3, h, a5)
+        h = load(p - ROW)
+        a1 = fmuladd(x0, h, a1)
+        a2 = fmuladd(x1, h, a2)
+        a3 = fmuladd(x2, h, a3)
+        a4 = fmuladd(x3, h, a4)
+        a1 = fmuladd(x1, x0, a1)
+        a2 = fmuladd(x2, x0, a2)
+        a3 = fmuladd(x3, x0, a3)
+        a1 = fmuladd(x2, x1, a1)
+        a2 = fmuladd(x3, x1, a2)
+        a1 = fmuladd(x3, x2, a1)
+    add_to_f64(first, a1)
+    add_to_f64(first + SLOT, a2)
+    add_to_f64(first + 2 * SLOT, a3)
+    add_to_f64(fourth, a4)
+    add_to_f64(fifth, a5)
+    add_to_f64(fifth + SLOT, a6)
+    add_to_f64(fifth + 2 * SLOT, a7)
+    add_to_f64(fifth + 3 * SLOT, a8)
+
+
+@compiled
+def upper_level(x: int, n: int, y: int, base: int, acc: int) -> None:
+    """The same for the lags base + 1 .. base + 4, in two chains, as one would wait for itself."""
+    a1 = zero()
+    a2 = zero()
+    a3 = zero()
+    a4 = zero()
+    b1 = zero()
+    b2 = zero()
+    b3 = zero()
+    b4 = zero()
+    for step in range(n >> 2):
+        p = x + step * (4 * ROW)
+        q = y + step * (2 * ROW)
+        e = p - base * ROW
+        x0 = load(p)
+        x1 = load(p + ROW)
+        x2 = load(p + 2 * ROW)
+        x3 = load(p + 3 * ROW)
+        store(q, x0 + x1)
+        store(q + ROW, x2 + x3)
+        h = load(e - 4 * ROW)
+        a4 = fmuladd(x0, h, a4)
+        h = load(e - 3 * ROW)
+        a3 = fmuladd(x0, h, a3)
+        b4 = fmuladd(x1, h, b4)
+        h = load(e - 2 * ROW)
+        a2 = fmuladd(x0, h, a2)
+        b3 = fmuladd(x1, h, b3)
+        a4 = fmuladd(x2, h, a4)
+        h = load(e - ROW)
+        a1 = fmuladd(x0, h, a1)
+        b2 = fmuladd(x1, h, b2)
+        a3 = fmuladd(x2, h, a3)
+        b4 = fmuladd(x3, h, b4)
+        h = load(e)
+        b1 = fmuladd(x1, h, b1)
+        a2 = fmuladd(x2, h, a2)
+        b3 = fmuladd(x3, h, b3)
+        h = load(e + ROW)
+        a1 = fmuladd(x2, h, a1)
+        b2 = fmuladd(x3, h, b2)
+        h = load(e + 2 * ROW)
+        b1 = fmuladd(x3, h, b1)
+    add_to_f64(acc, a1 + b1)
+    add_to_f64(acc + SLOT, a2 + b2)
+    add_to_f64(acc + 2 * SLOT, a3 + b3)
+    add_to_f64(acc + 3 * SLOT, a4 + b4)
+
+
+@compiled
+def squares(x: int, n: int, acc: int) -> None:
+    """Add the squares of n samples."""
+    a = zero()
+    for t in range(n):
+        sample = load(x + t * ROW)
+        a = fmuladd(sample, sample, a)
+    add_to_f64(acc, a)
+
+
+@compiled
+def recall(x: int, history: int) -> None:
+    """Put the last samples before this chunk in front of a buffer."""
+    for t in range(HISTORY):
+        store(x + (t - HISTORY) * ROW, load(history + t * STATE_ROW))
+
+
+@compiled
+def remember(x: int, n: int, start: int, history: int, head: int) -> None:
+    """Keep the last samples of a level, and its first where this chunk has them; `start`: number of its first."""
+    for t in range(HISTORY):
+        store(history + t * STATE_ROW, load(x + (n - HISTORY + t) * ROW))
+    for t in range(start, min(start + n, HISTORY)):
+        store(head + t * STATE_ROW, load(x + (t - start) * ROW))
+
+
+@compiled
+def pad(x: int, n: int) -> None:
+    """Zeros behind n samples, up to a multiple of 4."""
+    for t in range(n, (n + 3) & ~3):
+        store(x + t * ROW, zero())
+
+
+@compiled
+def take_sums(x: int, rows: int, static: int, total: int, segments: int, pitch: int) -> None:
+    """Add rows of sums over frames to the pixels' total and, row by row, to the segments of their partitions.
+
+    static: partitions of the cell's pixels, int32, -1: none. segments: (rows, pitch) float64.
+    """
+    for r in range(rows):
+        add_to_f64(total, load(x + r * ROW))
+        for i in range(LANES):
+            label = get_i32(static, i)
+            if label >= 0:
+                at = r * pitch + label
+                set_f64(segments, at, get_f64(segments, at) + get_f32(x + r * ROW, i))
+
+
+@compiled
+def piece_sums(x: int, n: int, frames: int, out: int) -> int:
+    """Rows of sums over every `frames` of n samples, the last of fewer; how many."""
+    rows = (n + frames - 1) // frames
+    for r in range(rows):
+        s = zero()
+        for t in range(r * frames, min((r + 1) * frames, n)):
+            s = s + load(x + t * ROW)
+        store(out + r * ROW, s)
+    return rows
