@@ -50,6 +50,8 @@ API = {
     "GET /runs": OPEN,
     "GET /runs/{run_id}": SEE,
     "GET /runs/{run_id}/result": SEE,
+    "GET /runs/{run_id}/live": SEE,
+    "POST /runs/{run_id}/stop": PROCESS,
     "POST /runs/{run_id}/cancel": PROCESS,
     "POST /runs/{run_id}/retry": PROCESS,
     "GET /runs/{run_id}/events": SEE,

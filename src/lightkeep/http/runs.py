@@ -10,9 +10,9 @@ from fastapi.responses import StreamingResponse
 
 from lightkeep import techniques
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word, view_of
-from lightkeep.http.shapes import DatasetShape, EventShape, PageOf, RunRequest, RunShape, TechniqueShape
+from lightkeep.http.shapes import DatasetShape, EventShape, LiveShape, PageOf, RunRequest, RunShape, TechniqueShape
 from lightkeep.http.streams import Message, stream
-from lightkeep.lifecycle import process
+from lightkeep.lifecycle import live, process
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.runs import RunState
 
@@ -77,6 +77,18 @@ def run(view: Seen, run_id: Name) -> RunShape:
 def result(view: Seen, run_id: Name) -> DatasetShape:
     """The dataset that a run made; 404 until it is there."""
     return DatasetShape.model_validate(view.dataset(view.run(run_id).result_id))
+
+
+@router.get("/runs/{run_id}/live")
+def look_live(desk: AtDesk, who: Who, run_id: Name) -> LiveShape:
+    """How a live run goes: frames, rate, latency, and its curves so far; `outputs` is null for any other run."""
+    return LiveShape.model_validate(live.snapshot(desk.facility, run_id, principal=who))
+
+
+@router.post("/runs/{run_id}/stop")
+def stop(desk: AtDesk, who: Who, run_id: Name) -> RunShape:
+    """End a live run with the frames that it has; over already: no change."""
+    return RunShape.model_validate(live.stop(desk.facility, run_id, principal=who))
 
 
 @router.post("/runs/{run_id}/cancel")

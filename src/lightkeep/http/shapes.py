@@ -165,6 +165,21 @@ class RunShape(Shape):
     ended_at: datetime | None
 
 
+class LiveShape(Shape):
+    """A run at this moment, with what its technique shows while it follows a measurement."""
+
+    run_id: str
+    state: str
+    message: Shown
+    result_id: str
+    frames: int
+    planned: int | None
+    rate_hz: float
+    latency_s: float
+    at: str
+    outputs: dict[str, Any] | None
+
+
 class EventShape(Shape):
     """One link of the audit trail."""
 
