@@ -61,6 +61,7 @@ class _Root(Group):
         "get": "transfer:get",
         "verify": "transfer:verify",
         "run": "compute:run",
+        "live": "live:live",
         "runs": "runs:runs",
         "serve": "server:serve",
         "doctor": "doctor:doctor",

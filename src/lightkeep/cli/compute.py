@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import click
 
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _PERIOD_S = 0.1
 
 
-class _Techniques(Group):
+class Techniques(Group):
     """One command per installed technique; its module is imported when it is asked for."""
+
+    verb: ClassVar[str] = "run"
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the techniques' names without importing them."""
@@ -37,18 +39,22 @@ class _Techniques(Group):
 
         if cmd_name not in self.list_commands(ctx):
             return None
-        return command_of(cmd_name, techniques.get(cmd_name))
+        return self.command_of(cmd_name, techniques.get(cmd_name))
+
+    def command_of(self, name: str, technique: Any) -> click.Command:
+        """Return the command of a technique."""
+        return command_of(name, technique)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the techniques' names: their help is one `--help` further."""
         with formatter.section("Techniques"):
             formatter.write_text(", ".join(self.list_commands(ctx)))
             formatter.write_paragraph()
-            formatter.write_text("`lightkeep run TECHNIQUE --help` lists the parameters.")
+            formatter.write_text(f"`lightkeep {self.verb} TECHNIQUE --help` lists the parameters.")
 
 
 @click.group(
-    cls=_Techniques,
+    cls=Techniques,
     short_help="Compute a dataset with a technique.",
     subcommand_metavar="TECHNIQUE DATASET [PARAMETERS]",
     examples=("lightkeep run tomography tooth", "lightkeep run tomography tooth --center 295.5"),
@@ -62,13 +68,13 @@ def command_of(name: str, technique: Any) -> click.Command:
     fields: dict[str, FieldInfo] = technique.Params.model_fields
 
     def callback(dataset: str, experiment: str | None, engine: str, no_wait: bool, **given: str | None) -> None:
-        params = {key: parsed(key, fields[key], text) for key, text in given.items() if text is not None}
+        params = parameters(fields, given)
         session: Session = click.get_current_context().obj
         start(session, name, dataset, params, experiment=experiment, engine=engine, waits=not no_wait)
 
     options: list[click.Parameter] = [
         click.Argument(["dataset"]),
-        *(_option(key, field) for key, field in fields.items()),
+        *options_of(fields),
         click.Option(["-e", "--experiment"], help="Where the dataset belongs, when it is given by name."),
         click.Option(["--engine"], default="", help="Where to compute; the configured engine otherwise."),
         click.Option(["--no-wait"], is_flag=True, help="Only queue the run: a running `lightkeep serve` does it."),
@@ -77,6 +83,16 @@ def command_of(name: str, technique: Any) -> click.Command:
     return Command(
         name, params=options, callback=callback, help=summary, examples=(f"lightkeep run {name} tooth",)
     )
+
+
+def parameters(fields: Mapping[str, FieldInfo], given: Mapping[str, str | None]) -> dict[str, Any]:
+    """Return the values of the options that were given."""
+    return {key: parsed(key, fields[key], text) for key, text in given.items() if text is not None}
+
+
+def options_of(fields: Mapping[str, FieldInfo]) -> list[click.Parameter]:
+    """Return one option per parameter of a technique."""
+    return [_option(key, field) for key, field in fields.items()]
 
 
 def _option(key: str, field: FieldInfo) -> click.Option:

@@ -48,7 +48,7 @@ def _when(kind: type[LightkeepError]) -> str:
 def _commands(group: click.Group, context: click.Context, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
     for name in group.list_commands(context):
         command = group.get_command(context, name)
-        if isinstance(command, Group) and name != "run":
+        if isinstance(command, Group) and name not in ("run", "live"):
             yield from _commands(command, context, f"{prefix}{name} ")
         elif command is not None:
             yield prefix + name, command

@@ -15,7 +15,7 @@ _STATES = click.Choice([each.value for each in RunState])
 
 @click.group(cls=Group, examples=("lightkeep runs list --state failed",))
 def runs() -> None:
-    """List, show, cancel and retry runs."""
+    """List, show, stop, cancel and retry runs."""
 
 
 @runs.command("list", examples=("lightkeep runs list --state failed",))
@@ -92,6 +92,18 @@ def cancel(session: Session, run_id: str) -> None:
 
     with session.opened() as work:
         found = process.cancel(work.facility, run_id, principal=work.principal)
+    emit(session, found, lambda: say(f"{found.id}  {state(found.state)}  {found.message}"))
+
+
+@runs.command("stop", examples=("lightkeep runs stop run_01kb3x5e9q7m2r4t",))
+@click.argument("run_id", metavar="RUN")
+@click.pass_obj
+def stop(session: Session, run_id: str) -> None:
+    """End a live run early, with the frames that it has."""
+    from lightkeep.lifecycle import live
+
+    with session.opened() as work:
+        found = live.stop(work.facility, run_id, principal=work.principal)
     emit(session, found, lambda: say(f"{found.id}  {state(found.state)}  {found.message}"))
 
 
