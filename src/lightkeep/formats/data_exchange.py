@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
+from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, degrees, gather, held
 from lightkeep.formats.scan import check_angles, check_scan
-from lightkeep.model.errors import BadFile, InvalidInput
-from lightkeep.model.formats import Array, Result, Source
+from lightkeep.model.errors import BadFile
+from lightkeep.model.formats import Array, Source
 
 _NAMES = {
     "projections": "exchange/data",
@@ -69,42 +70,18 @@ TEXTS = {
 }
 
 
-class DataExchange:
+class DataExchange(Hdf5Format):
     """Reader of tomography scans."""
 
     name: ClassVar[str] = "data-exchange"
-    can_read: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
 
-    def matches(self, path: Path) -> bool:
+    def holds(self, file: h5py.File) -> bool:
         """True when it has `exchange/data`."""
-        if not hdf5.is_hdf5(path):
-            return False
-        try:
-            with hdf5.open_plain(path) as file:
-                return hdf5.has(file, "exchange/data")
-        except (BadFile, *hdf5.FOREIGN):
-            return False
+        return hdf5.has(file, "exchange/data")
 
-    def open(self, path: Path) -> Source:
-        """Open a scan; it may lead to other files below its own folder.
-
-        Raises
-        ------
-        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
-        BadFile: not HDF5, cut short, another layout, arrays that do not fit, no flats or darks, bad angles.
-        """
-        file = hdf5.open_safe(path, [path.parent])
-        try:
-            with hdf5.reading(path):
-                return _source(path, file)
-        except BaseException:
-            file.close()
-            raise
-
-    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
-        """Not offered: results go to `nexus`."""
-        raise InvalidInput("data-exchange does not write results", remedy="use nexus", folder=str(folder))
+    def source(self, path: Path, file: h5py.File) -> Source:
+        """Return the scan; BadFile also for no flats or darks, and angles that cannot be a scan's."""
+        return _source(path, file)
 
 
 FORMAT = DataExchange()

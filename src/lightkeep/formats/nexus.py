@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from lightkeep.formats import hdf5
+from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, gather, held, units_of
 from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile
@@ -42,38 +43,19 @@ TEXTS = {
 }
 
 
-class Nexus:
+class Nexus(Hdf5Format):
     """Writer of results; reader of any file with an NXdata group."""
 
     name: ClassVar[str] = "nexus"
-    can_read: ClassVar[bool] = True
     can_write: ClassVar[bool] = True
 
-    def matches(self, path: Path) -> bool:
+    def holds(self, file: h5py.File) -> bool:
         """True when it has an NXentry with an NXdata that names its signal."""
-        if not hdf5.is_hdf5(path):
-            return False
-        try:
-            with hdf5.open_plain(path) as file:
-                return next(_plots(file), None) is not None
-        except (BadFile, *hdf5.FOREIGN):
-            return False
+        return next(_plots(file), None) is not None
 
-    def open(self, path: Path) -> Source:
-        """Open lazily: every NXdata's signal by its group's name, and `frames` for the first with three axes.
-
-        Raises
-        ------
-        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
-        BadFile: not HDF5, cut short, no NXdata.
-        """
-        file = hdf5.open_safe(path, [path.parent])
-        try:
-            with hdf5.reading(path):
-                return _source(path, file)
-        except BaseException:
-            file.close()
-            raise
+    def source(self, path: Path, file: h5py.File) -> Source:
+        """Return every NXdata's signal by its group's name, and `frames` for the first with three axes."""
+        return _source(path, file)
 
     def write(self, folder: Path, result: Result) -> list[Path]:
         """Write `<technique>.nxs`, slab by slab.

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
+from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, degrees, gather, held, value_of
 from lightkeep.formats.scan import check_angles, check_scan
-from lightkeep.model.errors import BadFile, InvalidInput
-from lightkeep.model.formats import Array, Result, Source
+from lightkeep.model.errors import BadFile
+from lightkeep.model.formats import Array, Source
 
 _DETECTOR = ("instrument/detector", "control/detector", "data")
 _NAMES = {
@@ -85,42 +86,18 @@ class Frames:
         return np.asarray(self._stack[(order, *others)])[back]
 
 
-class NXtomo:
+class NXtomo(Hdf5Format):
     """Reader of tomography scans."""
 
     name: ClassVar[str] = "nxtomo"
-    can_read: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
 
-    def matches(self, path: Path) -> bool:
+    def holds(self, file: h5py.File) -> bool:
         """True when an entry has the definition NXtomo, or an image_key."""
-        if not hdf5.is_hdf5(path):
-            return False
-        try:
-            with hdf5.open_plain(path) as file:
-                return entry_of(file) is not None
-        except (BadFile, *hdf5.FOREIGN):
-            return False
+        return entry_of(file) is not None
 
-    def open(self, path: Path) -> Source:
-        """Open a scan; it may lead to other files below its own folder.
-
-        Raises
-        ------
-        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
-        BadFile: not HDF5, cut short, another layout, arrays that do not fit, no flats or darks, bad angles.
-        """
-        file = hdf5.open_safe(path, [path.parent])
-        try:
-            with hdf5.reading(path):
-                return _source(path, file)
-        except BaseException:
-            file.close()
-            raise
-
-    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
-        """Not offered: results go to `nexus`."""
-        raise InvalidInput("nxtomo does not write results", remedy="use nexus", folder=str(folder))
+    def source(self, path: Path, file: h5py.File) -> Source:
+        """Return the scan; BadFile also for no flats or darks, and angles that cannot be a scan's."""
+        return _source(path, file)
 
 
 FORMAT = NXtomo()
