@@ -13,6 +13,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lightkeep.analysis.xpcs.average import Average, Rejection, average_results
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock, iterate
 from lightkeep.analysis.xpcs.layout import shards
 from lightkeep.analysis.xpcs.normalise import result_of
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PRESETS",
     "UNITS",
+    "Average",
     "Block",
     "Blocks",
     "EventBlock",
@@ -45,9 +47,11 @@ __all__ = [
     "MultiTauSums",
     "PowerLaw",
     "QMap",
+    "Rejection",
     "TwoTime",
     "TwoTimeResult",
     "TwoTimeSums",
+    "average_results",
     "compacted",
     "coordinates",
     "correct_diagonal",
