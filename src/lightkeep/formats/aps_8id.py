@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from lightkeep.formats import aps_8id_layout as layout
 from lightkeep.formats import aps_8id_writer as writer
 from lightkeep.formats import hdf5, metadata_8id, nexus
+from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Gathered, gather, held, units_of, value_of
 from lightkeep.formats.qmap import words_in
 from lightkeep.formats.text import one_line
@@ -35,41 +36,23 @@ _SHOWN_APART = ("process/parameters/", "process/facts/")
 _PLACE_LISTS = {"dynamic": "", "static": "static_"}
 
 
-class Aps8id:
+class Aps8id(Hdf5Format):
     """Reader and writer of XPCS results."""
 
     name: ClassVar[str] = "aps-8id"
-    can_read: ClassVar[bool] = True
     can_write: ClassVar[bool] = True
 
-    def matches(self, path: Path) -> bool:
+    def holds(self, file: h5py.File) -> bool:
         """True when it has a qmap, and a g2 or a two-time correlation, where the beamline has them."""
-        if not hdf5.is_hdf5(path):
-            return False
-        try:
-            with hdf5.open_plain(path) as file:
-                return hdf5.has(file, layout.QMAP) and any(
-                    hdf5.has(file, place) for place in (layout.PLACES["g2"], layout.MAPS)
-                )
-        except (BadFile, *hdf5.FOREIGN):
-            return False
+        return hdf5.has(file, layout.QMAP) and any(
+            hdf5.has(file, place) for place in (layout.PLACES["g2"], layout.MAPS)
+        )
 
-    def open(self, path: Path) -> Source:
-        """Open lazily: every output under its name, the qmap, and the coordinates `tau`, `q`, `phi`, `static_q`,
-        `static_phi`, `bin` and `time`.
-
-        Raises
-        ------
-        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
-        BadFile: not HDF5, cut short, another layout, arrays that do not fit each other.
+    def source(self, path: Path, file: h5py.File) -> Source:
+        """Return every output under its name, the qmap, and the coordinates `tau`, `tau_frames`, `q`, `phi`,
+        `static_q`, `static_phi`, `bin` and `time`; BadFile also for arrays that do not fit each other.
         """
-        file = hdf5.open_safe(path, [path.parent])
-        try:
-            with hdf5.reading(path):
-                return _source(path, file)
-        except BaseException:
-            file.close()
-            raise
+        return _source(path, file)
 
     def write(self, folder: Path, result: Result) -> list[Path]:
         """Write `<input>_results.hdf`.
@@ -91,7 +74,7 @@ def read_result(source: Path | Source) -> tuple[MultiTauResult | None, TwoTimeRe
 
     Raises
     ------
-    SourceError, UnsafeFile: as `Aps8id.open`. BadFile: as there, and where an array is missing.
+    SourceError, UnsafeFile: as `Hdf5Format.open`. BadFile: as there, and where an array is missing.
     """
     from lightkeep.analysis.xpcs.result_arrays import multitau_result_of, twotime_result_of
 
@@ -237,7 +220,8 @@ def _reduction(file: h5py.File, found: Gathered) -> dict[str, Any]:
     part = "multitau" if layout.CONFIGS["multitau"] in file else "twotime"
     begin, end = _count(file, part, "begin"), _count(file, part, "end")
     stride = _count(file, part, "stride") or 1
-    average, other = (_count(file, each, "avg") or 1 for each in (part, "twotime"))
+    average = _count(file, part, "avg") or 1
+    other = _count(file, "twotime", "avg") or average
     given = found.quantities.get("frame_time")
     time = None if given is None else given.value_si * stride
     return {

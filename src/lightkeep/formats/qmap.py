@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from lightkeep.analysis.xpcs import QMap, compacted, qmap_of
 from lightkeep.analysis.xpcs.qmap_arrays import grids_of, words_of
 from lightkeep.formats import hdf5
+from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, gather, held, value_of
 from lightkeep.formats.text import one_line
-from lightkeep.model.errors import BadFile, InvalidInput
-from lightkeep.model.formats import Array, Result, Source
+from lightkeep.model.errors import BadFile
+from lightkeep.model.formats import Array, Source
 
 VERSION = "0.4.5"
 """Version of pySimpleMask whose layout is written."""
@@ -49,46 +50,24 @@ _COMPRESSED = 1024
 """Values of an array from which it is compressed."""
 
 
-class QMapFile:
+class QMapFile(Hdf5Format):
     """Reader of qmap files; `write_qmap` writes them."""
 
     name: ClassVar[str] = "qmap"
-    can_read: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
 
-    def matches(self, path: Path) -> bool:
+    def holds(self, file: h5py.File) -> bool:
         """True when it has both maps."""
-        if not hdf5.is_hdf5(path):
-            return False
-        try:
-            with hdf5.open_plain(path) as file:
-                return hdf5.has(file, "qmap/dynamic_roi_map") and hdf5.has(file, "qmap/static_roi_map")
-        except (BadFile, *hdf5.FOREIGN):
-            return False
+        return hdf5.has(file, "qmap/dynamic_roi_map") and hdf5.has(file, "qmap/static_roi_map")
 
-    def open(self, path: Path) -> Source:
-        """Open and check. Labels with gaps and labels on masked pixels are repaired, with a note in the metadata.
-
-        Raises
-        ------
-        SourceError: missing or unreadable. UnsafeFile: see `hdf5.check_safe`.
-        BadFile: not HDF5, cut short, another layout, maps that do not fit each other, a static partition that
-            spans two dynamic bins.
+    def source(self, path: Path, file: h5py.File) -> Source:
+        """Return the qmap, checked; BadFile also for maps that do not fit each other, and for a static partition
+        that spans two dynamic bins. Labels with gaps and labels on masked pixels are repaired, with a note.
         """
-        file = hdf5.open_safe(path, [path.parent])
-        try:
-            with hdf5.reading(path):
-                group = file.get("qmap")
-                if not isinstance(group, h5py.Group):
-                    raise BadFile(
-                        f"{path}: no group /qmap (it holds: {held(file)})",
-                        remedy="save the partition in pySimpleMask",
-                    )
-                qmap, notes = qmap_in(path, group)
-                found = gather(group, QUANTITIES, {})
-        except BaseException:
-            file.close()
-            raise
+        group = file.get("qmap")
+        if not isinstance(group, h5py.Group):
+            raise BadFile(f"{path}: no group /qmap (it holds: {held(file)})", remedy=_SAVE)
+        qmap, notes = qmap_in(path, group)
+        found = gather(group, QUANTITIES, {})
         found.notes += notes
         found.rest["qmap"] = words_of(qmap)
         arrays: dict[str, Array] = {
@@ -99,10 +78,6 @@ class QMapFile:
         }
         return Source(path, self.name, "xpcs", arrays, found.metadata(), file)
 
-    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
-        """Not offered: results go to `aps-8id`."""
-        raise InvalidInput("qmap does not write results", remedy="use aps-8id", folder=str(folder))
-
 
 FORMAT = QMapFile()
 
@@ -112,7 +87,7 @@ def read_qmap(source: Path | Source) -> QMap:
 
     Raises
     ------
-    SourceError, UnsafeFile, BadFile: as `QMapFile.open`.
+    SourceError, UnsafeFile, BadFile: as `Hdf5Format.open`.
     """
     if not isinstance(source, Source):
         with FORMAT.open(source) as opened:
@@ -168,7 +143,7 @@ def qmap_in(path: Path, group: h5py.Group) -> tuple[QMap, list[str]]:
 
     Raises
     ------
-    BadFile: as `QMapFile.open`.
+    BadFile: as `Hdf5Format.open`.
     """
     maps = {name: _map(path, group, f"{name}_roi_map") for name in _KINDS}
     used = _map(path, group, "mask") if "mask" in group else maps["dynamic"]
