@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BeforeValidator
 
-from lightkeep.http.desk import AtDesk, Name, Seen, Word
+from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape, Shown, json_safe
 from lightkeep.lifecycle import curves
 from lightkeep.model.people import Verb
@@ -17,6 +18,8 @@ router = APIRouter(tags=["correlation"])
 
 _KEEP = "private, max-age=600"
 """A complete dataset never changes."""
+
+_CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}, "description": "The table."}}
 
 Number = Annotated[float | None, BeforeValidator(json_safe)]
 Numbers = Annotated[list[float | None], BeforeValidator(json_safe)]
@@ -198,3 +201,15 @@ def cuts(
     ages = [each for each in age if abs(each) < 1e300]
     found = curves.cuts(desk.facility, view.dataset(dataset_id), number, ages=ages, width=width, kind=kind)
     return [AgeCutShape.model_validate(each) for each in found]
+
+
+@router.get("/datasets/{dataset_id}/xpcs/{table}.csv", response_class=Response, responses=_CSV)
+def table(
+    desk: AtDesk, view: Seen, dataset_id: Name, table: Literal["g2", "g2_twotime", "saxs_1d", "intensity"]
+) -> Response:
+    """One kind of curve as a table, complete."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    dataset = view.dataset(dataset_id)
+    name = quote(f"{dataset.name}-{table}.csv", errors="replace")
+    headers = {"Cache-Control": _KEEP, "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
+    return Response(curves.table(desk.facility, dataset, table), media_type="text/csv", headers=headers)

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep import formats
-from lightkeep.analysis.xpcs import coordinates, correct_diagonal, cut_at_age
-from lightkeep.analysis.xpcs.qmap_arrays import geometry_of
+from lightkeep.analysis.xpcs import Geometry, coordinates, correct_diagonal, cut_at_age
 from lightkeep.formats import hdf5
+from lightkeep.formats.xpcs_csv import csv_of
 from lightkeep.model.errors import BadFile, NotFound
 from lightkeep.model.formats import Source
 
@@ -104,8 +104,7 @@ def _mean(values: Float64) -> Float64:
     is_there = np.isfinite(values)
     number = is_there.sum(axis=1)
     total = np.where(is_there, values, 0.0).sum(axis=1)
-    mean: Float64 = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-    return mean
+    return np.asarray(np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0), np.float64)
 
 
 def _intensity(source: Source, step: float) -> dict[str, Any]:
@@ -157,9 +156,8 @@ def spectrum(values: Float64, step: float) -> tuple[Float64, Float64]:
     if mean == 0 or values.size < 4:
         return np.zeros(0), np.zeros(0)
     waves = np.fft.rfft(np.where(is_there, values / mean - 1.0, 0.0))[1:]
-    frequency: Float64 = np.fft.rfftfreq(values.size, step)[1:]
-    amplitude: Float64 = 2.0 * np.abs(waves) / values.size
-    return frequency, amplitude
+    frequency = np.asarray(np.fft.rfftfreq(values.size, step)[1:], np.float64)
+    return frequency, np.asarray(2.0 * np.abs(waves) / values.size, np.float64)
 
 
 def image(path: Path, format_name: str, *, longest: int) -> dict[str, Any]:
@@ -183,8 +181,7 @@ def image(path: Path, format_name: str, *, longest: int) -> dict[str, Any]:
         works = np.ones(values.shape, bool)
         if "mask" in source.arrays:
             works = _whole(source, "mask", np.float32) > 0
-        geometry = source.metadata.rest.get("qmap", {}).get("geometry")
-        known = geometry_of(geometry) if isinstance(geometry, dict) else None
+        known = _geometry(source)
         factor = max(1, -(-max(values.shape) // longest))
         lit = values[works & np.isfinite(values) & (values > 0)]
         low, high = np.percentile(lit, (1.0, 99.7)) if lit.size else (0.1, 1.0)
@@ -205,6 +202,14 @@ def image(path: Path, format_name: str, *, longest: int) -> dict[str, Any]:
             found["q"], found["phi"] = (packed(each[::factor, ::factor], "f4") for each in (q, phi))
             found["beam"] = (known.beam_center_x, known.beam_center_y)
         return found
+
+
+def _geometry(source: Source) -> Geometry | None:
+    """Return where the detector stood, where the file says so."""
+    try:
+        return Geometry(**source.metadata.rest["qmap"]["geometry"])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def two_time(path: Path, format_name: str, *, number: int, longest: int) -> dict[str, Any]:
@@ -291,24 +296,18 @@ def _map(source: Source, number: int) -> tuple[int, NDArray[np.float32], Float64
     return index, c2, _whole(source, "time")
 
 
-def curves_of(path: Path, format_name: str) -> dict[str, Any]:
-    """Return what an average over runs needs: tau, g2, g2_err, q and phi, as (dtype, shape, bytes)."""
+def table(path: Path, format_name: str, *, kind: str) -> str:
+    """Return one kind of curve as CSV, e.g. `g2`. NotFound where the result does not have it."""
     with _opened(path, format_name) as source:
-        if "g2" not in source.arrays:
-            raise NotFound("this result holds no g2", remedy="choose results of the multi-tau correlation")
-        names = ("tau", "tau_frames", "g2", "g2_err", "q", "intensity", "saxs_1d", "static_q", "saxs_2d")
-        return {name: packed(_whole(source, name), "f8") for name in names if name in source.arrays}
+        found = csv_of(source).get(f"{kind}.csv")
+    if found is None:
+        raise NotFound(f"this result holds no {kind}")
+    return found
 
 
 def packed(values: NDArray[Any], dtype: str) -> tuple[str, tuple[int, ...], bytes]:
     """Return an array as (dtype, shape, bytes), little-endian."""
     return dtype, values.shape, np.ascontiguousarray(values, f"<{dtype}").tobytes()
-
-
-def unpacked(given: tuple[str, tuple[int, ...], bytes]) -> NDArray[Any]:
-    """Return what `packed` was given."""
-    dtype, shape, content = given
-    return np.frombuffer(content, f"<{dtype}").reshape(shape)
 
 
 @contextmanager
@@ -339,8 +338,7 @@ def _boxes(values: NDArray[Any], factor: int) -> NDArray[np.float32]:
     is_there = np.isfinite(boxes)
     number = is_there.sum(axis=(1, 3))
     total = np.where(is_there, boxes, 0).sum(axis=(1, 3), dtype=np.float64)
-    means = np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-    return means.astype(np.float32)
+    return np.asarray(np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0), np.float32)
 
 
 def _spread(size: int) -> NDArray[np.intp]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightkeep.formats import sandbox
 from lightkeep.lifecycle.preview import main_file, shown_as
@@ -23,6 +22,8 @@ LONGEST = 384
 _FIT_POINTS = 120
 """Delays at which a fitted curve is drawn."""
 _TIMEOUT_S = 30.0
+_MEMORY = 2 << 30
+"""A two-time correlation of 8,900 frames, twice, and its cuts."""
 
 Packed = tuple[str, tuple[int, ...], bytes]
 """An array: dtype, shape, bytes (little-endian)."""
@@ -187,6 +188,11 @@ def cuts(
     return [AgeCut(**each) for each in found]
 
 
+def table(facility: Facility, dataset: Dataset, kind: str) -> str:
+    """Return `g2`, `g2_twotime`, `saxs_1d` or `intensity` as CSV. NotFound where the result does not have it."""
+    return cast(str, _call("table", facility, dataset, kind=kind))
+
+
 def fit(
     shown: Curves,
     *,
@@ -254,11 +260,4 @@ def _call(name: str, facility: Facility, dataset: Dataset, **options: Any) -> An
     path = main_file(facility, dataset)
     with shown_as(path, dataset):
         function = f"lightkeep.lifecycle.curve_arrays:{name}"
-        return sandbox.call(function, path, dataset.format, timeout_s=_TIMEOUT_S, **options)
-
-
-def unpacked(given: Mapping[str, Packed]) -> dict[str, NDArray[Any]]:
-    """Return arrays as they were before they travelled."""
-    from lightkeep.lifecycle import curve_arrays
-
-    return {name: curve_arrays.unpacked(each) for name, each in given.items()}
+        return sandbox.call(function, path, dataset.format, timeout_s=_TIMEOUT_S, memory_bytes=_MEMORY, **options)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from lightkeep.lifecycle import process
+from lightkeep.lifecycle import curves, process
 from lightkeep.lifecycle.preview import Stack
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import LightkeepError, NotFound
@@ -29,6 +29,8 @@ _SOUND = (ReplicaState.VERIFIED, ReplicaState.PRESENT)
 def overview(here: Here, dataset_id: Name, i: Annotated[int, Query(ge=1, le=10**9)] | None = None) -> Response:
     """What it is, at a glance: the picture, the facts, what can be done."""
     dataset = here.view.dataset(dataset_id)
+    if dataset.format == curves.FORMAT:
+        return _correlation(here, dataset)
     stack, why = _stack(here, dataset)
     index = None if stack is None else min((i or stack.count // 2 + 1) - 1, stack.count - 1)
     made = _made_by(here, dataset)
@@ -109,6 +111,31 @@ def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
         left_out=left_out,
         **context,
     )
+
+
+def _correlation(here: Visit, dataset: Dataset) -> Response:
+    """Return the overview of a correlation result: its curves."""
+    found, why, tables = None, "your role does not include reading the data", []
+    if here.view.can(Verb.READ, dataset_id=dataset.id):
+        try:
+            found = curves.curves(here.facility, dataset)
+            tables = [(name, word) for name, word, is_there in _tables(found) if is_there]
+        except LightkeepError as error:
+            why = error.message
+    made = _made_by(here, dataset)
+    return _page(
+        here, dataset, "xpcs", curves=found, why=why, tables=tables, safety=_safety(here, dataset), **made
+    )
+
+
+def _tables(found: curves.Curves) -> list[tuple[str, str, bool]]:
+    """Return what can be had as CSV: name, words, and whether it is there."""
+    return [
+        ("g2", "g\u2082", bool(found.g2)),
+        ("g2_twotime", "g\u2082 from two times", bool(found.two_time_bins)),
+        ("saxs_1d", "Static curve", bool(found.saxs_1d)),
+        ("intensity", "Intensity over time", bool(found.intensity)),
+    ]
 
 
 def _stack(here: Visit, dataset: Dataset) -> tuple[Stack | None, str]:
