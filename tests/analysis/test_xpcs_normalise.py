@@ -336,11 +336,18 @@ def test_delays_whose_every_pair_has_a_bad_frame_are_not_numbers() -> None:
         multitau(photons(4), HALVES, bad_frames=range(4))
 
 
+def test_a_delay_of_one_pair_has_no_error() -> None:
+    found = multitau(photons(33), HALVES)
+    np.testing.assert_array_equal(np.isnan(found.g2_err).all(axis=1), found.pairs == 1)
+    assert found.pairs[-1] == 1
+    assert not has_flag(found, "have no error")
+
+
 def test_one_pixel_has_a_curve_but_no_error() -> None:
     labels = np.zeros(SHAPE, int)
     labels[2, 2], labels[3, 3:5] = 1, 2
     found = multitau(photons(), QMap.from_labels(labels))
     assert not np.isnan(found.g2).any()
     assert np.isnan(found.g2_err[:, 0]).all()
-    assert not np.isnan(found.g2_err[:, 1]).any()
+    assert not np.isnan(found.g2_err[found.pairs > 1, 1]).any()
     assert has_flag(found, "fewer than 2 pixels", "1")

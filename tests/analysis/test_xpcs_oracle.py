@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightkeep.analysis.simulate import Speckle
-from lightkeep.analysis.xpcs import QMap, levels, multitau
+from lightkeep.analysis.xpcs import QMap, fit_g2, levels, multitau
 from lightkeep.testing.xpcs_oracle import brute_force
 
 SHAPE = (13, 17)
@@ -115,3 +115,20 @@ def test_simulated_speckle_has_the_g2_it_was_made_with(normalise: str) -> None:
     assert enough.sum() > 60
     assert deviation.max() < 5
     assert np.abs(result.g2 - expected)[enough].max() < 0.03
+
+
+def test_error_bars_are_as_large_as_the_scatter_among_64_like_bins() -> None:
+    rows, columns = np.mgrid[:128, :128] // 16
+    labels, tau_c = rows * 8 + columns + 1, 20.0
+    speckle = Speckle(labels, np.full(64, 1 / tau_c), np.full(labels.shape, 0.05), 2000, seed=3, events=False)
+    result = multitau(speckle.frames(), QMap.from_labels(labels))
+    short = result.tau_frames < 200
+    pull = ((result.g2 - speckle.expected_g2(levels(2000))) / result.g2_err)[short]
+    # The width of 64 pulls is known to 9 %, their mean to 0.125.
+    assert abs(pull.std(axis=1) - 1).max() < 0.4
+    assert abs(pull.mean(axis=1)).max() < 0.6
+    fit = fit_g2(result, tau_range=(0, 200))
+    times = (fit.values["tau_c"] - tau_c) / fit.errors["tau_c"]
+    assert fit.is_good.mean() > 0.9
+    assert 0.7 < times[fit.is_good].std() < 1.4
+    assert abs(np.median(times)) < 0.5

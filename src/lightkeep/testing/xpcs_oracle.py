@@ -94,7 +94,7 @@ def _curves(before: Float64, after: Float64, qmap: QMap, normalise: str) -> tupl
     for label in range(1, qmap.n_dynamic + 1):
         inside = qmap.dynamic == label
         counted = inside & (IP * IF > 0)
-        if counted.sum() > 1:
+        if counted.sum() > 1 and len(before) > 1:
             error[label - 1] = (G2[counted] / (IP * IF)[counted]).std(ddof=1) / np.sqrt(counted.sum())
         if normalise == "partition":
             parts = partial[qmap.static_to_dynamic == label]

@@ -37,7 +37,8 @@ def result_of(
     - `ratio_of_sums`: sum over t of <I(t) I(t + tau)>, over the sum of <I(t)> <I(t + tau)> (ESRF), on the samples
       of each level; it follows the beam's drift, because every pair of frames is normalised by itself.
 
-    The error is the sample standard deviation of G2 / (IP IF) over the bin's n pixels with counts, over sqrt(n).
+    The error is the sample standard deviation of G2 / (IP IF) over the bin's n pixels with counts, over sqrt(n). A
+    delay of one pair has none: there G2 / (IP IF) is 1 in every pixel.
 
     Parameters
     ----------
@@ -171,7 +172,7 @@ def _ratio_of_sums(sums: MultiTauSums, qmap: QMap, sizes: Int64) -> Float64:
 
 def _standard_error(sums: MultiTauSums) -> Float64:
     n, g, gg = sums.n, sums.g.value, sums.gg.value
-    several = n > 1
+    several = (n > 1) & (sums.pairs > 1)[:, None]
     scatter = np.divide(gg - g * g / np.maximum(n, 1), n - 1, out=np.full(g.shape, np.nan), where=several)
     error: Float64 = np.sqrt(np.maximum(scatter, 0) / np.maximum(n, 1))
     return error
@@ -199,7 +200,7 @@ def _flags(sums: MultiTauSums, qmap: QMap, partial: Float64, error: Float64) -> 
     empty = np.flatnonzero(np.isnan(partial[defined]).any(axis=0)) + 1
     if empty.size:
         flags.append(f"static partitions without counts are left out of the mean: {_numbers(empty)}")
-    unsure = np.flatnonzero(np.isnan(error[defined]).any(axis=0)) + 1
+    unsure = np.flatnonzero(np.isnan(error[sums.pairs > 1]).any(axis=0)) + 1
     if unsure.size:
         flags.append(f"dynamic bins with fewer than 2 pixels that counted have no error: {_numbers(unsure)}")
     flags += _silent_pixels(sums, qmap)

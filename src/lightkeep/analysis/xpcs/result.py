@@ -46,7 +46,7 @@ class MultiTauResult:
     g2: Float64
     """(n_tau, n_q) intensity autocorrelation of each dynamic bin; 1 means uncorrelated."""
     g2_err: Float64
-    """(n_tau, n_q) standard error of the mean over the bin's pixels."""
+    """(n_tau, n_q) standard error of the mean over the bin's pixels; NaN for one pixel, or one pair."""
     g2_partial: Float64
     """(n_tau, n_static) autocorrelation of each static partition."""
     saxs_2d: Float64
