@@ -20,7 +20,7 @@ from lightkeep.formats import aps_8id_layout as layout
 from lightkeep.formats import aps_8id_writer as writer
 from lightkeep.formats import hdf5, metadata_8id, nexus
 from lightkeep.formats.hdf5_format import Hdf5Format
-from lightkeep.formats.metadata import Gathered, gather, held, units_of, value_of
+from lightkeep.formats.metadata import Gathered, held, units_of, value_of
 from lightkeep.formats.qmap import words_in
 from lightkeep.formats.text import one_line
 from lightkeep.formats.xpcs_views import CorrelationMaps, Inner, Swapped
@@ -127,8 +127,7 @@ def _found(file: h5py.File) -> Gathered:
     entry = hdf5.own(file, "entry")
     if not isinstance(entry, h5py.Group):
         return Gathered(notes=["the file does not say what was measured: it has no /entry"])
-    found = metadata_8id.gather_8id(entry)
-    found.texts.update(gather(entry, {}, _PROCESS).texts)
+    found = metadata_8id.gather_8id(entry, more=_PROCESS)
     found.rest = {name: value for name, value in found.rest.items() if not name.startswith(_SHOWN_APART)}
     if "frame_time" in found.quantities and found.quantities["frame_time"].unit_si != "s":
         del found.quantities["frame_time"]

@@ -113,13 +113,13 @@ def read_metadata(path: Path) -> Metadata:
         return gather_8id(entry).metadata()
 
 
-def gather_8id(entry: h5py.Group) -> Gathered:
-    """Return what an entry says.
+def gather_8id(entry: h5py.Group, *, more: Mapping[str, Field] | None = None) -> Gathered:
+    """Return what an entry says, with `more` texts.
 
     The beam centre is the one at the detector's present position: the file gives it for the position at which it
     was calibrated, and both positions.
     """
-    found = gather(entry, QUANTITIES, TEXTS)
+    found = gather(entry, QUANTITIES, {**TEXTS, **(more or {})})
     for axis in ("x", "y"):
         moved = [_number(entry, f"{_DETECTOR}/{name}_{axis}") for name in ("position", "beam_center_position")]
         pixel = _number(entry, f"{_DETECTOR}/{axis}_pixel_size")
