@@ -66,7 +66,7 @@ def write_result(path: Path, result: Result) -> None:
             elif name not in layout.ROI_MAPS:
                 write_output(entry, name, output)
         _put_times(file, result)
-        _link(file, entry, result, qmap)
+        _link(entry, result.outputs, qmap)
 
 
 def frame_time(result: Result) -> float | None:
@@ -83,10 +83,10 @@ def frame_time(result: Result) -> float | None:
 
 def _spacing(output: Output | None, axis: str) -> float | None:
     """The time from one frame of the result to the next in s, as an output's axis has it; None: it does not."""
-    if output is None or output.scale_units.get(axis) != "s" or len(output.scales.get(axis, ())) < 2:
+    if output is None or output.scale_units.get(axis) != "s" or axis not in output.scales:
         return None
     times = np.asarray(output.scales[axis], float)
-    return float(times[-1] - times[0]) / (times.size - 1)
+    return float(times[-1] - times[0]) / (times.size - 1) if times.size > 1 else None
 
 
 def _number(result: Result, name: str) -> int:
@@ -204,9 +204,8 @@ def _put_config(file: h5py.File, part: str, result: Result, between: float | Non
         file[f"{layout.CONFIGS[part]}/{name}"] = value
 
 
-def _link(file: h5py.File, entry: h5py.Group, result: Result, qmap: QMap) -> None:
+def _link(entry: h5py.Group, outputs: Mapping[str, Output], qmap: QMap) -> None:
     """Give the values the names that NXxpcs has for them."""
-    outputs = result.outputs
     data = nx_group(entry, "data", "NXdata")
     _links(data, {"frame_average": layout.PLACES["saxs_2d"]} if "saxs_2d" in outputs else {})
     if "g2" in outputs:
@@ -229,7 +228,6 @@ def _link(file: h5py.File, entry: h5py.Group, result: Result, qmap: QMap) -> Non
         label(masks[q], "q", "1/angstrom")
         label(masks[phi], "azimuth", "deg")
     entry.attrs["default"] = "data" if "g2" in outputs else "twotime"
-    file.attrs["default"] = "entry"
 
 
 def _link_two_time(entry: h5py.Group, outputs: Mapping[str, Output]) -> None:
