@@ -16,19 +16,33 @@ import pytest
 
 from .conftest import Answer, run, write_scan
 
-KEYS = {"dataset", "run", "result", "portal", "page", "center", "seconds", "files", "user", "password", "root"}
+KEYS = {
+    "dataset",
+    "run",
+    "result",
+    "portal",
+    "page",
+    "center",
+    "seconds",
+    "files",
+    "user",
+    "password",
+    "root",
+    "xpcs",
+}
 
 
 def demo(folder: Path, *arguments: str) -> Answer:
     return run("demo", "--no-serve", "--json", *arguments, folder=folder)
 
 
-def test_it_measures_keeps_and_reconstructs_without_any_setup(tmp_path: Path) -> None:
+def test_it_measures_keeps_reconstructs_and_correlates_without_any_setup(tmp_path: Path) -> None:
     done = demo(tmp_path)
     assert done.code == 0, done.err
     assert set(done.data) == KEYS
     assert done.data["portal"].startswith("http://127.0.0.1:")
     assert done.data["center"] == pytest.approx((256 - 1) / 2 + 7.3, abs=0.5)  # the simulated axis
+    assert done.data["xpcs"]["diffusion"] == pytest.approx(5e4, rel=0.02)  # the simulated one
     main = next(path for path in map(Path, done.data["files"]) if path.suffix in (".h5", ".nxs"))
     with h5py.File(main) as file:
         shapes: list[tuple[int, ...]] = []

@@ -27,7 +27,7 @@ _Q_LOWEST, _Q_HIGHEST = 0.008, 0.08
 """Range of the bins, 1/angstrom."""
 _FASTEST = 0.5
 """Gamma per frame at the highest q, unless a diffusion coefficient is given."""
-_RADIUS_A, _POLYDISPERSITY, _BACKGROUND = 120.0, 0.12, 0.01
+_RADIUS_A, _POLYDISPERSITY, _BACKGROUND = 70.0, 0.12, 0.03
 """The colloid: spheres of this radius in angstrom, its relative spread, and what scatters besides."""
 _BLOCKS_PER_S = 25.0
 _AT_ONCE_FRAMES = 2000
@@ -126,7 +126,7 @@ def _events(path: Path, run: _Run) -> Path:
 
 XPCS_FORMATS = {
     "rigaku": _Detector(
-        ".bin", lambda path, run: rigaku.write_run(path, run.blocks), rigaku.MODULE, True, True, 0.005, 4095
+        ".bin", lambda path, run: rigaku.write_run(path, run.blocks), rigaku.MODULE, True, True, 0.01, 4095
     ),
     "rigaku-3m": _Detector(
         ".bin.000",
@@ -168,7 +168,7 @@ class Colloid:
     """Frames that the detector loses."""
     bad_pixels: int = 12
     """Dead, hot and saturated pixels, a third each; the qmap masks them."""
-    name: str = "Silica spheres, 12 nm, in glycerol"
+    name: str = "Silica spheres, 7 nm, in glycerol"
 
 
 def simulate_xpcs(
