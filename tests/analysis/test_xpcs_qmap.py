@@ -130,6 +130,8 @@ def test_labels_are_compacted_with_the_coordinates_they_had() -> None:
     assert qmap.dynamic_q.tolist() == [0.1, 0.3]
     labels, kept = compacted([[5, 0], [9, 5]])
     assert (labels.tolist(), kept.tolist()) == ([[1, 0], [2, 1]], [5, 9])
+    labels, kept = compacted([[5, -3], [2**40, 5]])
+    assert (labels.tolist(), kept.tolist()) == ([[1, 0], [2, 1]], [5, 2**40])
 
 
 def test_pixels_with_one_label_only_are_left_out_by_from_labels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -16,6 +17,9 @@ Spacing = Literal["linear", "log"]
 
 HC_KEV_ANGSTROM = 12.398419843320026
 """Planck's constant times the speed of light, keV angstrom; exact since the SI of 2019."""
+
+_FEW_NUMBERS = 2**24
+"""Labels up to here are found by counting, which is faster than sorting."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
@@ -235,22 +239,22 @@ class QMap:
         """Number of static partitions."""
         return int(self.static.max())
 
-    @property
+    @cached_property
     def dynamic_q(self) -> Float64:
         """(n_dynamic,) q in 1/angstrom; NaN where not known."""
         return self._coordinate("q", self.dynamic, self.dynamic_grid)
 
-    @property
+    @cached_property
     def dynamic_phi(self) -> Float64:
         """(n_dynamic,) azimuth in degrees; NaN where not known."""
         return self._coordinate("phi", self.dynamic, self.dynamic_grid)
 
-    @property
+    @cached_property
     def static_q(self) -> Float64:
         """(n_static,) q in 1/angstrom; NaN where not known."""
         return self._coordinate("q", self.static, self.static_grid)
 
-    @property
+    @cached_property
     def static_phi(self) -> Float64:
         """(n_static,) azimuth in degrees; NaN where not known."""
         return self._coordinate("phi", self.static, self.static_grid)
@@ -283,11 +287,13 @@ def compacted(labels: ArrayLike) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     (array([[0, 2],
            [1, 2]], dtype=int32), array([3, 7]))
     """
-    given = np.asarray(labels)
-    kept = np.unique(given)
-    kept = kept[kept > 0].astype(np.int64)
-    found = np.where(given > 0, np.searchsorted(kept, given) + 1, 0)
-    return found.astype(np.int32), kept
+    given = np.maximum(np.asarray(labels, np.int64), 0)
+    kept = _present(given)
+    if kept.max(initial=0) > _FEW_NUMBERS:
+        return np.where(given > 0, np.searchsorted(kept, given) + 1, 0).astype(np.int32), kept
+    number = np.zeros(int(kept.max(initial=0)) + 1, np.int32)
+    number[kept] = np.arange(1, kept.size + 1)
+    return number[given], kept
 
 
 def coordinates(shape: tuple[int, int], geometry: Geometry, *, kind: Kind = "q-phi") -> tuple[Float64, Float64]:
@@ -332,8 +338,7 @@ def _labels(labels: ArrayLike, what: str) -> NDArray[np.int32]:
     given = np.asarray(labels)
     if given.dtype.kind not in "iu" or given.min(initial=0) < 0:
         raise ValueError(f"{what} labels must be whole numbers from 0")
-    present = np.unique(given)
-    present = present[present > 0]
+    present = _present(given)
     if present.size == 0:
         raise ValueError(f"no pixel has a {what} label: the map is empty")
     if present[-1] != present.size:
@@ -341,19 +346,25 @@ def _labels(labels: ArrayLike, what: str) -> NDArray[np.int32]:
     return np.ascontiguousarray(given, dtype=np.int32)
 
 
+def _present(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """The numbers above 0 that occur, ascending."""
+    if labels.max(initial=0) > _FEW_NUMBERS:
+        numbers = np.unique(labels)
+        return numbers[numbers > 0].astype(np.int64)
+    return np.flatnonzero(np.bincount(labels.ravel())[1:]) + 1
+
+
 def _owners(dynamic: NDArray[np.int32], static: NDArray[np.int32]) -> NDArray[np.int64]:
-    n = int(static.max())
-    lowest, highest = np.full(n + 1, np.iinfo(np.int64).max), np.zeros(n + 1, np.int64)
-    np.minimum.at(lowest, static.ravel(), dynamic.ravel())
-    np.maximum.at(highest, static.ravel(), dynamic.ravel())
-    spans = np.flatnonzero(lowest[1:] != highest[1:]) + 1
+    owner = np.zeros(int(static.max()) + 1, np.int64)
+    owner[static.ravel()] = dynamic.ravel()
+    spans = _present(np.where(owner[static] != dynamic, static, 0))
     if spans.size:
-        first = int(spans[0])
+        bins = _present(np.where(static == spans[0], dynamic, 0))
         raise ValueError(
-            f"static partition {first} spans dynamic bins {lowest[first]} and {highest[first]}"
+            f"static partition {spans[0]} spans dynamic bins {' and '.join(map(str, bins))}"
             + (f" ({spans.size - 1} others do too)" if spans.size > 1 else "")
         )
-    return highest[1:]
+    return owner[1:]
 
 
 def _bins(
