@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lightkeep.analysis.xpcs.fit import G2Fit, PowerLaw, fit_g2, fit_power_law
     from lightkeep.analysis.xpcs.multitau import MultiTau, multitau
     from lightkeep.analysis.xpcs.twotime import TwoTime, twotime
+    from lightkeep.analysis.xpcs.twotime_multitau import MultiTauTwoTime, twotime_multitau
     from lightkeep.analysis.xpcs.twotime_result import TwoTimeResult, correct_diagonal, cut_at_age
     from lightkeep.analysis.xpcs.twotime_sums import TwoTimeSums
 
@@ -45,6 +46,7 @@ __all__ = [
     "MultiTau",
     "MultiTauResult",
     "MultiTauSums",
+    "MultiTauTwoTime",
     "PowerLaw",
     "QMap",
     "Rejection",
@@ -68,12 +70,14 @@ __all__ = [
     "segment_length",
     "shards",
     "twotime",
+    "twotime_multitau",
 ]
 
 _LATER = {
     "fit": ("G2Fit", "PowerLaw", "fit_g2", "fit_power_law"),
     "multitau": ("MultiTau", "multitau"),
     "twotime": ("TwoTime", "twotime"),
+    "twotime_multitau": ("MultiTauTwoTime", "twotime_multitau"),
     "twotime_result": ("TwoTimeResult", "correct_diagonal", "cut_at_age"),
     "twotime_sums": ("TwoTimeSums",),
 }

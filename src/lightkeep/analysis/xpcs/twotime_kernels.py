@@ -117,6 +117,13 @@ def spread(first: Any, last: Any, frame: Any, value: Any, edges: Any, columns: A
 
 
 @numba.njit(nogil=True, cache=True)
+def scatter(frame: Any, rank: Any, value: Any, first: int, counts: Any) -> None:
+    """Add events to counts (n, P) of frames from the first."""
+    for at in range(frame.size):
+        counts[frame[at] - first, rank[at]] += value[at]
+
+
+@numba.njit(nogil=True, cache=True)
 def weigh(first: Any, last: Any, frame: Any, value: Any, edges: Any, weights: Any, weighted: Any) -> None:
     """Multiply events with the weight of their partition in their frame.
 
@@ -235,3 +242,32 @@ def lay(rows: Any, edges: Any, columns: Any, counts: Any) -> None:
             to = counts[row, columns[group, 0] : columns[group, 0] + one.size]
             for at in range(one.size):
                 to[at] += one[at]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"})
+def _dot(one: Any, two: Any) -> float:
+    """Sum of products, in float32: exact for whole numbers while below 2**24."""
+    total = np.float32(0)
+    for at in range(one.size):
+        total += one[at] * two[at]
+    return float(total)
+
+
+@numba.njit(nogil=True, cache=True)
+def add_band(rows: Any, weights: Any, edges: Any, lags: Any, begin: int, end: int, sums: Any) -> None:
+    """Add weighted products of samples and those `lags` before them, partition by partition.
+
+    Parameters
+    ----------
+    rows: (n, P) float32 samples; weights: (n_partitions, n); edges: (n_partitions + 1,) columns of the partitions.
+    begin, end: the later samples. sums: (n_lags, n) is added to, at the later sample.
+    """
+    for partition in range(edges.size - 1):
+        left, right = edges[partition], edges[partition + 1]
+        weight = weights[partition]
+        for later in range(begin, end):
+            for place in range(lags.size):
+                earlier = later - lags[place]
+                if earlier >= 0:
+                    product = _dot(rows[earlier, left:right], rows[later, left:right])
+                    sums[place, later] += product * weight[earlier] * weight[later]

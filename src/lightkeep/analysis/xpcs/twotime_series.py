@@ -7,7 +7,7 @@ that counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -207,6 +207,7 @@ class PixelSeries:
         self._counted = np.zeros(len(order.bins), np.int64)
         self._sorted: PixelEvents | None = None
         self._next: int | None = None
+        self._drained = 0
 
     @property
     def frames(self) -> int:
@@ -238,6 +239,28 @@ class PixelSeries:
         events = self._by_pixel()
         lengths = np.append(0, np.cumsum(events.end - events.first))
         return self._counted + np.diff(lengths[self.order.bin_ranks])
+
+    def drain(self, size: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Hand over the complete frames, and forget them: (first, (n, P) counts) of up to `size` frames each.
+
+        A pixel is 0 from the piece on in which it was first seen saturated.
+        """
+        end = self.frames
+        for first in range(self._drained, end, size):
+            last = min(first + size, end)
+            counts = np.zeros((last - first, self.order.pixel.size), np.float32)
+            for part in self._parts:
+                if isinstance(part, _Rows):
+                    begin, stop = max(first, part.first), min(last, part.first + len(part.counts))
+                    if begin < stop:
+                        counts[begin - first : stop - first] += part.counts[begin - part.first : stop - part.first]
+                else:
+                    at, to = np.searchsorted(part.frame, [first, last])
+                    kernels.scatter(part.frame[at:to], part.rank[at:to], part.value[at:to], first, counts)
+            counts[:, self.is_saturated] = 0
+            yield first, counts
+        self._drained = end
+        self._parts = [_from(part, end) for part in self._parts]
 
     def dense(self, place: int) -> PixelCounts:
         """Counts of the bin at this place; saturated pixels are 0."""
@@ -391,6 +414,14 @@ def _by_pixel(blocks: Sequence[Events], pixels: int, *, threads: int) -> PixelEv
 
     _in_threads(place, parts)
     return PixelEvents(first, end, frame, value)
+
+
+def _from(part: _Rows | Events, frame: int) -> _Rows | Events:
+    if isinstance(part, _Rows):
+        first = max(frame, part.first)
+        return _Rows(first, part.counts[first - part.first :].copy())
+    at = int(np.searchsorted(part.frame, frame))
+    return Events(part.frame[at:], part.rank[at:], part.value[at:])
 
 
 def _until(events: Events, frames: int) -> Events:
