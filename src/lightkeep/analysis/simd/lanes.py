@@ -204,7 +204,9 @@ def _zip(first: int) -> Any:
     order = [lane for i in range(LANES // 2) for lane in (first + i, first + i + LANES)]
 
     def typed(context: Any, a: Any, b: Any) -> Any:
-        return _operation(LANES_TYPE, (LANES_TYPE, LANES_TYPE), lambda builder, x, y: _shuffle(builder, x, y, order))
+        return _operation(
+            LANES_TYPE, (LANES_TYPE, LANES_TYPE), lambda builder, x, y: _shuffle(builder, x, y, order)
+        )
 
     return intrinsic(typed)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic as _untyped_intrinsic
 
 intrinsic: Any = _untyped_intrinsic
@@ -60,3 +60,36 @@ set_u32: Any = _setter(_WORD, types.int64, True)
 set_i64: Any = _setter(_LONG, types.int64, False)
 set_f32: Any = _setter(ir.FloatType(), types.float32, False)
 set_f64: Any = _setter(ir.DoubleType(), types.float64, False)
+
+
+def _bulk(name: str, arguments: int, emit: Any) -> Any:
+    """llvm.memcpy or llvm.memset with int64 arguments."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = _BYTE.as_pointer()
+        operands = emit(builder, pointer, *values)
+        kind = ir.FunctionType(ir.VoidType(), [each.type for each in operands])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * arguments), generate
+
+
+@intrinsic
+def copy_bytes(context: Any, source: Any, target: Any, count: Any) -> Any:
+    """copy_bytes(source, target, count): memory that does not overlap."""
+
+    def emit(builder: Any, pointer: Any, at: Any, to: Any, number: Any) -> list[Any]:
+        return [builder.inttoptr(to, pointer), builder.inttoptr(at, pointer), number, ir.IntType(1)(0)]
+
+    return _bulk("llvm.memcpy.p0i8.p0i8.i64", 3, emit)
+
+
+@intrinsic
+def clear_bytes(context: Any, target: Any, count: Any) -> Any:
+    """clear_bytes(target, count): zeros."""
+
+    def emit(builder: Any, pointer: Any, to: Any, number: Any) -> list[Any]:
+        return [builder.inttoptr(to, pointer), _BYTE(0), number, ir.IntType(1)(0)]
+
+    return _bulk("llvm.memset.p0i8.i64", 2, emit)

@@ -6,7 +6,7 @@ live as long as the `Job`.
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from lightkeep.analysis.simd.lanes import (
     add_row_sums,
     add_row_sums_f64,
     add_to_f64,
-    copy64,
     finish_pixels,
     load,
     load_u8,
@@ -30,9 +29,10 @@ from lightkeep.analysis.simd.lanes import (
     zero,
 )
 from lightkeep.analysis.simd.memory import (
+    clear_bytes,
+    copy_bytes,
     get_f32,
     get_f64,
-    get_i32,
     get_i64,
     get_u8,
     get_u16,
@@ -58,10 +58,9 @@ from lightkeep.analysis.xpcs.cell import (
     upper_level,
 )
 from lightkeep.analysis.xpcs.kernel import INTENSITY_SCALE, INVALID, NEGATIVE, SATURATED
-from lightkeep.analysis.xpcs.layout import BLOCK, GROUP, TILE, Layout
-from lightkeep.analysis.xpcs.state import CHUNK, CHUNK_LEVEL, Delays, State
+from lightkeep.analysis.xpcs.layout import BLOCK, GROUP, TILE, Layout, runs
+from lightkeep.analysis.xpcs.state import CHUNK
 from lightkeep.analysis.xpcs.sums import FRACTION_BITS
-from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece
 
 CELLS: Final = TILE // LANES
 """Cells of a tile."""
@@ -174,32 +173,17 @@ class Place(NamedTuple):
 
 def cells_of(layout: Layout) -> Cells:
     """The bins and partitions of each cell."""
-    dynamic = np.zeros(layout.static.shape, np.int64)
-    owner = np.repeat(np.arange(len(layout.group)), np.diff(layout.dynamic_ptr))
-    for first in range(int(np.diff(layout.dynamic_ptr).max(initial=0))):
-        at = layout.dynamic_ptr[:-1] + first
-        at = at[at < layout.dynamic_ptr[1:]]
-        dynamic[owner[at]] += layout.dynamic_mask[at].astype(np.int64) * (layout.group_dynamic[at, None] + 1)
-    ptr, label, mask = _runs(dynamic.reshape(-1, LANES))
-    static_ptr, static, weight = _runs(layout.static.reshape(-1, LANES).astype(np.int64) + 1)
+    ptr, label, mask = runs(layout.dynamic.reshape(-1, LANES))
+    static_ptr, static, weight = runs(layout.static.reshape(-1, LANES))
     return Cells(
         ptr,
         label,
-        np.where(mask, 255, 0).astype(np.uint8),
+        mask.view(np.uint8) * np.uint8(255),
         mask.astype(np.float32),
         static_ptr,
         static,
         weight.astype(np.float64),
     )
-
-
-def _runs(labels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """CSR of the distinct labels (from 1) of each row, counted from 0, and where they are."""
-    ordered = np.sort(labels, axis=1)
-    is_first = (np.diff(ordered, axis=1, prepend=0) != 0) & (ordered > 0)
-    row = np.nonzero(is_first)[0]
-    found = ordered[is_first]
-    return np.append(0, np.cumsum(is_first.sum(axis=1))), found - 1, labels[row] == found[:, None]
 
 
 @compiled
@@ -208,9 +192,7 @@ def clear_tile(job: Job, rows: int) -> None:
     size = LANES * min(job.kind, 4)
     step = CHUNK * size + CELL_PAD
     for cell in range(CELLS):
-        at = job.tile + cell * step
-        for i in range((rows * size + 7) >> 3):
-            set_i64(at, i, 0)
+        clear_bytes(job.tile + cell * step, rows * size)
 
 
 @compiled
@@ -236,26 +218,22 @@ def fill_frames(job: Job, tile: int, chunk: int, n: int) -> None:
     size = min(job.kind, 4)
     pixel = job.begin + tile * TILE
     width = min(TILE, job.end - pixel)
-    words = (LANES * size) >> 3
-    step = (CHUNK * LANES * size + CELL_PAD) >> 3
+    row = LANES * size
+    step = CHUNK * row + CELL_PAD
     source = job.frames + (pixel - job.origin) * size + (chunk - job.first_chunk) * CHUNK * job.stride
     full = width // LANES
     for t in range(n):
-        to = job.tile + t * LANES * size
-        if words == 1:
+        to = job.tile + t * row
+        if row == 8:
             for cell in range(full):
-                set_i64(to, cell * step, get_i64(source, cell))
-        elif words == 2:
-            for cell in range(full):
-                set_i64(to, cell * step, get_i64(source, 2 * cell))
-                set_i64(to, cell * step + 1, get_i64(source, 2 * cell + 1))
+                set_i64(to + cell * step, 0, get_i64(source, cell))
         else:
             for cell in range(full):
-                for i in range(words):
-                    set_i64(to, cell * step + i, get_i64(source, cell * words + i))
-        for i in range(full * LANES * size, width * size):
-            rest = i - full * LANES * size
-            set_u8(to + full * step * 8, rest, get_u8(source, i))
+                for i in range(row >> 3):
+                    set_i64(to + cell * step, i, get_i64(source + cell * row, i))
+        if full < CELLS:
+            clear_bytes(to + full * step, row)
+            copy_bytes(source + full * row, to + full * step, width * size - full * row)
         source += job.stride
 
 
@@ -411,7 +389,9 @@ def take_chunk(
     pixel = job.begin + tile * TILE
     for u in range(get_i64(job.unused_ptr, tile), get_i64(job.unused_ptr, tile + 1)):
         start = get_i64(job.unused, u)
-        for cell in range((start - pixel) // LANES, min(start - pixel + GROUP, job.end - pixel + LANES - 1) // LANES):
+        for cell in range(
+            (start - pixel) // LANES, min(start - pixel + GROUP, job.end - pixel + LANES - 1) // LANES
+        ):
             load_cell(job, cell, n, job.x)
             piece_sums(job.x, n, CHUNK, job.y)
             for i in range(min(LANES, job.end - pixel - cell * LANES)):
@@ -530,13 +510,10 @@ def copy_groups(
     """Copy `count` groups of one of a state's arrays, `size` bytes each, or zeros when it has none."""
     for r in range(rows):
         to = into + r * into_groups * size
-        at = from_ + (r * from_groups + begin) * size
         if from_groups:
-            for i in range(0, count * size, 64):
-                copy64(at + i, to + i)
+            copy_bytes(from_ + (r * from_groups + begin) * size, to, count * size)
         else:
-            for i in range(count * size // 8):
-                set_i64(to, i, 0)
+            clear_bytes(to, count * size)
 
 
 @compiled
@@ -551,7 +528,9 @@ def set_state(into: Place, from_: Place, begin: int, count: int) -> None:
 
 
 @compiled
-def advance_cells(job: Job, state: Place, block_begin: int, block_end: int, piece_level: int, segments: int) -> None:
+def advance_cells(
+    job: Job, state: Place, block_begin: int, block_end: int, piece_level: int, segments: int
+) -> None:
     """`sweep.advance_blocks`: take one chunk into the state of all groups of some blocks.
 
     segments: zeros, enough for the segments of a chunk in each of a block's partitions.

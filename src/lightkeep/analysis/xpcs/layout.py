@@ -1,7 +1,7 @@
 """How a detector's pixels are cut for the multi-tau kernels.
 
     detector = blocks of 4096 pixels   a shard has whole blocks; a block's sums become integers once
-    block    = tiles of 512 pixels     what a core's cache holds of a chunk of frames
+    block    = tiles of 256 pixels     what a core's cache holds of a chunk of frames
     tile     = groups of 64 pixels     the unit of state; groups without any used pixel have none
 
 All of them are ranges of the flat pixel index (row * W + column), the same whatever shard they are in.
@@ -9,6 +9,7 @@ All of them are ranges of the flat pixel index (row * W + column), the same what
 
 from __future__ import annotations
 
+import itertools
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,11 +18,10 @@ from numpy.typing import NDArray
 from lightkeep.analysis.xpcs.qmap import QMap
 
 BLOCK: Final = 4096
-TILE: Final = 512
+TILE: Final = 256
 GROUP: Final = 64
 
 Int64 = NDArray[np.int64]
-Float32 = NDArray[np.float32]
 
 
 class Layout(NamedTuple):
@@ -49,12 +49,8 @@ class Layout(NamedTuple):
     """(n_blocks + 1,) static partitions of each block."""
     block_static: Int64
     """Static partition, from 0."""
-    dynamic_ptr: Int64
-    """(n_groups + 1,) dynamic bins in each group."""
-    group_dynamic: Int64
-    """Dynamic bin, from 0."""
-    dynamic_mask: Float32
-    """(n, GROUP) 1 where the group's pixel is in that bin, else 0."""
+    dynamic: NDArray[np.int32]
+    """(n_groups, GROUP) dynamic bin, from 0; -1: the pixel is not used."""
 
     @property
     def blocks(self) -> int:
@@ -81,7 +77,7 @@ def layout_of(qmap: QMap, pixels: tuple[int, int] | None = None) -> Layout:
             f"pixels {begin} to {end} are not whole blocks of {BLOCK} of a detector with {size} pixels"
         )
     padded = -(-(end - begin) // GROUP) * GROUP
-    labels = np.zeros((2, padded), np.int64)
+    labels = np.zeros((2, padded), np.int32)
     labels[0, : end - begin] = qmap.static.ravel()[begin:end]
     labels[1, : end - begin] = qmap.dynamic.ravel()[begin:end]
     static, dynamic = labels.reshape(2, -1, GROUP)
@@ -98,7 +94,7 @@ def layout_of(qmap: QMap, pixels: tuple[int, int] | None = None) -> Layout:
         unused,
         np.searchsorted(unused, tiles),
         *_local_static(static[used], np.searchsorted(group, blocks)),
-        *_local_dynamic(dynamic[used]),
+        dynamic[used] - np.int32(1),
     )
 
 
@@ -108,26 +104,27 @@ def shards(qmap: QMap, count: int) -> list[tuple[int, int]]:
     size = qmap.static.size
     at = [int(used[len(used) * part // count]) // BLOCK * BLOCK for part in range(1, count)] if used.size else []
     edges = sorted({0, *at, size})
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(itertools.pairwise(edges))
 
 
-def _local_static(static: Int64, edges: Int64) -> tuple[NDArray[np.int32], Int64, Int64]:
+def runs(labels: NDArray[np.int32]) -> tuple[Int64, Int64, NDArray[np.bool_]]:
+    """The distinct labels, from 0, of each row as a CSR list, and where in the row each is."""
+    ordered = np.sort(labels, axis=1)
+    is_first = ordered >= 0
+    is_first[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    row = np.nonzero(is_first)[0]
+    found = ordered[is_first]
+    return np.append(0, np.cumsum(is_first.sum(axis=1))), found.astype(np.int64), labels[row] == found[:, None]
+
+
+def _local_static(static: NDArray[np.int32], edges: Int64) -> tuple[NDArray[np.int32], Int64, Int64]:
     local = np.empty(static.shape, np.int32)
     lists: list[Int64] = []
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in itertools.pairwise(edges):
         there = np.flatnonzero(np.bincount(static[begin:end].ravel(), minlength=2)[1:])
-        place = np.full(there.max(initial=0) + 2, -1)
+        place = np.full(there.max(initial=0) + 2, -1, np.int32)
         place[there + 1] = np.arange(len(there))
         local[begin:end] = place[static[begin:end]]
         lists.append(there)
     counts = [len(each) for each in lists]
     return local, np.cumsum([0, *counts]), np.concatenate([*lists, np.zeros(0, np.int64)])
-
-
-def _local_dynamic(dynamic: Int64) -> tuple[Int64, Int64, Float32]:
-    ordered = np.sort(dynamic, axis=1)
-    is_first = (np.diff(ordered, axis=1, prepend=0) != 0) & (ordered > 0)
-    row = np.nonzero(is_first)[0]
-    labels = ordered[is_first]
-    mask = (dynamic[row] == labels[:, None]).astype(np.float32)
-    return np.append(0, np.cumsum(is_first.sum(axis=1))), labels - 1, mask

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, FrameBlock, iterate
-from lightkeep.analysis.xpcs.cell_sweep import cells_of
+from lightkeep.analysis.xpcs.cell_sweep import Cells, cells_of
 from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
 from lightkeep.analysis.xpcs.kernel import INVALID, NEGATIVE, SATURATED
@@ -23,7 +23,7 @@ from lightkeep.analysis.xpcs.result import MultiTauResult, Normalisation
 from lightkeep.analysis.xpcs.schemes import Scheme, levels
 from lightkeep.analysis.xpcs.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state
 from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, carried, segment_length
-from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece, gain_of
+from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece, bins_of, gain_of
 
 Kernel = Literal["auto", "simd", "plain"]
 Worker = PlainWork | CellWork
@@ -143,7 +143,7 @@ class MultiTau:
         self._layout = layout_of(qmap, pixels)
         self._chunks = Chunks(self._layout, begin=begin, end=end, stride=stride, average=average)
         self._bad = _frames_of(bad_frames, begin, stride, average)
-        self._cells = cells_of(self._layout) if self._is_simd(kernel) else None
+        self._cells = cells_of(self._layout) if self._is_simd(kernel) else bins_of(self._layout)
         self._state = empty_state(0, dpl=dpl, levels=1, has_bad=False)
         self._saxs = np.zeros(qmap.static.size)
         self._intensity: list[Int64] = []
@@ -352,7 +352,9 @@ class MultiTau:
             bins = {"n_static": self._qmap.n_static, "n_dynamic": self._qmap.n_dynamic}
             gain = gain_of(len(delays.level), segments=segments, frames=piece.count, **bins)
             own = (piece, self._layout, self._options(), gain, saxs, delays, remark, levels)
-            worker = PlainWork(*own) if self._cells is None else CellWork(self._cells, *own)
+            worker = (
+                CellWork(self._cells, *own) if isinstance(self._cells, Cells) else PlainWork(self._cells, *own)
+            )
             for begin, end in ranges:  # the next free thread takes the next range
                 work(worker, begin, end)
             return gain

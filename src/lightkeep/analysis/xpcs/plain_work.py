@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.layout import Layout
 from lightkeep.analysis.xpcs.state import Delays, Float64, Int64, State
-from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece, advance_blocks, finish_blocks, work_of
+from lightkeep.analysis.xpcs.sweep import Bins, Gain, Options, Piece, advance_blocks, finish_blocks, work_of
 
 
 class PlainWork:
@@ -15,6 +15,7 @@ class PlainWork:
 
     def __init__(
         self,
+        bins: Bins,
         piece: Piece,
         layout: Layout,
         options: Options,
@@ -26,7 +27,7 @@ class PlainWork:
     ) -> None:
         dtype = np.dtype(np.float32) if piece.event_ptr.size else piece.frames.dtype
         self._buffers = work_of(dtype, options, levels)
-        self._piece, self._layout, self._options, self._gain = piece, layout, options, gain
+        self._bins, self._piece, self._layout, self._options, self._gain = bins, piece, layout, options, gain
         self._saxs, self._delays, self._remark = saxs, delays, remark
 
     def advance(self, begin: int, end: int, state: State, segment_frames: int) -> None:
@@ -34,6 +35,7 @@ class PlainWork:
         advance_blocks(
             self._piece,
             self._layout,
+            self._bins,
             begin,
             end,
             self._options,
@@ -51,6 +53,7 @@ class PlainWork:
         finish_blocks(
             self._piece,
             self._layout,
+            self._bins,
             begin,
             end,
             frames,

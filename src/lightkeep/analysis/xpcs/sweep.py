@@ -22,7 +22,7 @@ from lightkeep.analysis.xpcs.kernel import (
     load_group,
     sum_rows,
 )
-from lightkeep.analysis.xpcs.layout import BLOCK, GROUP, TILE, Layout
+from lightkeep.analysis.xpcs.layout import BLOCK, GROUP, TILE, Layout, runs
 from lightkeep.analysis.xpcs.state import CHUNK, Delays, Float32, Float64, Int64, State, empty_state
 
 TILES: int = BLOCK // TILE
@@ -67,6 +67,17 @@ class Piece(NamedTuple):
     """Counts."""
 
 
+class Bins(NamedTuple):
+    """The dynamic bins of each group, as a CSR list."""
+
+    ptr: Int64
+    """(n_groups + 1,)."""
+    label: Int64
+    """Dynamic bin, from 0."""
+    weight: Float32
+    """(n, GROUP) 1 where the group's pixel is in that bin, else 0."""
+
+
 class Work(NamedTuple):
     """One thread's buffers."""
 
@@ -101,6 +112,12 @@ def work_of(dtype: np.dtype[Any], options: Options, levels: int) -> Work:
         np.zeros((rows, LANES), np.float32),
         empty_state(GROUPS, dpl=options.dpl, levels=levels, has_bad=options.bad.size > 0),
     )
+
+
+def bins_of(layout: Layout) -> Bins:
+    """The dynamic bins of each group."""
+    ptr, label, mask = runs(layout.dynamic)
+    return Bins(ptr, label, mask.astype(np.float32))
 
 
 def gain_of(taus: int, *, segments: int, frames: int, n_static: int, n_dynamic: int) -> Gain:
@@ -171,6 +188,7 @@ def inspect(x: Float32, n: int, history: int, options: Options, remark: NDArray[
 def take_chunk(
     piece: Piece,
     layout: Layout,
+    bins: Bins,
     tile: int,
     chunk: int,
     n: int,
@@ -206,11 +224,9 @@ def take_chunk(
         load_group(work.tile[:, start - pixel : start - pixel + GROUP], n, history, x)
         blank(x, n, history, chunk * CHUNK, options.bad)
         inspect(x, n, history, options, state.remark[0, at, 0])
-        first, last = layout.dynamic_ptr[g], layout.dynamic_ptr[g + 1]
+        first, last = bins.ptr[g], bins.ptr[g + 1]
         frame = (chunk - piece.first_chunk) * CHUNK
-        add_intensity(
-            x, n, history, layout.dynamic_mask[first:last], layout.group_dynamic[first:last], gain.intensity, frame
-        )
+        add_intensity(x, n, history, bins.weight[first:last], bins.label[first:last], gain.intensity, frame)
         for s in range(-(-n // segment_frames)):
             clear(row)
             sum_rows(x, history + s * segment_frames, history + min(n, (s + 1) * segment_frames), row)
@@ -249,6 +265,7 @@ def add_segments(
 def advance_blocks(
     piece: Piece,
     layout: Layout,
+    bins: Bins,
     block_begin: int,
     block_end: int,
     options: Options,
@@ -268,7 +285,7 @@ def advance_blocks(
             clear(segments.ravel())
             offset = layout.tile_ptr[tile]
             take_chunk(
-                piece, layout, tile, piece.first_chunk, n, options, work, state, offset, gain, segments,
+                piece, layout, bins, tile, piece.first_chunk, n, options, work, state, offset, gain, segments,
                 segment_frames, saxs,
             )  # fmt: skip
             add_segments(segments, rows, 1, 0, layout, block, gain)
@@ -303,6 +320,7 @@ def set_state(into: State, from_: State, begin: int, count: int) -> None:
 def finish_blocks(
     piece: Piece,
     layout: Layout,
+    bins: Bins,
     block_begin: int,
     block_end: int,
     frames: int,
@@ -339,6 +357,7 @@ def finish_blocks(
                 take_chunk(
                     piece,
                     layout,
+                    bins,
                     tile,
                     chunk,
                     n,
