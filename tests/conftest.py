@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from lightkeep.testing.correlated import Correlated, add_correlation
+from lightkeep.testing.populated import Populated, populate
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
 
 # Started in the background of a shell, we inherit that Ctrl-C is ignored, and so would every process under test.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -20,3 +28,40 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real measurements at {folder}: set LIGHTKEEP_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Populated]:
+    """Return a facility with a person for every role. Tests that share it add, and change nothing."""
+    made = populate(tmp_path_factory.mktemp("house"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def correlated(house: Populated, tmp_path_factory: pytest.TempPathFactory) -> Correlated:
+    """Return results of XPCS in that facility."""
+    return add_correlation(house, tmp_path_factory.mktemp("xpcs"))
+
+
+@pytest.fixture(scope="session")
+def web(house: Populated) -> Iterator[TestClient]:
+    """Return a client of both web faces, without an identity; the API is below /api/v1."""
+    from starlette.testclient import TestClient
+
+    from lightkeep.asgi import compose
+    from lightkeep.workflow import open_workflow
+
+    with open_workflow(house.facility, work=False) as orchestrator:
+        app = compose(house.facility, orchestrator)
+        with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:
+            yield client
+
+
+@pytest.fixture
+def member(web: TestClient, house: Populated) -> TestClient:
+    """Return a client that carries a member's API token."""
+    from starlette.testclient import TestClient
+
+    headers = {"Authorization": f"Bearer {house.tokens['member']}"}
+    return TestClient(web.app, headers=headers, raise_server_exceptions=False, follow_redirects=False)

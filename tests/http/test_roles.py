@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from lightkeep.lifecycle import sign_in
 from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.testing.correlated import BINS, Correlated
 from lightkeep.testing.populated import ROLES, STATION, Populated
 
 OPEN = "anybody: what it shows is cut to what one may see"
@@ -43,6 +44,13 @@ API = {
     "GET /datasets/{dataset_id}/preview/{index}.png": SEE,
     "GET /datasets/{dataset_id}/thumbnail.png": SEE,
     "GET /datasets/{dataset_id}/h5/{kind}": SEE,
+    "GET /datasets/{dataset_id}/xpcs": SEE,
+    "GET /datasets/{dataset_id}/xpcs/image": SEE,
+    "GET /datasets/{dataset_id}/xpcs/fit": SEE,
+    "GET /datasets/{dataset_id}/xpcs/two-time/{number}": SEE,
+    "GET /datasets/{dataset_id}/xpcs/two-time/{number}/cuts": SEE,
+    "GET /datasets/{dataset_id}/xpcs/{table}.csv": SEE,
+    "GET /experiments/{experiment_id}/xpcs/average": SEE,
     "GET /techniques": OPEN,
     "GET /techniques/{name}": OPEN,
     "GET /datasets/{dataset_id}/techniques": SEE,
@@ -70,6 +78,7 @@ PORTAL = {
     "GET /experiments/{experiment_id}": SEE,
     "GET /experiments/{experiment_id}/people": SEE,
     "GET /experiments/{experiment_id}/runs": SEE,
+    "GET /experiments/{experiment_id}/average": SEE,
     "GET /datasets/{dataset_id}": SEE,
     "GET /datasets/{dataset_id}/view": SEE,
     "GET /datasets/{dataset_id}/results": SEE,
@@ -103,12 +112,17 @@ def _apps(web: TestClient) -> dict[str, FastAPI]:
     }
 
 
-def _send(web: TestClient, house: Populated, prefix: str, key: str, role: str) -> int:
+def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, key: str, role: str) -> int:
     method, path = key.split(" ", 1)
+    dataset = curves.first if "/xpcs" in path else house.raw
+    asked = {"cuts": "?age=0.1&width=0.02", "average": f"?result={curves.first.id}"}
+    path += asked.get(path.rpartition("/")[2], "")
     known = {
-        "{dataset_id}": house.raw.id,
+        "{number}": str(BINS[0]),
+        "{table}": "g2",
+        "{dataset_id}": dataset.id,
         "{run_id}": house.run.id,
-        "{experiment_id}": house.raw.experiment_id,
+        "{experiment_id}": dataset.experiment_id,
         "{station_id}": STATION,
         "{path:path}": house.raw.main_file,
         "{index}": "0",
@@ -138,9 +152,9 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("key", [key for key, who in API.items() if "sessions" not in key])
 def test_the_api_answers_each_role_as_the_table_says(
-    web: TestClient, house: Populated, key: str, role: str
+    web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
 ) -> None:
-    status = _send(web, house, "/api/v1", key, role)
+    status = _send(web, house, correlated, "/api/v1", key, role)
     who = API[key]
     if who == PERSON and role == "anonymous":
         assert status == 401
@@ -155,9 +169,9 @@ def test_the_api_answers_each_role_as_the_table_says(
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("key", [key for key in PORTAL if "sign" not in key])
 def test_the_portal_answers_each_role_as_the_table_says(
-    web: TestClient, house: Populated, key: str, role: str
+    web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
 ) -> None:
-    status = _send(web, house, "", key, role)
+    status = _send(web, house, correlated, "", key, role)
     who = PORTAL[key]
     if role == "anonymous" and who != OPEN:
         assert status == (303 if key.startswith("GET") else 404)
@@ -171,7 +185,7 @@ def test_the_portal_answers_each_role_as_the_table_says(
 
 def test_what_is_invisible_and_what_is_not_there_answer_alike(web: TestClient, house: Populated) -> None:
     headers = {"Authorization": f"Bearer {house.tokens['stranger']}"}
-    for path in ("", "/files", "/files/core.h5", "/preview", "/h5/meta", "/children", "/replicas"):
+    for path in ("", "/files", "/files/core.h5", "/preview", "/h5/meta", "/children", "/replicas", "/xpcs"):
         there = web.get(f"/api/v1/datasets/{house.raw.id}{path}", headers=headers)
         nowhere = web.get(f"/api/v1/datasets/{'0' * len(house.raw.id)}{path}", headers=headers)
         assert there.status_code == nowhere.status_code == 404

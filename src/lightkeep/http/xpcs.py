@@ -12,6 +12,7 @@ from pydantic import BeforeValidator
 from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape, Shown, json_safe
 from lightkeep.lifecycle import curves
+from lightkeep.model.errors import NotFound
 from lightkeep.model.people import Verb
 
 router = APIRouter(tags=["correlation"])
@@ -140,6 +141,26 @@ class FitShape(Shape):
     no_law: str
 
 
+class AveragedRunShape(Shape):
+    """One of the results that were to be averaged."""
+
+    dataset_id: str
+    name: Shown
+    is_used: bool
+    reason: Shown
+    chi_square: Number
+    g2: Rows
+
+
+class AveragedShape(Shape):
+    """The mean of several results, which of them were left out and why, and the fit of the mean."""
+
+    mean: CurvesShape
+    runs: list[AveragedRunShape]
+    birge: Numbers
+    fit: FitShape
+
+
 @router.get("/datasets/{dataset_id}/xpcs")
 def curves_of(desk: AtDesk, view: Seen, response: Response, dataset_id: Name) -> CurvesShape:
     """The curves of a correlation result, and what to know about them."""
@@ -213,3 +234,30 @@ def table(
     name = quote(f"{dataset.name}-{table}.csv", errors="replace")
     headers = {"Cache-Control": _KEEP, "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
     return Response(curves.table(desk.facility, dataset, table), media_type="text/csv", headers=headers)
+
+
+@router.get("/experiments/{experiment_id}/xpcs/average")
+def average(
+    desk: AtDesk,
+    view: Seen,
+    experiment_id: Name,
+    result: Annotated[list[str], Query(min_length=1, max_length=50, description="Ids of results.")],
+    outliers: Annotated[
+        Literal["robust", "chi-square", "none"], Query(description="How results that do not belong are found.")
+    ] = "robust",
+    model: Model = "single",
+) -> AveragedShape:
+    """The mean g2 of several results of an experiment, without those that do not belong."""
+    view.experiment(experiment_id)
+    chosen = [view.dataset(each) for each in dict.fromkeys(result)]
+    for each in chosen:
+        view.require(Verb.READ, dataset_id=each.id)
+        if each.experiment_id != experiment_id:
+            raise NotFound(f"{each.name} is not of experiment {experiment_id}")
+    found = curves.average(desk.facility, chosen, outliers=None if outliers == "none" else outliers)
+    return AveragedShape(
+        mean=CurvesShape.model_validate(found.mean),
+        runs=[AveragedRunShape.model_validate(each) for each in found.runs],
+        birge=found.birge,
+        fit=FitShape.model_validate(curves.fit(found.mean, model=model)),
+    )

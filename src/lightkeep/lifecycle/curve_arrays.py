@@ -19,12 +19,17 @@ from lightkeep.model.formats import Source
 
 Float64 = NDArray[np.float64]
 
+Packed = tuple[str, tuple[int, ...], bytes]
+"""An array: dtype, shape, bytes (little-endian)."""
+
 POINTS = 2000
 """Most points of a series in time: more than a screen has columns."""
 _MOST_VALUES = 20_000_000
 """Of one array of curves, or of one image: more is no result but a bomb."""
 _BAND = 8_000_000
 """Values of a two-time correlation that are read at a time."""
+_AVERAGED = ("tau", "tau_frames", "g2", "g2_err", "saxs_1d", "saxs_1d_segments", "intensity")
+_AVERAGED_TOO = ("pairs", "q", "static_q")
 _NOISE = 1e-5
 """Values of q closer than this part of it are one ring."""
 
@@ -38,6 +43,10 @@ def describe(path: Path, format_name: str) -> dict[str, Any]:
     """
     with _opened(path, format_name) as source:
         arrays = source.arrays
+        if not {"g2", "c2"} & set(arrays):
+            raise NotFound(
+                "this dataset holds no correlation", remedy="run xpcs on a measurement, open its result"
+            )
         rest = source.metadata.rest
         step_s = rest.get("reduction", {}).get("step_s")
         step = 1.0 if step_s is None else float(step_s)
@@ -305,7 +314,27 @@ def table(path: Path, format_name: str, *, kind: str) -> str:
     return found
 
 
-def packed(values: NDArray[Any], dtype: str) -> tuple[str, tuple[int, ...], bytes]:
+def parts(path: Path, format_name: str) -> tuple[dict[str, Packed], dict[str, Any]]:
+    """Return what `multitau_result_of` makes a result from: arrays, and words.
+
+    The mean image, which no average of curves shows, is a single pixel.
+
+    Raises
+    ------
+    NotFound: there is no g2, or something that it comes with.
+    """
+    with _opened(path, format_name) as source:
+        absent = [name for name in _AVERAGED if name not in source.arrays]
+        if absent:
+            raise NotFound(f"this result holds no {', '.join(absent)}", remedy="choose results of multi-tau runs")
+        names = [*_AVERAGED, *(name for name in _AVERAGED_TOO if name in source.arrays)]
+        arrays = {name: packed(_whole(source, name), "f8") for name in names}
+        arrays["saxs_2d"] = packed(np.zeros((1, 1)), "f8")
+        rest = source.metadata.rest
+        return arrays, {name: rest[name] for name in ("reduction", "params") if name in rest}
+
+
+def packed(values: NDArray[Any], dtype: str) -> Packed:
     """Return an array as (dtype, shape, bytes), little-endian."""
     return dtype, values.shape, np.ascontiguousarray(values, f"<{dtype}").tobytes()
 

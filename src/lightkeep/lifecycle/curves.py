@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightkeep.formats import sandbox
+from lightkeep.lifecycle.curve_arrays import Packed
 from lightkeep.lifecycle.preview import main_file, shown_as
 from lightkeep.model.datasets import Dataset
+from lightkeep.model.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from lightkeep.analysis.xpcs import MultiTauResult
+    from lightkeep.analysis.xpcs.average import Outliers
     from lightkeep.analysis.xpcs.fit import G2Fit, Model
     from lightkeep.facility import Facility
 
@@ -24,9 +30,6 @@ _FIT_POINTS = 120
 _TIMEOUT_S = 30.0
 _MEMORY = 2 << 30
 """A two-time correlation of 8,900 frames, twice, and its cuts."""
-
-Packed = tuple[str, tuple[int, ...], bytes]
-"""An array: dtype, shape, bytes (little-endian)."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +158,33 @@ class Fitted:
     """Why there is no law."""
 
 
+@dataclass(frozen=True)
+class AveragedRun:
+    """One of the results that were to be averaged."""
+
+    dataset_id: str
+    name: str
+    is_used: bool
+    reason: str
+    """Why not; empty where it was used."""
+    chi_square: float
+    """Against the median of all, reduced; NaN where errors are not known."""
+    g2: list[list[float]]
+    """For each bin, at each tau."""
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """The mean of several results."""
+
+    mean: Curves
+    """Without what is not averaged: static curves, intensity, two times."""
+    runs: list[AveragedRun]
+    birge: list[float]
+    """Of each bin: how much more the runs differ than their errors explain, at least 1. The errors are enlarged
+    by it."""
+
+
 def curves(facility: Facility, dataset: Dataset) -> Curves:
     """Return the curves of a result.
 
@@ -254,6 +284,70 @@ def _law(shown: Curves, found: G2Fit, q_range: tuple[float, float]) -> tuple[Law
         ),
         "",
     )
+
+
+def average(facility: Facility, datasets: Sequence[Dataset], *, outliers: Outliers | None = "robust") -> Averaged:
+    """Return the mean of results of one sample, without those that do not belong.
+
+    Raises
+    ------
+    NotFound: one holds no g2. InvalidInput: they have different delays, bins or reductions.
+    """
+    from lightkeep.analysis.xpcs import average_results
+
+    shown = curves(facility, datasets[0])
+    results = [_result(facility, each) for each in datasets]
+    try:
+        found = average_results(results, outliers=outliers)
+    except ValueError as error:
+        text = re.sub(r"\brun (\d+)", lambda match: datasets[int(match[1])].name, str(error))
+        raise InvalidInput(text, remedy="choose results that were reduced in the same way") from error
+    reasons = {each.run: each.reason for each in found.rejected}
+    runs = [
+        AveragedRun(
+            each.id,
+            each.name,
+            at not in reasons,
+            reasons.get(at, ""),
+            float(found.chi_square[at]),
+            result.g2.T.tolist(),
+        )
+        for at, (each, result) in enumerate(zip(datasets, results, strict=True))
+    ]
+    gone = (
+        "saxs_q",
+        "saxs_1d",
+        "saxs_1d_segments",
+        "time",
+        "intensity",
+        "frequency",
+        "amplitude",
+        "two_time_bins",
+    )
+    nothing: dict[str, Any] = {name: [] for name in gone}
+    mean = replace(
+        shown,
+        tau=found.result.tau.tolist(),
+        g2=found.result.g2.T.tolist(),
+        g2_err=found.result.g2_err.T.tolist(),
+        frames=0,
+        flags=[],
+        **nothing,
+    )
+    return Averaged(mean, runs, found.birge.tolist())
+
+
+def _result(facility: Facility, dataset: Dataset) -> MultiTauResult:
+    from lightkeep.analysis.xpcs.result_arrays import multitau_result_of
+
+    arrays, words = _call("parts", facility, dataset)
+    return multitau_result_of({name: unpacked(each) for name, each in arrays.items()}, words)
+
+
+def unpacked(given: Packed) -> NDArray[Any]:
+    """Return an array as it was before it travelled."""
+    dtype, shape, content = given
+    return np.frombuffer(content, f"<{dtype}").reshape(shape)
 
 
 def _call(name: str, facility: Facility, dataset: Dataset, **options: Any) -> Any:

@@ -60,17 +60,10 @@ function drawG2() {
   }
 }
 
-function lawInWords() {
-  const { exponent, exponent_err: error } = fit.law;
-  const away = Math.abs(exponent - 2) / error;
-  const verdict = away <= 2 ? 'diffusion has 2' : `diffusion has 2, which is ${number(away, 2)} standard errors away`;
-  return `τ ∝ q^−n with n = ${within(exponent, error)}; ${verdict}.`;
-}
-
 function answer() {
   const used = fit.is_good.filter(Boolean).length;
   const place = $('[data-answer]', root);
-  place.textContent = `${used} of ${fit.is_good.length} bins fitted by a ${draw.MODELS[fit.model]}. ${fit.law ? lawInWords() : `No power law: ${fit.no_law}.`}`;
+  place.textContent = `${used} of ${fit.is_good.length} bins fitted by a ${draw.MODELS[fit.model]}. ${fit.law ? draw.lawInWords(fit.law) : `No power law: ${fit.no_law}.`}`;
 }
 
 function drawLaw() {

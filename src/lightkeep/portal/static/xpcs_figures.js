@@ -1,5 +1,5 @@
 // What the figures of a correlation result show. Each function takes values and a look, and gives data and layout.
-import { axis, logarithmic, number, shade } from './plots.js';
+import { axis, logarithmic, number, shade, within } from './plots.js';
 
 const DIFFUSION = 2;
 const COUNTS = 'counts / pixel / frame';
@@ -14,6 +14,13 @@ export function named({ bins, q, phi }, index) {
     if (several && Number.isFinite(phi[index] ?? NaN)) parts.push(`φ ${number(phi[index])}°`);
   }
   return parts.join(', ');
+}
+
+// What the power law says, beside diffusion.
+export function lawInWords({ exponent, exponent_err: error }) {
+  const away = Math.abs(exponent - DIFFUSION) / error;
+  const verdict = away <= 2 ? 'as diffusion has it (n = 2)' : `diffusion (n = 2) is ${number(away, 2)} standard errors away`;
+  return `τ ∝ q⁻ⁿ with n = ${within(exponent, error)}, ${verdict}.`;
 }
 
 function curve(curves, index, look, { faded = false, axes = {} } = {}) {
