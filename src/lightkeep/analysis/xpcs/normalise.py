@@ -61,15 +61,12 @@ def result_of(
     partial = _g2(sums.G2.value, sums.IP.value, sums.IF.value, partition_sizes)
     if normalise == "partition":
         g2 = _mean_of_partitions(partial, qmap)
-    elif normalise == "pooled":
-        g2 = _pooled(sums, qmap, sizes)
     else:
-        g2 = _ratio_of_sums(sums, qmap, sizes)
+        g2 = (_pooled if normalise == "pooled" else _ratio_of_sums)(sums, qmap, sizes)
     tau_frames = sums.lag << sums.level
     frame_time = None if frame_time_s is None else frame_time_s * sums.stride * sums.average
     error = _standard_error(sums)
-    image = np.where(sums.dead, np.nan, sums.saxs_2d / (int(sums.good.sum()) * sums.average))
-    counts = np.where(sums.good[:, None], sums.intensity * 2.0**-INTENSITY_BITS / sums.average, np.nan)
+    image, saxs_1d, segments, intensity, intensity_q = _light(sums, qmap, partition_sizes, sizes)
     return MultiTauResult(
         tau=tau_frames.astype(np.float64) * (1.0 if frame_time is None else frame_time),
         tau_frames=tau_frames,
@@ -78,10 +75,10 @@ def result_of(
         g2_err=error,
         g2_partial=partial,
         saxs_2d=image,
-        saxs_1d=_over(_partition_sums(np.where(sums.dead, 0, image), qmap), partition_sizes),
-        saxs_1d_segments=_over(_segments(sums), partition_sizes),
-        intensity=_over(counts.sum(axis=1), sizes.sum()),
-        intensity_q=_over(counts, sizes),
+        saxs_1d=saxs_1d,
+        saxs_1d_segments=segments,
+        intensity=intensity,
+        intensity_q=intensity_q,
         q=qmap.dynamic_q,
         static_q=qmap.static_q,
         frames=sums.good.size,
@@ -94,6 +91,19 @@ def result_of(
         normalisation=normalise,
         units={**UNITS, "tau": "frames" if frame_time is None else "s"},
         flags=(*flags, *_flags(sums, qmap, partial, error)),
+    )
+
+
+def _light(sums: MultiTauSums, qmap: QMap, partition_sizes: Int64, sizes: Int64) -> tuple[Float64, ...]:
+    """saxs_2d, saxs_1d, its segments, intensity, and intensity per bin."""
+    image = np.where(sums.dead, np.nan, sums.saxs_2d / (int(sums.good.sum()) * sums.average))
+    counts = np.where(sums.good[:, None], sums.intensity * 2.0**-INTENSITY_BITS / sums.average, np.nan)
+    return (
+        image,
+        _over(_partition_sums(np.where(sums.dead, 0, image), qmap), partition_sizes),
+        _over(_segments(sums), partition_sizes),
+        _over(counts.sum(axis=1), sizes.sum()),
+        _over(counts, sizes),
     )
 
 
