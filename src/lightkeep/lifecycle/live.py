@@ -195,15 +195,16 @@ def stop(facility: Facility, run_id: str, *, principal: Principal) -> Run:
 
 
 def snapshot(facility: Facility, run_id: str, *, principal: Principal) -> Snapshot:
-    """Return how a run goes, with what its technique shows of it while it follows a measurement.
+    """Return how a run goes; to who may read the data, with what its technique shows of it so far.
 
     Raises
     ------
     NotFound, SignInRequired: the principal may not see it.
     """
-    run = facility.catalog.view(principal).run(run_id)
+    view = facility.catalog.view(principal)
+    run = view.run(run_id)
     shown: dict[str, Any] = {}
-    if run.engine == LIVE and not run.state.is_over:
+    if run.engine == LIVE and not run.state.is_over and view.can(Verb.READ, run_id=run_id):
         with suppress(FileNotFoundError):
             shown = json.loads((process.folder_of(facility, run.id) / "snapshot.json").read_bytes())
     return Snapshot(run.id, run.state, run.message, run.result_id, **shown)
