@@ -178,6 +178,7 @@ def test_shards_of_bins_and_of_partitions_add_up_to_the_whole(smooth: Smooth | N
         for part in parts[1:]:
             joined = joined + part
         assert same(whole, joined.result())
+        assert joined.flags == joined.result().flags == whole.flags
     with pytest.raises(ValueError, match="static partition 1 is in both"):
         by_bin[0] + by_partition[1]
 

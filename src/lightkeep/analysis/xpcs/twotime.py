@@ -160,6 +160,7 @@ class TwoTime:
         self._max_frames = max_frames
         self._threads = max(1, threads or os.cpu_count() or 1)
         bad = tuple(sorted({int(frame) for frame in bad_frames}))
+        self._sums: TwoTimeSums | None = None
         self._series = PixelSeries(
             PixelOrder.of(qmap, bins=bins, partitions=partitions),
             Selection(begin=begin, end=end, stride=stride, average=average, bad=bad),
@@ -173,6 +174,7 @@ class TwoTime:
         ------
         ValueError: it is of another detector, does not follow the block before, or makes the series too long.
         """
+        self._sums = None
         self._series.push(block)
         if self._series.frames > self._max_frames:
             raise ValueError(
@@ -181,8 +183,10 @@ class TwoTime:
             )
 
     def sums(self) -> TwoTimeSums:
-        """What a shard hands over."""
-        return self._common(dict(self._each(lambda sums: sums)))
+        """What a shard hands over; made once for the frames that came."""
+        if self._sums is None:
+            self._sums = self._common(dict(self._each(lambda sums: sums)))
+        return self._sums
 
     def finish(self) -> TwoTimeResult:
         """The correlation of all frames that came."""

@@ -112,6 +112,12 @@ class TwoTimeSums:
             invalid=self.invalid + other.invalid,
         )
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What the reader of the result has to know: one sentence each."""
+        lit = {number: np.flatnonzero(~sums.is_lit) for number, sums in self.bins.items()}
+        return tuple(_flags(self, lit, sum(sums.dark for sums in self.bins.values())))
+
     def result(self) -> TwoTimeResult:
         """The correlation: what is over the sums' pixels is normalised, and g2 cut from it."""
         return assemble(self, {number: bin_result(sums, self.cut) for number, sums in self.bins.items()})
@@ -178,22 +184,24 @@ def assemble(sums: TwoTimeSums, found: Mapping[int, BinResult]) -> TwoTimeResult
         stride=sums.stride,
         average=sums.average,
         units=units,
-        flags=tuple(_flags(sums, found)),
+        flags=tuple(
+            _flags(sums, {number: found[number].empty for number in bins}, sum(part.dark for part in parts))
+        ),
     )
 
 
-def _flags(sums: TwoTimeSums, found: Mapping[int, BinResult]) -> list[str]:
+def _flags(sums: TwoTimeSums, empties: Mapping[int, NDArray[np.int64]], dark: int) -> list[str]:
     flags = []
     bad = set(sums.bad.tolist())
     if bad:
         flags.append(f"{len(bad)} bad frames have no two-time correlation: {_listed(bad)}.")
-    for number, part in found.items():
-        if empty := set(part.empty.tolist()) - bad:
+    for number, frames in empties.items():
+        if empty := set(frames.tolist()) - bad:
             flags.append(
                 f"Bin {number} has no count in {len(empty)} frames, no two-time correlation there: "
                 f"{_listed(empty)}."
             )
-    if sums.smooth == "static" and (dark := sum(part.dark for part in found.values())):
+    if sums.smooth == "static" and dark:
         flags.append(
             f"{dark} times a static partition has no count in a frame: smooth the average, or over larger "
             "partitions."
