@@ -252,7 +252,7 @@ def flags(state: State, params: Params) -> list[str]:
     done = state.sums()
     found = list(_result(done, params).flags)
     if done.twotime is not None:
-        found += [flag for flag in done.twotime.result().flags if flag not in found]
+        found += [flag for flag in done.twotime.flags if flag not in found]
     return found
 
 
