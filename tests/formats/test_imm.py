@@ -12,9 +12,9 @@ import pytest
 from lightkeep import formats
 from lightkeep.analysis.xpcs.blocks import EventBlock, FrameBlock
 from lightkeep.formats.imm import FORMAT, HEADER_BYTES, write_run
-from lightkeep.model.errors import BadFile
+from lightkeep.model.errors import BadFile, LightkeepError
 from lightkeep.model.formats import Format
-from lightkeep.testing.suites.format import FormatSuite, assert_one_line
+from lightkeep.testing.suites.format import FormatSuite, assert_one_line, mutant
 
 from .runs import cut, dense, events, followed, joined
 
@@ -191,3 +191,21 @@ def test_a_run_larger_than_the_memory_for_it_is_read(tmp_path: Path, is_sparse: 
     assert total == 20 * int(frames.sum())
     assert path.stat().st_size > 36e6
     assert peak < 12e6
+
+
+@pytest.mark.parametrize("is_sparse", [True, False])
+def test_mutants_of_a_run_are_read_or_refused(tmp_path: Path, is_sparse: bool) -> None:
+    path = write_run(tmp_path / "run.imm", [RUN], shape=SHAPE, is_sparse=is_sparse)
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(2309), 0
+    for _ in range(200):
+        path.write_bytes(mutant(whole, rng))
+        try:
+            with FORMAT.open(path) as source:
+                assert (
+                    sum(block.count for block in source.arrays["frames"].blocks())
+                    == source.arrays["frames"].shape[0]
+                )
+        except LightkeepError as error:
+            refused += 1
+            assert_one_line(error, path)
+    assert refused > 5

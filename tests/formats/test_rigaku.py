@@ -13,10 +13,10 @@ from lightkeep.analysis.xpcs.blocks import EventBlock, FrameBlock
 from lightkeep.formats import metadata_8id, rigaku
 from lightkeep.formats.rigaku import FORMAT, MODULE, SHAPE_3M, write_run, write_run_3m
 from lightkeep.model.datasets import Metadata
-from lightkeep.model.errors import BadFile, InvalidInput, SourceError
+from lightkeep.model.errors import BadFile, InvalidInput, LightkeepError, SourceError
 from lightkeep.model.formats import Format
 from lightkeep.model.quantity import Quantity
-from lightkeep.testing.suites.format import FormatSuite, assert_one_line
+from lightkeep.testing.suites.format import FormatSuite, assert_one_line, mutant
 
 from .runs import cut, events, followed, joined
 
@@ -209,6 +209,23 @@ def test_following_ends_at_once_when_the_writer_gave_the_file_its_last_name(tmp_
         first = next(run)
         path.rename(tmp_path / "done.bin")
         np.testing.assert_array_equal(joined([first, *run], "u2"), RUN.dense("u2"))
+
+
+def test_mutants_of_a_run_are_read_or_refused(tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run.bin", [RUN])
+    whole, rng, refused = path.read_bytes(), np.random.default_rng(2309), 0
+    for _ in range(200):
+        path.write_bytes(mutant(whole, rng))
+        try:
+            with FORMAT.open(path) as source:
+                assert (
+                    sum(block.count for block in source.arrays["frames"].blocks())
+                    == source.arrays["frames"].shape[0]
+                )
+        except LightkeepError as error:
+            refused += 1
+            assert_one_line(error, path)
+    assert refused > 50
 
 
 # ---- six modules

@@ -17,6 +17,7 @@ from lightkeep.model.errors import BadFile, SourceError
 _BYTES = 8
 _WRAP = 1 << 24
 """Frames after which the counter starts again."""
+_MOST_FRAMES = 1 << 32
 _STEP = 8192
 """Words between two that the index knows: 64 KiB."""
 _AT_ONCE = 1 << 16
@@ -69,10 +70,10 @@ class EventWords:
             return
         for at in range(len(self._marks) * _STEP, count, _STEP):
             self._marks.append(self._unrolled(at, self._marks[-1] if self._marks else None))
+            self._check_count(self._marks[-1])
         at = (len(self._marks) - 1) * _STEP
         self.frames = int(self._unroll(self._words(at, count), at, self._marks[-1])[-1]) + 1
-        if self.frames > np.iinfo(np.uint32).max:
-            raise BadFile(f"{self.path}: counts {self.frames} frames", remedy="check that it is a file of events")
+        self._check_count(self.frames)
         self.count = count
 
     def finish(self) -> None:
@@ -121,36 +122,41 @@ class EventWords:
             last = min(first + _AT_ONCE, end)
             part = slice(first - begin, last - begin)
             words = self._words(first, last)
-            frames = self._unroll(words, first, reached)
-            reached = int(frames[-1])
-            frame[part] = frames
-            pixel[part] = ((words >> np.uint64(16)).astype(np.uint32) & np.uint32(0x1FFFFF)) - np.uint32(offset)
-            value[part] = words.view("<u2")[::4] & np.uint16(0xFFF)
-            if pixel[part].max() >= self._pixels:
-                raise self._beyond(first, pixel[part], frame[part])
+            frame[part] = self._unroll(words, first, reached)
+            reached = int(frame[last - 1 - begin])
+            places = (words >> np.uint64(16)).astype(np.uint32)
+            places &= np.uint32(0x1FFFFF)
+            places -= np.uint32(offset)
+            if places.max() >= self._pixels:
+                raise self._beyond(first, places, frame[part])
+            pixel[part] = places
+            np.bitwise_and(words.view("<u2")[::4], np.uint16(0xFFF), out=value[part])
         return frame, pixel, value
 
     def _offset(self) -> int:
         """What the file adds to every pixel number, as its first event says."""
         return _OFFSET if int(self._words(0, 1)[0]) >> 16 & _OFFSET else 0
 
-    def _unroll(self, words: NDArray[np.uint64], begin: int, reached: int) -> NDArray[np.int64]:
+    def _unroll(self, words: NDArray[np.uint64], begin: int, reached: int) -> NDArray[Any]:
         """Return the frames of consecutive events; `reached` is one at most half a turn before the first."""
-        frames = (words.view("<u4")[1::2] >> np.uint32(8)).astype(np.int64)
+        counted = words.view("<u4")[1::2] >> np.uint32(8)
+        if counted[0] >= reached % _WRAP and not (counted[1:] < counted[:-1]).any():
+            return counted + np.uint32(reached - reached % _WRAP) if reached >= _WRAP else counted
+        frames = counted.astype(np.int64)
         steps = np.diff(frames, prepend=reached % _WRAP)
-        if (steps < 0).any():
-            steps = np.where(steps < -_WRAP // 2, steps + _WRAP, steps)
-            back = int(np.argmax(steps < 0))
-            if steps[back] < 0:
-                frame = int(frames[back])
-                raise BadFile(
-                    f"{self.path}: event {begin + back} is of frame {frame}, after one of frame"
-                    f" {frame - int(steps[back])}",
-                    remedy="sort its events by frame",
-                )
-            return reached + np.cumsum(steps)
-        frames += reached - reached % _WRAP
-        return frames
+        steps[steps < -_WRAP // 2] += _WRAP
+        back = int(np.argmax(steps < 0))
+        if steps[back] < 0:
+            raise BadFile(
+                f"{self.path}: event {begin + back} is of frame {frames[back]}, after one of frame"
+                f" {frames[back] - steps[back]}",
+                remedy="sort its events by frame",
+            )
+        return reached + np.cumsum(steps)
+
+    def _check_count(self, frames: int) -> None:
+        if frames >= _MOST_FRAMES:
+            raise BadFile(f"{self.path}: counts {frames} frames", remedy="check that it is a file of events")
 
     def _reached(self, at: int) -> int:
         """Return the frame of an event."""

@@ -24,14 +24,17 @@ from lightkeep.model.errors import BadFile, InvalidInput
 if TYPE_CHECKING:
     from lightkeep.analysis.xpcs.blocks import EventBlock, FrameBlock
 
-BLOCK_BYTES = 64 << 20
-"""Bytes of a block of dense frames, unless told otherwise."""
+BLOCK_BYTES = 16 << 20
+"""Bytes of a block of dense frames, unless told otherwise: so little memory the allocator gives again at once; of
+blocks of 64 MiB the page faults cost as much as the decoding."""
 _SLICE_BYTES = 64 << 20
 """Bytes of dense frames that are held while a slice is cut out of them."""
-_BLOCK_EVENTS = 1 << 21
+_BLOCK_EVENTS = 1 << 20
 """Events of a block, unless told otherwise."""
 _MOST_EVENTS = 1 << 23
 """Events of a block at most, whatever it was told: a burst makes shorter blocks."""
+_MOST_AHEAD = 4
+"""Blocks of events that are read while one is worked on, at most."""
 _MOST_FRAMES = 1 << 16
 """Frames of a block of events at most."""
 _PER_PIXEL = 4
@@ -242,18 +245,19 @@ def _filled(begin: int, frames: NDArray[Any], tasks: list[Future[object]]) -> tu
 
 
 class EventStack(FrameStack):
-    """Frames of which only the pixels that counted are stored; the next block is read while one is worked on."""
+    """Frames of which only the pixels that counted are stored; blocks are read while one is worked on."""
 
     def _blocks(self, begin: int, end: int, size: int | None) -> Iterator[EventBlock]:
-        pool = ThreadPoolExecutor(1)
+        ahead = min(threads(), _MOST_AHEAD)
+        waiting: deque[Future[EventBlock]] = deque()
+        pool = ThreadPoolExecutor(ahead)
         try:
-            coming: Future[EventBlock] | None = None
             for first, last in self._cuts(begin, end, size):
-                ready, coming = coming, pool.submit(self._block, first, last)
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
+                waiting.append(pool.submit(self._block, first, last))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
 

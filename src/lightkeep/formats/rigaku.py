@@ -148,11 +148,7 @@ class RigakuStack(EventStack):
 
     def _events(self, begin: int, end: int) -> Events:
         parts = [self._of(module, begin, end) for module in self._modules]
-        if len(parts) == 1:
-            return parts[0]
-        frame, pixel, value = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.argsort((frame - begin).astype(np.uint16), kind="stable")  # 16 bits: numpy sorts them by radix
-        return frame[order], pixel[order], value[order]
+        return parts[0] if len(parts) == 1 else _merged(parts, begin, end)
 
     def _of(self, module: _Module, begin: int, end: int) -> Events:
         words = module.words
@@ -160,9 +156,24 @@ class RigakuStack(EventStack):
         if self._order == "column":
             pixel = pixel % MODULE[0] * MODULE[1] + pixel // MODULE[0]
         if self._frame_shape != MODULE:
-            row, column = pixel // MODULE[1] + module.top, pixel % MODULE[1] + module.left
-            pixel = row * self._frame_shape[1] + column
-        return frame, pixel.astype(np.uint32, copy=False), value
+            wider = self._frame_shape[1] - MODULE[1]
+            pixel += pixel // np.uint32(MODULE[1]) * np.uint32(wider)
+            pixel += np.uint32(module.top * self._frame_shape[1] + module.left)
+        return frame, pixel, value
+
+
+def _merged(parts: list[Events], begin: int, end: int) -> Events:
+    """Return the events of all parts in the order of frames; each part is in that order already."""
+    counts = np.stack([np.bincount(frame - np.uint32(begin), minlength=end - begin) for frame, _, _ in parts])
+    total = int(counts.sum())
+    pixel, value = np.empty(total, np.uint32), np.empty(total, np.uint16)
+    by_frame = counts.T.ravel()
+    places = (np.cumsum(by_frame) - by_frame).reshape(counts.T.shape).T  # of the first of each part in each frame
+    for (_, pixels, values), count, place in zip(parts, counts, places, strict=True):
+        to = np.repeat(place - (np.cumsum(count) - count), count) + np.arange(len(pixels))
+        pixel[to], value[to] = pixels, values
+    frame = np.repeat(np.arange(begin, end, dtype=np.uint32), counts.sum(axis=0))
+    return frame, pixel, value
 
 
 def _are_events(words: NDArray[np.uint64]) -> bool:
