@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lightkeep.analysis.simulate import Speckle
-from lightkeep.analysis.xpcs import QMap, fit_g2, levels, multitau
+from lightkeep.analysis.xpcs import FrameBlock, MultiTau, QMap, fit_g2, levels, multitau
 from lightkeep.testing.xpcs_oracle import brute_force
 
 SHAPE = (13, 17)
@@ -99,6 +99,17 @@ def test_dead_dark_and_saturated_pixels_are_as_the_definition_has_them() -> None
     frames[:, 8, 9] = 65535
     for normalise in NORMALISATIONS:
         assert_equal(frames, bins(), normalise=normalise)
+
+
+@pytest.mark.parametrize("n", [1025, 2049, 3073])
+@pytest.mark.parametrize("size", [8, 128, 700])
+def test_the_longest_delays_do_not_depend_on_how_the_run_was_cut(n: int, size: int) -> None:
+    """Lengths and sizes at which boost-corr's queue loses the tail of a level."""
+    frames, qmap = counts(n), bins()
+    work = MultiTau(qmap)
+    for begin in range(0, n, size):
+        work.push(FrameBlock(begin, frames[begin : begin + size]))
+    np.testing.assert_allclose(work.finish().g2, brute_force(frames, qmap).g2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("normalise", NORMALISATIONS)
