@@ -85,7 +85,8 @@ def test_correlating_the_files_finds_the_truth(tmp_path: Path) -> None:
         truth.expected_g2([9e-3])
 
 
-def test_live_frames_come_at_the_rate_of_the_detector_and_can_be_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["imm", "imm-sparse"])
+def test_live_frames_come_at_the_rate_of_the_detector_and_are_the_same(name: str, tmp_path: Path) -> None:
     seen: list[tuple[float, int]] = []
     path = tmp_path / "run" / "run.imm"
 
@@ -93,12 +94,15 @@ def test_live_frames_come_at_the_rate_of_the_detector_and_can_be_followed(tmp_pa
         seen.append((share, path.stat().st_size))
 
     started = time.monotonic()
-    measure(tmp_path / "run", format="imm", frames=60, rate_hz=200.0, is_live=True, report=report)
+    measure(tmp_path / "run", format=name, frames=60, rate_hz=200.0, is_live=True, report=report)
     assert time.monotonic() - started >= 60 / 200
     assert [share for share, _ in seen] == sorted({share for share, _ in seen})
     sizes = [size for _, size in seen]
     assert len(set(sizes)) > 5
     assert sizes[-1] <= path.stat().st_size
+    assert (
+        path.read_bytes() == measure(tmp_path / "again", format=name, frames=60, rate_hz=200.0).path.read_bytes()
+    )
 
 
 def test_the_same_seed_measures_the_same_and_another_does_not(tmp_path: Path) -> None:

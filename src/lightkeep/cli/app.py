@@ -85,7 +85,7 @@ class _Root(Group):
 @click.group(
     cls=_Root,
     examples=(
-        "lightkeep demo                     a simulated scan, reconstructed and shown",
+        "lightkeep demo                     simulated measurements, processed and shown",
         "lightkeep ingest tooth.h5          keep a measured file",
         "lightkeep run tomography tooth     reconstruct it",
     ),

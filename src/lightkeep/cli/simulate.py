@@ -127,7 +127,7 @@ _DETECTORS = ("rigaku", "rigaku-3m", "imm", "imm-sparse", "hdf5", "eiger", "even
 @click.option("--drift", type=click.FloatRange(0, 1, max_open=True), default=0.0, help="Share of the beam lost.")
 @click.option("--lost", multiple=True, type=click.IntRange(0), help="A frame that the detector loses; repeatable.")
 @click.option("--bad-pixels", type=click.IntRange(0, 1000), default=12, help="Dead, hot and saturated ones.")
-@click.option("--seed", default=0, help="Decides speckle, noise and bad pixels.")
+@click.option("--seed", default=0, help="Decides speckle and noise.")
 @click.pass_obj
 def xpcs(session: Session, folder: Path, **options: Any) -> None:
     """Measure a diffusing colloid, and write the run into FOLDER as a detector of beamline 8-ID would.

@@ -17,6 +17,7 @@ from lightkeep.model.clock import Clock, SystemClock
 from lightkeep.model.datasets import Metadata
 from lightkeep.model.quantity import Quantity
 from lightkeep.model.techniques import Report
+from lightkeep.testing.beamline.pace import ahead
 
 Float64 = NDArray[np.float64]
 Writer = Callable[[Path, "_Run"], Path]
@@ -25,13 +26,16 @@ _ENERGY_KEV, _PIXEL_M, _DISTANCE_M = 10.9, 76e-6, 4.0
 """8-ID; the distance is for a detector of 1024 columns, and shrinks with it: every detector sees the same q."""
 _Q_LOWEST, _Q_HIGHEST = 0.008, 0.08
 """Range of the bins, 1/angstrom."""
-_FASTEST = 0.5
+_FASTEST = 0.2
 """Gamma per frame at the highest q, unless a diffusion coefficient is given."""
-_RADIUS_A, _POLYDISPERSITY, _BACKGROUND = 70.0, 0.12, 0.03
+_RADIUS_A, _POLYDISPERSITY, _BACKGROUND = 70.0, 0.12, 0.05
 """The colloid: spheres of this radius in angstrom, its relative spread, and what scatters besides."""
 _BLOCKS_PER_S = 25.0
-_AT_ONCE_FRAMES = 2000
+"""Of a run that is written at the detector's rate."""
+_AHEAD_FRAMES = 500
+"""Frames of events that are made at once: few frames at a time take longer."""
 _LIVE_TIME = 0.95
+"""Share of a frame's time that photons are counted."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,7 @@ class Colloid:
     static: float = 0.0
     """Share of the intensity that never moves."""
     diffusion: float | None = None
-    """D in angstrom^2 / s; None: what makes Gamma 0.5 per frame at the highest q."""
+    """D in angstrom^2 / s; None: what makes Gamma 0.2 per frame at the highest q."""
     ageing: float = 1.0
     """How much faster (above 1) or slower (below 1) the sample is at the end than at the beginning."""
     drift: float = 0.0
@@ -197,7 +201,7 @@ def simulate_xpcs(
     format: one of `XPCS_FORMATS`. shape: rows and columns; Rigaku detectors have their own.
     rate_hz: frames per second that the detector takes. is_live: write them at this rate, otherwise at once.
     rings: dynamic and static rings of the qmap; the second is a multiple of the first.
-    seed: decides speckle, noise and bad pixels.
+    seed: decides speckle and noise.
     report: told after each block.
 
     Raises
@@ -247,7 +251,8 @@ def _planned(
     geometry = _geometry(detector.shape)
     q, _ = xpcs.coordinates(detector.shape, geometry)
     seen = _is_open(detector) & (q > 0.6 * _Q_LOWEST)  # the beam stop is a disc
-    bad = np.random.default_rng(seed).choice(np.flatnonzero(seen & (q > _Q_LOWEST)), colloid.bad_pixels, False)
+    rng = np.random.default_rng(detector.shape)  # bad pixels are the detector's, in every run the same
+    bad = rng.choice(np.flatnonzero(seen & (q > _Q_LOWEST)), colloid.bad_pixels, replace=False)
     works = seen.copy()
     works.flat[bad] = False
     bins = xpcs.QMap.from_geometry(
@@ -343,14 +348,28 @@ def _metadata(truth: XpcsTruth, sample: str, started: str) -> Metadata:
 
 
 def _measured(speckle: simulate.Speckle, rate_hz: float | None, report: Report | None) -> Iterator[xpcs.Block]:
-    """Yield the blocks when their last frame would have been taken."""
-    size = _AT_ONCE_FRAMES if speckle.has_events else None
-    size = size if rate_hz is None else max(1, round(rate_hz / _BLOCKS_PER_S))
+    """Yield blocks, at a rate when their last frame would have been taken."""
+    blocks: Iterator[xpcs.Block] = speckle.blocks()
+    if rate_hz is not None:
+        size = max(1, round(rate_hz / _BLOCKS_PER_S))
+        ready = speckle.blocks(size=max(size, _AHEAD_FRAMES) if speckle.has_events else size)
+        blocks = (part for block in ahead(ready) for part in _parts(block, size))
     started = time.monotonic()
-    for block in speckle.blocks(size=size):
+    for block in blocks:
         done = block.begin + block.count
         if rate_hz is not None:
             time.sleep(max(0.0, started + done / rate_hz - time.monotonic()))
         yield block
         if report is not None:
             report(done / speckle.n_frames, f"frame {done} of {speckle.n_frames}")
+
+
+def _parts(block: xpcs.Block, size: int) -> Iterator[xpcs.Block]:
+    """Cut a block of events into blocks of `size` frames; frames stay together."""
+    if isinstance(block, xpcs.FrameBlock):
+        yield block
+        return
+    for begin in range(block.begin, block.begin + block.count, size):
+        count = min(size, block.begin + block.count - begin)
+        part = slice(*np.searchsorted(block.frame, (begin, begin + count)))
+        yield xpcs.EventBlock(begin, count, block.shape, block.frame[part], block.pixel[part], block.value[part])
