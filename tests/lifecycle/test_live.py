@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from lightkeep import formats
 from lightkeep.analysis.xpcs import FrameBlock, QMap
 from lightkeep.facility import Facility
 from lightkeep.formats import imm, qmap
-from lightkeep.lifecycle import live
+from lightkeep.lifecycle import following, live
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.process import cancel, process, request
@@ -25,6 +26,7 @@ from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound, RunCancelled, SourceError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import Run, RunState
+from lightkeep.workflow import open_workflow
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
 from house import ADA, EVE, EXPERIMENT, build
@@ -32,6 +34,18 @@ from house import ADA, EVE, EXPERIMENT, build
 SHAPE = (64, 80)
 COUNT = 90
 FRAMES = np.random.default_rng(8).poisson(0.4, (COUNT, *SHAPE)).astype(np.uint16)
+
+
+VICTIM = """
+import sys
+from pathlib import Path
+from lightkeep.config import Config
+from lightkeep.facility import open_facility
+from lightkeep.lifecycle.process import process
+with open_facility(Config(Path(sys.argv[1]))) as facility:
+    process(facility, sys.argv[2])
+"""
+"""What is killed."""
 
 
 class Beam:
@@ -240,3 +254,74 @@ def test_who_may_not_write_raw_data_may_not_follow(facility: Facility, tmp_path:
     with pytest.raises(InvalidInput, match="does not work live"):
         live.request(facility, tmp_path / "x.h5", "tomography", experiment_id=EXPERIMENT, principal=ADA)
     assert facility.catalog.view(SERVICE).runs().total == 0
+
+
+@pytest.mark.crash
+def test_killed_while_it_follows_and_started_again_it_gives_the_same_bytes(
+    facility: Facility, tmp_path: Path
+) -> None:
+    run = follow(facility, tmp_path / "gel.imm", frames=COUNT)
+    with Beam(tmp_path / "gel.imm", stops=(32,)) as beam:
+        command = [sys.executable, "-c", VICTIM, str(facility.config.root), run.id]
+        with subprocess.Popen(command) as victim:
+            until(lambda: live.snapshot(facility, run.id, principal=ADA).frames > 1)
+            victim.kill()
+        assert state_of(facility, run).state is RunState.RUNNING
+        again = follow(facility, tmp_path / "gel.imm", frames=COUNT)
+        assert (again.id, again.dataset_id) == (run.id, run.dataset_id)
+        beam.gates[32].set()
+        result = process(facility, again.id)
+    raw = facility.catalog.view(ADA).dataset(run.dataset_id)
+    batch = process(facility, request(facility, raw.id, "xpcs", {"qmap": "rings"}, principal=ADA).id)
+    assert outputs(facility, result) == outputs(facility, batch)
+    assert [each.id for each in facility.catalog.view(ADA).children(raw.id) if each.run_id == run.id] == [
+        result.id
+    ]
+
+
+@pytest.mark.crash
+@pytest.mark.parametrize("point", ["write_result", "keep_result", "_store_raw"])
+def test_unplugged_after_any_stage_it_ends_once(
+    facility: Facility, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    class Unplugged(BaseException):
+        pass
+
+    with Beam(tmp_path / "gel.imm"):
+        pass
+    run = follow(facility, tmp_path / "gel.imm", frames=COUNT)
+    stage = getattr(following, point)
+
+    def unplug(*arguments: Any, **options: Any) -> None:
+        stage(*arguments, **options)
+        raise Unplugged
+
+    with monkeypatch.context() as patch:
+        patch.setattr(following, point, unplug)
+        with pytest.raises(Unplugged):
+            process(facility, run.id)
+    result = process(facility, run.id)
+    assert state_of(facility, run).state is RunState.DONE
+    view = facility.catalog.view(ADA)
+    assert [each.id for each in view.children(run.dataset_id)] == [result.id]
+    assert view.dataset(run.dataset_id).state is DatasetState.COMPLETE
+
+
+def test_a_worker_leaves_a_run_alone_that_is_being_followed_and_takes_up_one_that_died(
+    facility: Facility, tmp_path: Path
+) -> None:
+    run = follow(facility, tmp_path / "gel.imm", frames=COUNT)
+    with Beam(tmp_path / "gel.imm", stops=(32,)) as beam:
+        work, failures = in_background(lambda: process(facility, run.id))
+        until(lambda: live.is_followed(facility, run.id))
+        with open_workflow(facility, work=False) as orchestrator:
+            orchestrator.settle()
+            with pytest.raises(NotFound):
+                orchestrator.look(run.id)
+        beam.gates[32].set()
+        work.join()
+    assert not failures
+    left = follow(facility, tmp_path / "gel.imm", frames=COUNT, name="again")
+    with open_workflow(facility) as orchestrator:
+        orchestrator.wait(left.id, timeout_s=60)
+    assert state_of(facility, left).state is RunState.DONE

@@ -26,7 +26,7 @@ from lightkeep.lifecycle.pieces import Job, with_inputs
 from lightkeep.lifecycle.results import keep_result, write_result
 from lightkeep.lifecycle.scratch import Plan, Scratch
 from lightkeep.lifecycle.watch import Watch
-from lightkeep.model.datasets import Dataset, DatasetState
+from lightkeep.model.datasets import Dataset, DatasetState, Metadata
 from lightkeep.model.errors import BadFile, Conflict, RunCancelled, SourceError
 from lightkeep.model.formats import Source
 from lightkeep.model.people import SERVICE, Principal
@@ -79,13 +79,14 @@ def make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datase
     given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
     file, name = _found(Path(what.path), _Waiting(what.wait_s, watch))
     job = Job(str(file), name, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
+    metadata = None
     if not scratch.is_planned():
-        _Following(facility, run, job, what, scratch=scratch, watch=watch).follow()
+        metadata = _Following(facility, run, job, what, scratch=scratch, watch=watch).follow()
     plan = scratch.saved_plan()
     watch.change(resolved=plan.params)
     sources = [raw, *given.values()]
     if not scratch.result.is_dir():
-        write_result(run, sources, plan, job)
+        write_result(run, sources, plan, job, metadata=metadata)
     result = keep_result(facility, run, sources, scratch)
     watch.change(result_id=result.id)
     if not scratch.is_asked_to_stop():
@@ -190,8 +191,8 @@ class _Following:
         self._next = 0.0
         self._shown = 0
 
-    def follow(self) -> None:
-        """Push every frame, then save the state and the plan."""
+    def follow(self) -> Metadata:
+        """Push every frame, then save the state and the plan; return what the file says of the measurement."""
         with self._opened() as live:
             self._planned = self._what.frames or _promised(live)
             wide = _of_length(live, self._planned or _ENDLESS)
@@ -208,11 +209,12 @@ class _Following:
                 raise RunCancelled("cancelled")
             if self._scratch.is_asked_to_stop():
                 self._save(_of_length(live, self._done), found.length)
-                return
-        with self._complete() as source:
-            for block in source.arrays["frames"].blocks(self._done):  # type: ignore[attr-defined]
-                self._push(block)
-            self._save(source, found.length)
+                return live.metadata
+            with self._complete() as source:
+                for block in source.arrays["frames"].blocks(self._done):  # type: ignore[attr-defined]
+                    self._push(block)
+                self._save(replace(source, inputs=live.inputs), found.length)
+                return source.metadata
 
     def _look_up(self) -> bool:
         """Between two blocks, and while none comes: show what is new; True when somebody asked to end."""
@@ -243,7 +245,7 @@ class _Following:
         waiting = _Waiting(_CLOSING_S, self._watch)
         while True:
             try:
-                return self._job.open()
+                return formats.get(self._job.format).open(Path(self._job.path))
             except (BadFile, SourceError):
                 if not waiting.more():
                     raise
@@ -251,8 +253,6 @@ class _Following:
     def _push(self, block: Any) -> None:
         self._state = self._technique.push(self._state, block, block.begin)
         self._done = block.begin + block.count
-        if self._done == self._planned:
-            self._show()
 
     def _show(self) -> None:
         """Publish a snapshot, and say how far it is."""

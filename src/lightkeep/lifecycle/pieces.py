@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from lightkeep import formats, techniques
 from lightkeep.lifecycle.scratch import Plan, Scratch, storage_error
+from lightkeep.model.datasets import Metadata
 from lightkeep.model.engines import Task
 from lightkeep.model.errors import RunFailed
 from lightkeep.model.formats import Array, Output, Result, Source
@@ -143,7 +144,9 @@ def part_of(
     return whole if begin == 0 else None
 
 
-def write(job: Job, title: str, software: str, inputs: dict[str, str], command: str) -> list[str]:
+def write(
+    job: Job, title: str, software: str, inputs: dict[str, str], command: str, metadata: Metadata | None = None
+) -> list[str]:
     """Write the result's files in every format that the technique names; see `model.formats.Result`.
 
     Returns
@@ -158,8 +161,9 @@ def write(job: Job, title: str, software: str, inputs: dict[str, str], command: 
     plan = scratch.saved_plan()
     values, flags = _finished(technique, scratch, plan)
     outputs = {name: _output(values[name], technique.OUTPUTS[name], plan, name) for name in values}
-    with job.open() as source:
-        metadata = source.metadata
+    if metadata is None:
+        with formats.get(job.format).open(Path(job.path)) as source:
+            metadata = source.metadata
     result = Result(
         technique=job.technique,
         title=title,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightkeep import __version__, engines
 from lightkeep.facility import Facility
-from lightkeep.model.datasets import Dataset, DatasetKind
+from lightkeep.model.datasets import Dataset, DatasetKind, Metadata
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import Run
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 SOFTWARE = f"lightkeep {__version__}"
 
 
-def write_result(run: Run, sources: Sequence[Dataset], plan: Plan, job: Job) -> None:
+def write_result(
+    run: Run, sources: Sequence[Dataset], plan: Plan, job: Job, *, metadata: Metadata | None = None
+) -> None:
     """Write the files of a run whose pieces are done; see `pieces.write`.
 
     Parameters
     ----------
     sources: what it was computed from, the measurement first.
+    metadata: of the measurement, for who has it at hand; None: the file is opened for it.
     """
     task = job.task(
         "write",
@@ -32,6 +35,7 @@ def write_result(run: Run, sources: Sequence[Dataset], plan: Plan, job: Job) -> 
         software=run.software,
         inputs={each.id: each.name for each in sources},
         command=command(run, plan),
+        metadata=metadata,
     )
     engines.get("inline").map([task])
 

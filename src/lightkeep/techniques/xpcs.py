@@ -1,8 +1,8 @@
 """XPCS: how fast a sample's speckles move, from the correlation of each pixel with itself at a later time.
 
-Multi-tau correlation (g2 of every q bin, with errors) and two-time correlation, by `analysis.xpcs`, with the static
-curves that belong to them. Work may be cut along the detector's pixels: the same frames give the same bytes in
-one piece or in many, from a finished file or while it grows.
+Multi-tau correlation (g2 of every q bin, with errors) and two-time correlation, by `analysis.xpcs`, with the
+static curves that belong to them. Work may be cut along the detector's pixels: the same frames give the same bytes
+in one piece or in many, from a finished file or while it grows.
 """
 
 from __future__ import annotations
