@@ -91,6 +91,7 @@ PORTAL = {
     "GET /runs": OPEN,
     "GET /runs/{run_id}": SEE,
     "GET /runs/{run_id}/live": SEE,
+    "POST /runs/{run_id}/stop": PROCESS,
     "POST /runs/{run_id}/cancel": PROCESS,
     "POST /runs/{run_id}/retry": PROCESS,
     "GET /find": OPEN,

@@ -17,7 +17,7 @@ from lightkeep.model.people import SERVICE
 from lightkeep.portal.app import HEADLINES
 from lightkeep.testing.populated import EXPERIMENT, PASSWORD, STATION, Populated
 
-HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7*7}}"
+HOSTILE = "<img src=x onerror=alert(1)>\"'&{{7777*7777}}"
 
 
 def _as(web: TestClient, house: Populated, role: str) -> TestClient:
@@ -168,7 +168,7 @@ def test_hostile_names_are_text_wherever_they_stand(web: TestClient, house: Popu
     for page in pages:
         text = scientist.get(page).text
         assert "<img src=x" not in text, page
-        assert "49" not in re.sub(r"[0-9a-f]{12,}|ds_\w+|\?[0-9a-f]+", "", text) or "{{7*7}}" in text, page
+        assert "60481729" not in text, page
 
 
 def test_a_page_has_no_script_or_style_of_its_own(person: TestClient, house: Populated) -> None:

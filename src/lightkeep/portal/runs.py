@@ -7,12 +7,13 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
+from lightkeep.lifecycle import live as following
 from lightkeep.lifecycle import process
 from lightkeep.lifecycle.preview import Stack
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import Verb
-from lightkeep.model.runs import Run, RunState
+from lightkeep.model.runs import LIVE, Run, RunState
 from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
 from lightkeep.portal.parameters import parameters
 
@@ -40,6 +41,13 @@ def run(here: Here, run_id: Name) -> Response:
 def live(here: Here, run_id: Name) -> Response:
     """The part of a run's page that changes; asked for again when its state does."""
     return here.render("parts/run.html", **_shown(here, here.view.run(run_id)))
+
+
+@router.post("/runs/{run_id}/stop")
+def stop(here: Here, run_id: Name) -> Response:
+    """End a live run with the frames that it has."""
+    following.stop(here.facility, run_id, principal=here.principal)
+    return RedirectResponse(f"/runs/{run_id}", 303)
 
 
 @router.post("/runs/{run_id}/cancel")
@@ -72,8 +80,15 @@ def _shown(here: Visit, run: Run) -> dict[str, Any]:
         "result": result,
         "parameters": parameters(run, result),
         "stack": stack,
+        "follows": _follows(here, run),
         "may_process": bool(here.view.can(Verb.PROCESS, run_id=run.id)),
     }
+
+
+def _follows(here: Visit, run: Run) -> bool:
+    """True where there are curves to look at while they grow."""
+    is_live = run.engine == LIVE and run.technique == "xpcs" and not run.state.is_over
+    return is_live and bool(here.view.can(Verb.READ, dataset_id=run.dataset_id))
 
 
 def _stack(here: Visit, result: Any) -> Stack | None:

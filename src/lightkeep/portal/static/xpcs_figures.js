@@ -170,7 +170,7 @@ function overlays(picture, chosen, showBins, spot) {
   return found;
 }
 
-export const image = (picture, chosen, { showBins = true } = {}) => (look) => {
+export const image = (picture, chosen, { showBins = true, isCoarse = false } = {}) => (look) => {
   const { low, high, ticks, text } = scale(picture);
   const spot = { x0: (picture.factor - 1) / 2, dx: picture.factor, y0: (picture.factor - 1) / 2, dy: picture.factor };
   const z = picture.values.map((row) => Array.from(row, (each) => (Number.isNaN(each) ? null : Math.log10(Math.max(each, picture.low / 10)))));
@@ -181,12 +181,13 @@ export const image = (picture, chosen, { showBins = true } = {}) => (look) => {
   if (picture.beam) {
     data.push({ type: 'scatter', mode: 'markers', x: [picture.beam[0]], y: [picture.beam[1]], name: 'direct beam', hoverinfo: 'skip', meta: { hidden: true }, marker: { symbol: 'cross-thin', size: 12, line: { color: look.ink, width: 1.5 } } });
   }
-  const square = { showgrid: false, zeroline: false, constrain: 'domain' };
+  const square = { showgrid: false, zeroline: false, constrain: 'domain', showticklabels: !isCoarse };
+  const unit = isCoarse ? '' : ' / pixel';
   return {
     data,
     layout: {
-      xaxis: axis(look, 'column / pixel', { ...square, range: [-0.5, picture.columns - 0.5] }),
-      yaxis: axis(look, 'row / pixel', { ...square, range: [picture.rows - 0.5, -0.5], scaleanchor: 'x' }),
+      xaxis: axis(look, `column${unit}`, { ...square, range: [-0.5, picture.columns - 0.5] }),
+      yaxis: axis(look, `row${unit}`, { ...square, range: [picture.rows - 0.5, -0.5], scaleanchor: 'x' }),
       plot_bgcolor: look.sunk, margin: { l: 48, r: 8, t: 10, b: 44 },
     },
   };
