@@ -285,7 +285,10 @@ class EventStack(FrameStack):
     def _block(self, begin: int, end: int) -> EventBlock:
         from lightkeep.analysis.xpcs.blocks import EventBlock
 
-        return EventBlock(begin, end - begin, self._frame_shape, *self._events(begin, end))
+        try:
+            return EventBlock(begin, end - begin, self._frame_shape, *self._events(begin, end))
+        except ValueError as error:
+            raise BadFile(f"{self.path}: {error}", remedy="copy it again from where it was measured") from error
 
     def _dense(self, begin: int, end: int) -> NDArray[Any]:
         out = np.empty((end - begin, *self._frame_shape), self._dtype)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar
 
 import h5py
 
 from lightkeep.formats import hdf5
-from lightkeep.model.errors import BadFile, InvalidInput
-from lightkeep.model.formats import Result, Source
+from lightkeep.formats.reader import Reader
+from lightkeep.model.errors import BadFile
+from lightkeep.model.formats import Source
 
 
-class Hdf5Format(ABC):
-    """A reader; a format that writes too says so and replaces `write`."""
-
-    name: ClassVar[str]
-    can_read: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
+class Hdf5Format(Reader, ABC):
+    """A reader of HDF5."""
 
     def matches(self, path: Path) -> bool:
         """True when the file is HDF5 and holds this layout."""
@@ -45,10 +41,6 @@ class Hdf5Format(ABC):
         except BaseException:
             file.close()
             raise
-
-    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
-        """Not offered, unless the format says `can_write`."""
-        raise InvalidInput(f"{self.name} does not write results", remedy="use nexus", folder=str(folder))
 
     @abstractmethod
     def holds(self, file: h5py.File) -> bool:

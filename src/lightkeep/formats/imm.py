@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from lightkeep.formats.frame_stack import DenseStack, Events, EventStack, Progress, Task, events_of, frames_of
 from lightkeep.formats.metadata import Gathered
+from lightkeep.formats.reader import Reader
 from lightkeep.formats.run_source import not_written, open_to_read, run_source, wait_for
 from lightkeep.formats.text import one_line
-from lightkeep.model.errors import BadFile, InvalidInput, SourceError
-from lightkeep.model.formats import Result, Source
+from lightkeep.model.errors import BadFile, SourceError
+from lightkeep.model.formats import Source
 from lightkeep.model.quantity import Quantity
 
 if TYPE_CHECKING:
@@ -56,12 +57,10 @@ _LARGEST = 1 << 28
 """Pixels of a frame at most: what announces more is no header."""
 
 
-class Imm:
+class Imm(Reader):
     """Reader of dense and sparse runs."""
 
     name: ClassVar[str] = "imm"
-    can_read: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
 
     def matches(self, path: Path) -> bool:
         """True when it is called `.imm` and begins with a header."""
@@ -87,10 +86,6 @@ class Imm:
     def open_live(self, path: Path, *, wait_s: float = 5.0) -> Source:
         """Open a run that is still being written, waiting for its first record; `follow` its frames."""
         return wait_for(lambda: _source(path, is_live=True), wait_s)
-
-    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
-        """Not offered: results go to `aps-8id`."""
-        raise InvalidInput("imm does not write results", remedy="use aps-8id", folder=str(folder))
 
 
 FORMAT = Imm()

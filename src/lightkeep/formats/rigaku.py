@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from lightkeep.formats.event_words import EventWords, pack
 from lightkeep.formats.frame_stack import Events, EventStack, Progress, events_of
 from lightkeep.formats.metadata import Gathered
+from lightkeep.formats.reader import Reader
 from lightkeep.formats.run_source import not_written, open_to_read, run_source, wait_for
-from lightkeep.model.errors import BadFile, InvalidInput
-from lightkeep.model.formats import Result, Source
+from lightkeep.model.errors import BadFile
+from lightkeep.model.formats import Source
 
 if TYPE_CHECKING:
     from lightkeep.analysis.xpcs.blocks import EventBlock, FrameBlock
@@ -45,12 +46,10 @@ _LOOKED_AT = 512
 _NAME = re.compile(r"\.bin(\.000)?\Z")
 
 
-class Rigaku:
+class Rigaku(Reader):
     """Reader of runs of the XSPA-500k and the 3M."""
 
     name: ClassVar[str] = "rigaku"
-    can_read: ClassVar[bool] = True
-    can_write: ClassVar[bool] = False
 
     def matches(self, path: Path) -> bool:
         """True when it is called `.bin` or `.bin.000` and its first 512 words are events in order."""
@@ -84,10 +83,6 @@ class Rigaku:
         The other files of a 3M may come later still.
         """
         return wait_for(lambda: _source(path, pixel_order, is_live=True), wait_s)
-
-    def write(self, folder: Path, result: Result) -> list[Path]:  # noqa: ARG002 -- the protocol's
-        """Not offered: results go to `aps-8id`."""
-        raise InvalidInput("rigaku does not write results", remedy="use aps-8id", folder=str(folder))
 
 
 FORMAT = Rigaku()

@@ -64,9 +64,9 @@ class FormatSuite:
         assert_one_line(caught.value, path)
 
     def test_a_file_cut_short_is_refused_wherever_the_cut_is(self, tmp_path: Path) -> None:
-        whole = self.example(tmp_path).read_bytes()
+        whole, suffix = self.example(tmp_path).read_bytes(), self.suffix(tmp_path)
         for share in CUTS:
-            path = tmp_path / f"cut-{share}{self.suffix(tmp_path)}"
+            path = tmp_path / f"cut-{share}{suffix}"
             path.write_bytes(whole[: self.cut(share, len(whole))])
             with pytest.raises(BadFile) as caught:
                 self.make().open(path)
