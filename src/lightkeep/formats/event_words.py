@@ -65,12 +65,10 @@ class EventWords:
             return
         count = os.fstat(self._fd).st_size // _BYTES
         if count < self.count:
-            raise SourceError(f"{self.path}: became shorter while it was read", remedy="read it again")
+            raise self._shorter()
         if count == self.count:
             return
-        for at in range(len(self._marks) * _STEP, count, _STEP):
-            self._marks.append(self._unrolled(at, self._marks[-1] if self._marks else None))
-            self._check_count(self._marks[-1])
+        self._mark(range(len(self._marks) * _STEP, count, _STEP))
         at = (len(self._marks) - 1) * _STEP
         self.frames = int(self._unroll(self._words(at, count), at, self._marks[-1])[-1]) + 1
         self._check_count(self.frames)
@@ -137,8 +135,8 @@ class EventWords:
         """What the file adds to every pixel number, as its first event says."""
         return _OFFSET if int(self._words(0, 1)[0]) >> 16 & _OFFSET else 0
 
-    def _unroll(self, words: NDArray[np.uint64], begin: int, reached: int) -> NDArray[Any]:
-        """Return the frames of consecutive events; `reached` is one at most half a turn before the first."""
+    def _unroll(self, words: NDArray[np.uint64], begin: int, reached: int, *, step: int = 1) -> NDArray[Any]:
+        """Return the frames of every `step`-th event; `reached` is one at most half a turn before the first."""
         counted = words.view("<u4")[1::2] >> np.uint32(8)
         if counted[0] >= reached % _WRAP and not (counted[1:] < counted[:-1]).any():
             return counted + np.uint32(reached - reached % _WRAP) if reached >= _WRAP else counted
@@ -148,11 +146,23 @@ class EventWords:
         back = int(np.argmax(steps < 0))
         if steps[back] < 0:
             raise BadFile(
-                f"{self.path}: event {begin + back} is of frame {frames[back]}, after one of frame"
+                f"{self.path}: event {begin + back * step} is of frame {frames[back]}, after one of frame"
                 f" {frames[back] - steps[back]}",
                 remedy="sort its events by frame",
             )
         return reached + np.cumsum(steps)
+
+    def _mark(self, places: range) -> None:
+        """Add to the index."""
+        if not places:
+            return
+        content = b"".join(os.pread(self._fd, _BYTES, at * _BYTES) for at in places)
+        if len(content) != len(places) * _BYTES:
+            raise self._shorter()
+        words = np.frombuffer(content, "<u8")
+        reached = self._marks[-1] if self._marks else int(words[0]) >> 40
+        self._marks += self._unroll(words, places.start, reached, step=_STEP).tolist()
+        self._check_count(self._marks[-1])
 
     def _check_count(self, frames: int) -> None:
         if frames >= _MOST_FRAMES:
@@ -163,15 +173,14 @@ class EventWords:
         begin = at - at % _STEP
         return int(self._unroll(self._words(begin, at + 1), begin, self._marks[at // _STEP])[-1])
 
-    def _unrolled(self, at: int, reached: int | None) -> int:
-        words = self._words(at, at + 1)
-        return int(self._unroll(words, at, int(words[0]) >> 40 if reached is None else reached)[0])
-
     def _words(self, begin: int, end: int) -> NDArray[np.uint64]:
         content = os.pread(self._fd, (end - begin) * _BYTES, begin * _BYTES)
         if len(content) != (end - begin) * _BYTES:
-            raise SourceError(f"{self.path}: became shorter while it was read", remedy="read it again")
+            raise self._shorter()
         return np.frombuffer(content, "<u8")
+
+    def _shorter(self) -> SourceError:
+        return SourceError(f"{self.path}: became shorter while it was read", remedy="read it again")
 
     def _beyond(self, begin: int, pixel: NDArray[np.uint32], frame: NDArray[np.uint32]) -> BadFile:
         at = int(np.argmax(pixel >= self._pixels))
