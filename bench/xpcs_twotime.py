@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench._harness import Figure, Timing, interleaved
+from bench._harness import Figure, interleaved
 from lightkeep.analysis import xpcs
 
 PART = "xpcs"
@@ -31,17 +33,13 @@ Frames = NDArray[np.uint8]
 
 
 def run() -> list[Figure]:
-    """Times of the dense and the sparse run, and how many events per pixel cost as much as matrix products."""
+    """Times of the dense and the sparse run, and of both ways to correlate at several occupancies."""
     qmap = rings()
-    dense, sparse = speckle(1.0), speckle(SPARSE)
-    events = events_of(sparse)
-    figures = []
-    for name, frames, blocks, goal in (
-        ("dense, 1 count/pixel", dense, dense, "ratio >= 1"),
-        ("sparse, 10 events/pixel", sparse, [events], "ratio >= 10"),
-        ("sparse, from dense frames", sparse, sparse, ""),
-    ):
-        figures += compared(name, frames, blocks, qmap, goal)
+    dense = speckle(1.0)
+    figures = compared("dense, 1 count/pixel", dense, {"": dense}, qmap, "ratio >= 1")
+    sparse = speckle(SPARSE)
+    sources = {"": [events_of(sparse)], ", from dense frames": sparse}
+    figures += compared("sparse, 10 events/pixel", sparse, sources, qmap, "ratio >= 10")
     return [*figures, *ways(qmap)]
 
 
@@ -55,11 +53,11 @@ def rings() -> xpcs.QMap:
     return xpcs.QMap.from_labels((static + PARTITIONS - 1) // PARTITIONS, static)
 
 
-def speckle(mean: float, *, frames: int = FRAMES) -> Frames:
-    """(frames, SIZE, SIZE) counts of uncorrelated speckle: times do not depend on more."""
+def speckle(mean: float) -> Frames:
+    """(FRAMES, SIZE, SIZE) counts of uncorrelated speckle: times do not depend on more."""
     rng = np.random.default_rng(0)
     table = np.sort(rng.poisson(mean * rng.exponential(size=2**16))).astype(np.uint8)
-    return np.stack([table[rng.integers(0, 2**16, (SIZE, SIZE), np.uint16)] for _ in range(frames)])
+    return np.stack([table[rng.integers(0, 2**16, (SIZE, SIZE), np.uint16)] for _ in range(FRAMES)])
 
 
 def events_of(frames: Frames) -> xpcs.EventBlock:
@@ -70,35 +68,41 @@ def events_of(frames: Frames) -> xpcs.EventBlock:
     return xpcs.EventBlock(0, len(frames), (SIZE, SIZE), frame.astype(np.uint32), pixel.astype(np.uint32), value)
 
 
-def compared(name: str, frames: Frames, blocks: xpcs.Blocks, qmap: xpcs.QMap, goal: str) -> list[Figure]:
-    """Ours and the peer's times of the whole, and of the correlation alone."""
-    spent: dict[str, list[float]] = {"ours": [], "peer": []}
+def compared(
+    name: str, frames: Frames, sources: dict[str, xpcs.Blocks], qmap: xpcs.QMap, goal: str
+) -> list[Figure]:
+    """Ours from each source, the first of which has the goal, and the peer's; then the correlation alone."""
+    spent: dict[str, list[float]] = {source: [] for source in sources}
+    spent["peer"] = []
 
-    def ours() -> Any:
+    def ours(source: str) -> Any:
         correlator = xpcs.TwoTime(qmap, threads=THREADS)
-        for block in xpcs.iterate(blocks):
+        for block in xpcs.iterate(sources[source]):
             correlator.push(block)
-        return timed(spent["ours"], correlator.finish)
+        return timed(spent[source], correlator.finish)
 
-    functions: list[Callable[[], Any]] = [ours]
+    functions: list[Callable[[], Any]] = [partial(ours, source) for source in sources]
     if _HAS_BOOST:
         functions.append(lambda: boost(frames, qmap, spent["peer"]))
     timings = interleaved(*functions, repetitions=5)
     note = f"peer: {PEER}; {FRAMES} frames, {np.count_nonzero(qmap.dynamic)} pixels, {BINS} bins"
     shared: dict[str, Any] = {"repetitions": 5, "threads": THREADS, "note": note}
-    peer = timings[1].median if _HAS_BOOST else None
-    found = [Figure(f"two-time, {name}", timings[0].median, peer, goal if _HAS_BOOST else "", **shared)]
+    peer = timings[-1].median if _HAS_BOOST else None
+    goals = [goal if _HAS_BOOST else "", *("" for _ in sources)]
+    found = [
+        Figure(f"two-time, {name}{source}", timing.median, peer, aim, **shared)
+        for source, timing, aim in zip(sources, timings, goals, strict=False)
+    ]
     alone = {who: float(np.median(seconds[1:])) for who, seconds in spent.items() if seconds}
-    found.append(Figure(f"two-time, {name}: correlation alone", alone["ours"], alone.get("peer"), "", **shared))
+    found.append(Figure(f"two-time, {name}: correlation alone", alone[""], alone.get("peer"), "", **shared))
     if _HAS_BOOST:
-        found.append(Figure(f"two-time, {name}: difference", _difference(timings), None, "ours <= 1e-4", **shared))
+        apart = _difference(timings[0].result, timings[-1].result)
+        found.append(Figure(f"two-time, {name}: difference", apart, None, "ours <= 1e-4", unit="1", **shared))
     return found
 
 
 def timed(seconds: list[float], function: Callable[[], Any]) -> Any:
     """The function's result; its time is appended."""
-    from time import perf_counter
-
     begin = perf_counter()
     result = function()
     seconds.append(perf_counter() - begin)
@@ -134,21 +138,20 @@ def boost(frames: Frames, qmap: xpcs.QMap, spent: list[float]) -> list[Any]:
     return found
 
 
-def _difference(timings: list[Timing]) -> float:
-    """Largest difference of c2, beside the diagonals, over all bins."""
-    ours, peer = (timing.result for timing in timings)
+def _difference(ours: xpcs.TwoTimeResult, peer: list[Any]) -> float:
+    """Largest difference of c2 over all bins, beside the diagonals, relative to the values there."""
     largest = 0.0
     for number, one in zip(ours.bins, peer, strict=False):
-        beside = np.triu(ours.c2[number], 1) - np.triu(next(iter(one.values())), 1)
-        largest = max(largest, float(np.abs(beside).max()))
+        beside = np.triu(np.ones_like(ours.c2[number], bool), 1)
+        mine, theirs = ours.c2[number][beside], next(iter(one.values()))[beside]
+        largest = max(largest, float(np.abs(mine / theirs - 1).max()))
     return largest
 
 
 def ways(qmap: xpcs.QMap) -> Iterator[Figure]:
     """Products of frames against pairs of events, one bin, at several occupancies: where `auto` should change."""
     for mean in (0.01, 0.03, 0.1):
-        frames = speckle(mean, frames=FRAMES)
-        block = events_of(frames)
+        block = events_of(speckle(mean))
 
         def once(method: Any, block: xpcs.EventBlock = block) -> Any:
             return xpcs.twotime([block], qmap, bins=[10], method=method, threads=1)

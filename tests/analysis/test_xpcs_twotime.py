@@ -140,6 +140,22 @@ def test_neither_blocks_nor_threads_change_a_byte(average: int, method: Method) 
         assert same(whole, twotime(mixed(), QMAP, **options))
 
 
+def test_frames_that_come_in_pieces_of_either_kind_do_not_overflow() -> None:
+    counts = np.random.default_rng(4).integers(150, 250, (20, *QMAP.shape), np.uint8)
+    pieces = [(begin, begin + 1) for begin in range(20)]
+    mixed = [
+        FrameBlock(begin, counts[begin:end]) if begin % 3 else events(counts[begin:end], begin)
+        for begin, end in pieces
+    ]
+    assert same(twotime(mixed, QMAP, average=4, method="gemm"), twotime(counts, QMAP, average=4, method="gemm"))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, ">u2", np.float32, bool])
+def test_whole_numbers_of_any_dtype_give_the_same_bytes(dtype: str) -> None:
+    counts = run().clip(0, 1)
+    assert same(twotime(counts.astype(dtype), QMAP, method="gemm"), twotime(counts, QMAP, method="gemm"))
+
+
 def test_the_order_of_pixels_does_not_matter() -> None:
     counts = run()
     to = np.random.default_rng(5).permutation(QMAP.static.size)

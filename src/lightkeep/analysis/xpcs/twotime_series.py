@@ -203,6 +203,7 @@ class PixelSeries:
         """Whether all values are whole numbers."""
         self._threads = threads
         self._parts: list[_Rows | Events] = []
+        self._events_too = False
         self._open: _Rows | None = None
         self._counted = np.zeros(len(order.bins), np.int64)
         self._sorted: PixelEvents | None = None
@@ -274,6 +275,8 @@ class PixelSeries:
         events = self._by_pixel()
         if events.frame.size:
             kinds.append(_counts_dtype(events.value, is_integer=self.is_integer))
+        if kept and self._events_too and self.selection.average > 1:
+            kinds.append(np.dtype(np.uint32))  # a frame may come in pieces, each of which fits what is narrower
         dtype = np.result_type(*kinds) if kinds else np.dtype(np.uint8)
         counts = np.zeros((-(-self.frames // ROWS) * ROWS, int(ends[-1])), dtype)
         for rows in kept:
@@ -307,6 +310,7 @@ class PixelSeries:
 
     def _push_events(self, block: EventBlock) -> None:
         self._close()
+        self._events_too = True
         frame = self.selection.frame_of(block.frame)
         rank = self.order.rank[block.pixel]
         mine = (rank >= 0) & (frame >= 0)
@@ -457,7 +461,7 @@ def _sum_dtype(dtype: np.dtype[Any], average: int) -> np.dtype[Any]:
 
 def _narrow(counts: NDArray[Any]) -> NDArray[Any]:
     """Whole numbers >= 0 in the narrowest dtype that holds them."""
-    if counts.dtype.kind != "u" or counts.dtype.itemsize == 1:
+    if counts.dtype == np.uint8 or counts.dtype.kind == "f" or counts.min() < 0:
         return counts
     return counts.astype(np.min_scalar_type(int(counts.max())), copy=False)
 
