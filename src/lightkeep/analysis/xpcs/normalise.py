@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.qmap import QMap
 from lightkeep.analysis.xpcs.result import UNITS, MultiTauResult, Normalisation
@@ -56,7 +55,7 @@ def result_of(
     if normalise not in get_args(Normalisation):
         raise ValueError(f"normalise must be one of {', '.join(get_args(Normalisation))}, not {normalise!r}")
     _require_complete(sums, qmap)
-    partition_sizes = _sizes(qmap.static, qmap.n_static) - sums.excluded
+    partition_sizes = qmap.static_pixels - sums.excluded
     sizes = _per_bin(partition_sizes, qmap)
     partial = _g2(sums.G2.value, sums.IP.value, sums.IF.value, partition_sizes)
     if normalise == "partition":
@@ -90,7 +89,7 @@ def result_of(
         dpl=dpl,
         normalisation=normalise,
         units={**UNITS, "tau": "frames" if frame_time is None else "s"},
-        flags=(*flags, *_flags(sums, qmap, partial, error)),
+        flags=(*flags, *_flags(sums, partial, error), *_silent_pixels(sums, qmap, saxs_1d)),
     )
 
 
@@ -121,10 +120,6 @@ def _require_complete(sums: MultiTauSums, qmap: QMap) -> None:
         )
     if not sums.good.any():
         raise ValueError("every frame is bad: there is nothing to correlate")
-
-
-def _sizes(labels: NDArray[np.int32], n: int) -> Int64:
-    return np.bincount(labels.ravel(), minlength=n + 1)[1:]
 
 
 def _per_bin(of_partitions: Int64, qmap: QMap) -> Int64:
@@ -196,7 +191,7 @@ def _segments(sums: MultiTauSums) -> Float64:
     return found
 
 
-def _flags(sums: MultiTauSums, qmap: QMap, partial: Float64, error: Float64) -> list[str]:
+def _flags(sums: MultiTauSums, partial: Float64, error: Float64) -> list[str]:
     flags = []
     bad = int((~sums.good).sum())
     if bad:
@@ -213,7 +208,6 @@ def _flags(sums: MultiTauSums, qmap: QMap, partial: Float64, error: Float64) -> 
     unsure = np.flatnonzero(np.isnan(error[sums.pairs > 1]).any(axis=0)) + 1
     if unsure.size:
         flags.append(f"dynamic bins with fewer than 2 pixels that counted have no error: {_numbers(unsure)}")
-    flags += _silent_pixels(sums, qmap)
     if sums.excluded.any():
         flags.append(f"{int(sums.excluded.sum())} used pixels reached the highest possible count and are left out")
     remarks = {
@@ -226,24 +220,22 @@ def _flags(sums: MultiTauSums, qmap: QMap, partial: Float64, error: Float64) -> 
     return flags
 
 
-def _silent_pixels(sums: MultiTauSums, qmap: QMap) -> list[str]:
+def _silent_pixels(sums: MultiTauSums, qmap: QMap, saxs_1d: Float64) -> list[str]:
     """All pixels of a bin belong to the mean, also those without counts: in a sparse run they are honest zeros.
     Where their neighbours have many counts they are more likely dead, and then g2 is too high by their share."""
     counts, static = sums.saxs_2d.ravel(), qmap.static.ravel()
     silent = (counts == 0) & (static > 0) & ~sums.dead.ravel()
-    if not silent.any():
+    used = int(qmap.static_pixels.sum())
+    if not 0 < silent.sum() < used:
         return []
-    mean = _partition_sums(sums.saxs_2d, qmap) / _sizes(qmap.static, qmap.n_static)
     dead = silent.copy()
-    dead[silent] = mean[static[silent] - 1] >= SURELY_LIT
+    dead[silent] = (saxs_1d * int(sums.good.sum()) * sums.average)[static[silent] - 1] >= SURELY_LIT
     flags = []
     honest = int(silent.sum()) - int(dead.sum())
     if honest:
-        flags.append(
-            f"{honest} of {int((static > 0).sum())} used pixels never counted: the error is of the others"
-        )
+        flags.append(f"{honest} of {used} used pixels never counted: the error is of the others")
     if dead.any():
-        share = np.bincount(static[dead], minlength=qmap.n_static + 1)[1:] / _sizes(qmap.static, qmap.n_static)
+        share = np.bincount(static[dead], minlength=qmap.n_static + 1)[1:] / qmap.static_pixels
         flags.append(
             f"{int(dead.sum())} used pixels never counted among neighbours with {SURELY_LIT:g} counts and more: "
             f"mask them if they are dead; they raise g2 by up to {100 * float(np.max(share / (1 - share))):.2g} % "

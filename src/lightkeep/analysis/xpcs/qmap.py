@@ -229,15 +229,20 @@ class QMap:
         """(H, W) pixels."""
         return self.dynamic.shape[0], self.dynamic.shape[1]
 
-    @property
+    @cached_property
     def n_dynamic(self) -> int:
         """Number of dynamic bins."""
         return int(self.dynamic.max())
 
-    @property
+    @cached_property
     def n_static(self) -> int:
         """Number of static partitions."""
         return int(self.static.max())
+
+    @cached_property
+    def static_pixels(self) -> NDArray[np.int64]:
+        """(n_static,) pixels of each static partition."""
+        return np.bincount(self.static.ravel())[1:]
 
     @cached_property
     def dynamic_q(self) -> Float64:
