@@ -7,6 +7,7 @@ in one piece or in many, from a finished file or while it grows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,20 +139,21 @@ def preflight(source: Source, params: Params) -> Preflight:
     qmap, warnings = _qmap(source, known)
     count = _count(known)
     shapes, dtypes = _sizes(qmap, known, count)
-    warnings = [*source.metadata.rest.get("notes", ()), *warnings, *_saturated(frames, qmap, known)]
+    warnings = [*source.metadata.rest.get("notes", ()), *warnings, *_saturated(frames, qmap)]
     if known.frame_time_s is None:
         warnings.append("the frame time is not known: delays are in frames")
     used = int((qmap.dynamic > 0).sum())
-    per_block = BLOCK * 200 * _levels(known, count)
+    per_pixel = 200 * _levels(known, count)
+    pairs = math.prod(shapes.get("c2", (0,)))
     return Preflight(
         params=known.model_dump(),
         shapes=shapes,
         dtypes=dtypes,
         length=-(-qmap.dynamic.size // BLOCK),
-        memory_bytes=min(_PIECE_BYTES, 200 * used * _levels(known, count)) + (256 << 20) + _two_time_bytes(shapes),
-        seconds=1e-9 * count * frames.shape[1] * frames.shape[2] + 2e-11 * count**2 * used * ("c2" in shapes),
+        memory_bytes=min(_PIECE_BYTES, per_pixel * used) + (256 << 20) + 12 * pairs,
+        seconds=1e-9 * count * qmap.dynamic.size + 2e-11 * pairs * used / qmap.n_dynamic,
         warnings=warnings,
-        piece=max(1, _PIECE_BYTES // per_block),
+        piece=max(1, _PIECE_BYTES // (BLOCK * per_pixel)),
         facts=_facts(qmap, known, count),
     )
 
@@ -168,10 +170,8 @@ class State:
 
     def sums(self) -> State:
         """Return the same with sums only: what adds up, and travels between processes."""
-        return State(self.qmap, *(each.sums() if hasattr(each, "sums") else each for each in self._both()))
-
-    def _both(self) -> tuple[Any, Any]:
-        return self.multitau, self.twotime
+        both = (self.multitau, self.twotime)
+        return State(self.qmap, *(each.sums() if hasattr(each, "sums") else each for each in both))
 
     def __reduce__(self) -> tuple[Any, ...]:
         done = self.sums()
@@ -185,7 +185,6 @@ def start(source: Source, params: Params, begin: int, end: int) -> State:
 
     known = _resolved(source, params)
     qmap, _ = _qmap(source, known)
-    size = qmap.dynamic.size
     options: dict[str, Any] = {
         "begin": params.begin,
         "end": params.end,
@@ -194,17 +193,18 @@ def start(source: Source, params: Params, begin: int, end: int) -> State:
         "bad_frames": params.bad_frames or (),
         "frame_time_s": known.frame_time_s,
     }
+    length = -(-qmap.dynamic.size // BLOCK)
+    bins = [] if params.mode == "multitau" else _share(_bins(qmap, params), begin, end, length)
+    smooth = None if params.smooth == "none" else params.smooth
     with _told(source):
         multitau = MultiTau(
             qmap,
             dpl=params.delays_per_level,
             scheme=params.scheme,
             normalise=params.normalise,
-            pixels=(begin * BLOCK, min(end * BLOCK, size)),
+            pixels=(begin * BLOCK, min(end * BLOCK, qmap.dynamic.size)),
             **options,
         )
-        bins = _share(_bins(qmap, params), begin, end, -(-size // BLOCK)) if params.mode != "multitau" else []
-        smooth = None if params.smooth == "none" else params.smooth
         twotime = TwoTime(qmap, bins=bins, smooth=smooth, method=params.method, **options) if bins else None
     return State(qmap, multitau, twotime)
 
@@ -422,28 +422,18 @@ def _sizes(qmap: QMap, known: Params, count: int) -> tuple[dict[str, tuple[int, 
         "intensity_q": (count, qmap.n_dynamic),
         **dict.fromkeys(("dynamic_roi_map", "static_roi_map", "mask"), qmap.shape),
     }
-    kinds = {
-        "pairs": "int64",
-        "c2": "float32",
-        "dynamic_roi_map": "int32",
-        "static_roi_map": "int32",
-        "mask": "bool",
-    }
+    kinds = {"pairs": "int64", "c2": "float32", "mask": "bool"}
+    kinds |= dict.fromkeys(("dynamic_roi_map", "static_roi_map"), "int32")
     return shapes, {name: kinds.get(name, "float64") for name in shapes}
 
 
-def _two_time_bytes(shapes: Mapping[str, tuple[int, ...]]) -> int:
-    bins, count, _ = shapes.get("c2", (0, 0, 0))
-    return 12 * bins * count**2
-
-
-def _saturated(frames: Any, qmap: QMap, known: Params) -> list[str]:
+def _saturated(frames: Any, qmap: QMap) -> list[str]:
     """Warn of used pixels that show the largest value of their type in the first frame: dead or saturated."""
     import numpy as np
 
     if frames.dtype.kind not in "iu":
         return []
-    count = int((np.asarray(frames[known.begin]) == np.iinfo(frames.dtype).max)[qmap.dynamic > 0].sum())
+    count = int((np.asarray(frames[0]) == np.iinfo(frames.dtype).max)[qmap.dynamic > 0].sum())
     return [f"{count} used pixels are saturated or dead in the first frame"] if count else []
 
 
@@ -468,27 +458,14 @@ def _facts(qmap: QMap, known: Params, count: int) -> dict[str, Any]:
 def _result(done: State, params: Params) -> MultiTauResult:
     from lightkeep.analysis.xpcs import result_of
 
-    return result_of(
-        done.multitau,
-        done.qmap,
-        normalise=params.normalise,
-        scheme=params.scheme,
-        dpl=params.delays_per_level,
-        frame_time_s=params.frame_time_s,
-    )
+    how: dict[str, Any] = {"normalise": params.normalise, "scheme": params.scheme, "dpl": params.delays_per_level}
+    return result_of(done.multitau, done.qmap, frame_time_s=params.frame_time_s, **how)
 
 
 def _output(name: str, data: Any, scales: Mapping[str, tuple[Any, str]]) -> Output:
     spec = OUTPUTS[name]
-    used = {axis: scales[axis] for axis in spec.axes if axis in scales}
-    return Output(
-        data,
-        spec.axes,
-        spec.unit,
-        spec.label,
-        {axis: values for axis, (values, _) in used.items()},
-        {axis: unit for axis, (_, unit) in used.items()},
-    )
+    values = {axis: scales[axis][0] for axis in spec.axes if axis in scales}
+    return Output(data, spec.axes, spec.unit, spec.label, values, {axis: scales[axis][1] for axis in values})
 
 
 def _multi_tau_outputs(qmap: QMap, found: MultiTauResult) -> dict[str, Output]:
@@ -510,8 +487,8 @@ def _two_time_outputs(found: TwoTimeResult) -> dict[str, Output]:
     import numpy as np
 
     unit = found.units["tau"]
-    times = {"t1": (found.time, unit), "t2": (found.time, unit)}
-    scales = {"bin": (found.bins, ""), "delay": (found.tau, unit), **times}
+    time = (found.time, unit)
+    scales = {"bin": (found.bins, ""), "delay": (found.tau, unit), "t1": time, "t2": time}
     return {
         "c2": _output("c2", np.stack([found.c2[int(each)] for each in found.bins]), scales),
         "g2_twotime": _output("g2_twotime", found.g2, scales),

@@ -28,7 +28,11 @@ def glance(found: MultiTauResult, *, pixels: int = 128, frames: int = 1000) -> d
     parts = found.intensity.size // step
     coarse = -(-max(found.saxs_2d.shape) // pixels)
     rows, columns = (max(1, length // coarse) for length in found.saxs_2d.shape)
-    image = found.saxs_2d[: rows * coarse, : columns * coarse].reshape(rows, -1, columns, coarse).mean(axis=(1, 3))
+    image = found.saxs_2d[: rows * coarse, : columns * coarse].reshape(rows, -1, columns, coarse)
+    known = np.isfinite(image)
+    means = np.where(known, image, 0).sum(axis=(1, 3)) / np.where(
+        known.any(axis=(1, 3)), known.sum(axis=(1, 3)), np.nan
+    )
     return {
         "tau": _plain(found.tau),
         "tau_unit": found.units["tau"],
@@ -37,7 +41,7 @@ def glance(found: MultiTauResult, *, pixels: int = 128, frames: int = 1000) -> d
         "g2_err": _plain(found.g2_err),
         "intensity": _plain(found.intensity[: parts * step].reshape(-1, step).mean(axis=1)),
         "intensity_frames": list(range(0, parts * step, step)),
-        "saxs_2d": _plain(image),
+        "saxs_2d": _plain(means),
         "saxs_1d": _plain(found.saxs_1d),
         "static_q": _plain(found.static_q),
         "flags": list(found.flags),
