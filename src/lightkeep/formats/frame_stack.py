@@ -205,7 +205,7 @@ class FrameStack(ABC):
 
 
 class DenseStack(FrameStack):
-    """Frames with every pixel; a block is filled by several threads while the one before it is worked on."""
+    """Frames with every pixel; blocks are filled by several threads while the one before them is worked on."""
 
     def _blocks(self, begin: int, end: int, size: int | None) -> Iterator[FrameBlock]:
         from lightkeep.analysis.xpcs.blocks import FrameBlock
@@ -217,7 +217,8 @@ class DenseStack(FrameStack):
             for first in range(begin, end, step):
                 frames = np.empty((min(step, end - first), *self._frame_shape), self._dtype)
                 waiting.append((first, frames, [pool.submit(task) for task in self._tasks(first, frames)]))
-                if len(waiting) > 1:
+                begun = sum(len(tasks) for _first, _frames, tasks in waiting) - len(waiting[0][2])
+                if begun >= threads():  # every core has work while the oldest block is given away
                     yield FrameBlock(*_filled(*waiting.popleft()))
             while waiting:
                 yield FrameBlock(*_filled(*waiting.popleft()))
