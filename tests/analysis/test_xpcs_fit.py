@@ -102,6 +102,9 @@ def test_what_is_known_can_be_fixed() -> None:
     assert fixed.errors["contrast"].mean() < free.errors["contrast"].mean()
     with pytest.raises(ValueError, match="has no parameter stretch"):
         fit_g2((TAU, noisy("single"), ERRORS), fixed={"stretch": 1.0})
+    for nothing in ({"tau_c": 0.0}, {"tau_c": 1.0, "contrast": 0.1, "baseline": 1.0}):
+        with pytest.raises(ValueError, match="must be free"):
+            fit_g2((TAU, noisy("single"), ERRORS), fixed=nothing)
 
 
 def test_points_without_a_value_or_an_error_and_the_shot_noise_are_left_out() -> None:

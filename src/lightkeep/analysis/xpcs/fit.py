@@ -117,7 +117,7 @@ def fit_g2(
 
     Raises
     ------
-    ValueError: unknown model or parameter, or shapes that disagree.
+    ValueError: unknown model or parameter, nothing left to fit, or shapes that disagree.
     """
     if model not in get_args(Model):
         raise ValueError(f"model must be one of {', '.join(get_args(Model))}, not {model!r}")
@@ -125,6 +125,8 @@ def fit_g2(
     strange = sorted(set(known) - set(PARAMETERS[model]))
     if strange:
         raise ValueError(f"{model} has no parameter {', '.join(strange)}: it has {', '.join(PARAMETERS[model])}")
+    if len(known) == len(PARAMETERS[model]) or any(known.get(name, 1.0) <= 0 for name in _LOGARITHMIC):
+        raise ValueError("one parameter at least must be free, and a fixed decay time must be above 0")
     tau, g2, error = _columns(data)
     inside = (tau > 0) & (tau >= tau_range[0]) & (tau <= tau_range[1])
     fits = []
