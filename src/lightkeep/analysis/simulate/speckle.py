@@ -43,7 +43,7 @@ class Speckle:
     """
 
     labels: NDArray[np.int32]
-    """(H, W) dynamic bin of a pixel from 1; 0: light that has forgotten itself after one frame."""
+    """(H, W) dynamic bin of a pixel from 1; 0: light (but for the static share) that is new in every frame."""
     rates: Float64
     """(bins,) decay rate of the field, Gamma, per frame."""
     mean: Float64
@@ -91,7 +91,8 @@ class Speckle:
             "labels are outside 0 .. number of rates",
         )
         _require(bool(np.all(self.rates >= 0)) and bool(np.all(self.mean >= 0)), "a rate or a mean is below 0")
-        _require(0 < self.n_frames < 2**31 and self.modes >= 1, "there must be a frame and a mode")
+        _require(0 < self.n_frames < 2**30, "the number of frames is outside 1 .. 2^30 - 1")
+        _require(self.modes >= 1, "there must be a mode")
         _require(0 <= self.seed < 2**64, "the seed is outside 0 .. 2^64 - 1")
         for pixels in (self.dead, self.hot, self.saturated):
             _require(_inside(pixels, self.labels.size), "a bad pixel is outside the detector")

@@ -1,4 +1,4 @@
-"""Photons of speckle, 64 pixels at a time: the loops behind `speckle.Speckle`.
+"""Photons of speckle, many pixels at a time: the loops behind `speckle.Speckle`.
 
 A pixel is looked at in some frames only. In a frame of Poisson mean mu I a photon is seen with probability
 1 - exp(-mu I), which is below `cover` = 1 - exp(-mu B) as long as I < B. So the frames to look at are drawn with
@@ -106,6 +106,9 @@ def _photons(rate: float, share: float, key: np.uint64) -> int:
 
     Above 60 the mean is cut into equal parts, which draw for themselves and add.
     """
+    few = 0.5 * rate * rate  # more than the probability of two, and rate - few less than that of one
+    if few < share < rate - few:
+        return 1
     if rate <= 60.0:
         return _invert(rate, share)
     parts = int(rate / 60.0) + 1
