@@ -162,3 +162,11 @@ def test_what_is_no_correlation_result_says_so(member: TestClient, house: Popula
     answer = member.get(f"/api/v1/datasets/{house.raw.id}/xpcs")
     assert answer.status_code == 404
     assert answer.json()["remedy"]
+
+
+def test_the_picture_of_a_result_is_its_scattering_in_logarithms(
+    member: TestClient, correlated: Correlated
+) -> None:
+    stack = member.get(f"/api/v1/datasets/{correlated.first.id}/preview").json()
+    assert (stack["role"], stack["count"], stack["height"], stack["width"]) == ("saxs_2d", 1, *SHAPE)
+    assert 0 <= stack["low"] < stack["high"] <= 2  # 1 to 100 counts

@@ -17,7 +17,9 @@ from lightkeep.formats import hdf5, nexus
 from lightkeep.model.errors import BadFile, NotFound
 from lightkeep.model.formats import Array, Source
 
-_ROLES = ("frames", "projections")
+_SCATTERING = "saxs_2d"
+"""The mean image of a correlation: drawn by its logarithm, as counts span decades."""
+_ROLES = ("frames", "projections", _SCATTERING)
 _SAMPLES = 5
 _SAMPLE_PIXELS = 40_000
 _PERCENTILES = (0.5, 99.5)
@@ -140,6 +142,8 @@ class _Images:
         attributes = getattr(self._array, "attrs", {})
         self.unit = _text(attributes.get("units"))
         self.label = _text(attributes.get("long_name")).removesuffix(f"({self.unit})").strip() or self.role
+        if self.role == _SCATTERING:
+            self.unit, self.label = "", "log\u2081\u2080 of mean counts"
         self._gain: NDArray[np.float32] | None = None
         self._dark: NDArray[np.float32] | float = 0.0
         flats, darks = source.arrays.get("flats"), source.arrays.get("darks")
@@ -154,6 +158,10 @@ class _Images:
         where = np.unravel_index(index, self._stack) if self._stack else ()
         at = tuple(int(each) for each in where)
         values = np.asarray(self._array[:, at[0]] if self._is_sinogram else self._array[at], np.float32)
+        if self.role == _SCATTERING:
+            lit = values[values > 0]
+            least = lit.min() if lit.size else np.float32(1.0)
+            return np.asarray(np.log10(np.maximum(values, least)), np.float32)
         if self._gain is None:
             return values
         dark, gain = self._dark, self._gain

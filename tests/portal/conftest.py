@@ -1,0 +1,111 @@
+"""A real server with a real worker behind it, and a real Chromium before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from lightkeep.testing.beamline import simulate_tomography
+from lightkeep.testing.correlated import add_correlation
+from lightkeep.testing.populated import EXPERIMENT, PASSWORD, Populated, populate
+from lightkeep.testing.served import Server
+
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+_ARGUMENTS = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--enable-unsafe-swiftshader",
+]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Serve a facility as `lightkeep serve` does, from a process of its own."""
+    root = tmp_path_factory.mktemp("served")
+    made = populate(root)
+    slow = _slow_scan(made, root)
+    curves = tuple(each.id for each in add_correlation(made, root / "xpcs").runs)
+    made.close()
+    config = made.facility.config.root / "lightkeep.toml"
+    config.write_text('root = "."\n[engine]\nname = "inline"\n')
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "--factory", "lightkeep.asgi:create", "--port", str(port)]
+    environment = os.environ | {"LIGHTKEEP_CONFIG": str(config)}
+    process = subprocess.Popen([*command, "--timeout-graceful-shutdown", "1"], env=environment)
+    try:
+        _wait_for(port, process)
+        yield Server(f"http://127.0.0.1:{port}", config, made.raw.id, made.result.id, slow, curves)
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _slow_scan(made: Populated, root: Path) -> str:
+    from lightkeep.lifecycle.ingest import ingest
+    from lightkeep.model.people import SERVICE
+
+    scan = simulate_tomography(root / "slow.h5", size=160, rows=32, angles=90, flats=2, darks=2).path
+    return ingest(made.facility, scan, experiment_id=EXPERIMENT, principal=SERVICE, quiet_s=0.0).dataset.id
+
+
+def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    pytest.fail("the server did not start")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Return a Chromium."""
+    if _CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=_CHROMIUM, args=_ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def signed_in(browser: Browser, server: Server) -> Iterator[BrowserContext]:
+    """Return a window in which the principal investigator has signed in, by hand."""
+    context = browser.new_context(base_url=server.address, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.goto(f"/datasets/{server.result_id}")
+    page.fill("input[name=user]", "pi")
+    page.fill("input[name=password]", PASSWORD)
+    page.click("text=Sign in")
+    expect(page).to_have_url(f"{server.address}/datasets/{server.result_id}")
+    page.close()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(signed_in: BrowserContext) -> Iterator[Page]:
+    """Return a page; the test fails when its console shows an error."""
+    opened = signed_in.new_page()
+    wrong: list[str] = []
+    opened.on("pageerror", lambda error: wrong.append(str(error)))
+    opened.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    yield opened
+    opened.close()
+    assert not wrong
