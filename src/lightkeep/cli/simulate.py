@@ -129,7 +129,7 @@ _DETECTORS = ("rigaku", "rigaku-3m", "imm", "imm-sparse", "hdf5", "eiger", "even
 @click.option("--bad-pixels", type=click.IntRange(0, 1000), default=12, help="Dead, hot and saturated ones.")
 @click.option("--seed", default=0, help="Decides speckle and noise.")
 @click.pass_obj
-def xpcs(session: Session, folder: Path, **options: Any) -> None:
+def xpcs(session: Session, /, folder: Path, **options: Any) -> None:
     """Measure a diffusing colloid, and write the run into FOLDER as a detector of beamline 8-ID would.
 
     Beside the frames there are the run's metadata file and, beside FOLDER, the q map. Every pixel's correlation is
