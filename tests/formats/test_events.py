@@ -11,9 +11,12 @@ import pytest
 
 from lightkeep import formats
 from lightkeep.analysis.xpcs.blocks import EventBlock
+from lightkeep.formats import metadata_8id
 from lightkeep.formats.events import FORMAT, write_run, write_times
+from lightkeep.model.datasets import Metadata
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Format
+from lightkeep.model.quantity import Quantity
 from lightkeep.testing.suites.format import Hdf5Suite, assert_one_line
 
 from .runs import cut, dense, events, followed_across, joined
@@ -98,11 +101,15 @@ def test_whole_ticks_are_binned_exactly_however_late(tmp_path: Path) -> None:
         assert source.arrays["frames"][:, 0, 0].tolist() == [2, 2, 1]
 
 
-def test_a_bin_time_may_be_given_and_decides(tmp_path: Path) -> None:
+def test_the_bin_time_is_what_is_given_or_else_the_frame_time_of_the_metadata(tmp_path: Path) -> None:
     times, pixels = arrivals()
     path = write_times(tmp_path / "run.h5", [(times, pixels)], shape=SHAPE)
     with pytest.raises(BadFile, match="does not say how long a frame is"):
         FORMAT.open(path)
+    facts = {"frame_time": Quantity.of(1, "us")}
+    metadata_8id.write_metadata(tmp_path / "run_metadata.hdf", Metadata(facts))
+    with FORMAT.open(path) as source:
+        assert source.arrays["frames"].shape[0] == 10
     totals = []
     for bin_time_s in (0.5e-6, 1e-6, 2e-6):
         with FORMAT.open(path, bin_time_s=bin_time_s) as source:

@@ -20,7 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.formats import hdf5
+from lightkeep.formats import hdf5, metadata_8id
 from lightkeep.formats.chunks import Decode, decode_chunk, decoder, read_chunk
 from lightkeep.formats.frame_stack import DenseStack, Progress, Task
 from lightkeep.formats.hdf5_format import Hdf5Format
@@ -278,6 +278,7 @@ def _source(path: Path, file: h5py.File, *, is_live: bool) -> Source:
         raise BadFile(f"{path}: holds no frames: {stack.shape}", remedy="check that the run was measured")
     found = gather(file, QUANTITIES, TEXTS)
     _derive(file, found)
+    metadata_8id.complete(path, found)
     return run_source(path, FORMAT.name, stack, found, is_live=is_live)
 
 

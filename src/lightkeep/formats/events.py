@@ -6,9 +6,10 @@ The group `/entry/events`, or `/events`, holds columns of one length:
 - `pixel` (row * columns + column), or `x` (column) and `y` (row);
 - `count`, the photons of the event; 1 where the column is missing;
 
-and the attribute `shape`, (rows, columns) of the detector. Times become frames of `bin_time_s` seconds, which the
-group has as an attribute or which is said when the file is opened; time 0 is the attribute `t_begin`, if any. The
-frame of the last event is not complete, and left out. The attribute `frames` may say how many were measured.
+and the attribute `shape`, (rows, columns) of the detector. Times become frames of `bin_time_s` seconds: said when
+the file is opened, or an attribute of the group, or else the frame time that the metadata give; time 0 is the
+attribute `t_begin`, if any. The frame of the last event is not complete, and left out. The attribute `frames` may
+say how many were measured.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from lightkeep.formats import hdf5
+from lightkeep.formats import hdf5, metadata_8id
 from lightkeep.formats.eiger import QUANTITIES, TEXTS, is_written
 from lightkeep.formats.frame_stack import Events, EventStack, Progress, events_of
 from lightkeep.formats.hdf5_format import Hdf5Format
@@ -260,9 +261,13 @@ def _source(path: Path, file: h5py.File, bin_time_s: float | None, *, is_live: b
             remedy="write /entry/events with frame or t, and pixel or x and y",
         )
     found = gather(file, QUANTITIES, TEXTS)
+    metadata_8id.complete(path, found)
     clock = _Clock(None)
     if "frame" not in group or bin_time_s is not None:
-        clock, seconds = _clock(path, group, bin_time_s)
+        measured = found.quantities.get("frame_time", Quantity.of(np.nan, "s")).value_si
+        clock, seconds = _clock(
+            path, group, group.attrs.get("bin_time_s", measured) if bin_time_s is None else bin_time_s
+        )
         found.quantities["frame_time"] = Quantity.of(seconds, "s")
     stack = EventTableStack(path, file, group, clock, is_live=is_live)
     if stack.shape[0] == 0 and not is_live:
@@ -273,15 +278,15 @@ def _source(path: Path, file: h5py.File, bin_time_s: float | None, *, is_live: b
     return run_source(path, FORMAT.name, stack, found, is_live=is_live)
 
 
-def _clock(path: Path, group: h5py.Group, bin_time_s: float | None) -> tuple[_Clock, float]:
+def _clock(path: Path, group: h5py.Group, bin_time_s: Any) -> tuple[_Clock, float]:
     """How times become frames, and the length of a frame in seconds."""
     if "t" not in group:
         raise BadFile(f"{path}: {group.name} has frames and no times", remedy="open it without a bin time")
-    seconds = float(np.ravel(group.attrs.get("bin_time_s", np.nan))[0]) if bin_time_s is None else bin_time_s
+    seconds = float(np.ravel(bin_time_s)[0])
     if not (np.isfinite(seconds) and seconds > 0):
         raise BadFile(
             f"{path}: {group.name} has times and does not say how long a frame is",
-            remedy="give the group an attribute bin_time_s, or open it with one",
+            remedy="give the group an attribute bin_time_s, or the run a frame time",
         )
     unit = units_of(group["t"]) or "s"
     factor, unit_si = si_factor(unit) or (1.0, "")

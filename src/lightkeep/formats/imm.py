@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lightkeep.formats import metadata_8id
 from lightkeep.formats.frame_stack import DenseStack, Events, EventStack, Progress, Task, events_of, frames_of
 from lightkeep.formats.metadata import Gathered
 from lightkeep.formats.reader import Reader
@@ -318,6 +319,7 @@ def _source(path: Path, *, is_live: bool) -> Source:
         kind = ImmSparse if records.first.is_sparse else ImmDense
         stack = kind(records, records.first.shape)
         found, guesses = _gathered(records, records.first, records.last)
+        metadata_8id.complete(path, found)
         return run_source(path, FORMAT.name, stack, found, guesses=guesses, is_live=is_live)
     except BaseException:
         records.close()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightkeep.formats import metadata_8id
 from lightkeep.formats.event_words import EventWords, pack
 from lightkeep.formats.frame_stack import Events, EventStack, Progress, events_of
 from lightkeep.formats.metadata import Gathered
@@ -203,6 +204,7 @@ def _source(path: Path, order: PixelOrder, *, is_live: bool) -> Source:
         first = min(module.words.first_frame for module in modules)
         if first > 0:
             found.notes.append(f"the first event is in frame {first}: frames before it are taken as empty")
+        metadata_8id.complete(path, found)
         source = run_source(path, FORMAT.name, stack, found, is_live=is_live)
         opened.pop_all()
         return source

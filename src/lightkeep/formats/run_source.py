@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from lightkeep.formats import metadata_8id
 from lightkeep.formats.frame_stack import FrameStack
 from lightkeep.formats.metadata import Gathered
 from lightkeep.formats.text import one_line
@@ -32,11 +31,11 @@ def run_source(
 ) -> Source:
     """Return the source of a run; closing it closes the stack.
 
-    Quantities in `guesses` are taken, with a note, where neither the file nor its metadata file gives them.
+    `found` is what the file and its metadata file say; quantities in `guesses` are taken, with a note, where they
+    give none.
     Frames that are not as many as the metadata promise are no error, because a run may be stopped: a note says it,
     and `rest["frames_differ"]` holds both counts, [promised, found]. Live runs are not complete yet.
     """
-    metadata_8id.complete(path, found)
     for key in guesses.keys() - found.quantities.keys():
         found.quantities[key] = guesses[key]
         found.notes.append(f"{key} is taken from the records: {guesses[key]}")
@@ -79,4 +78,6 @@ def not_written(path: Path, error: OSError) -> StorageError:
     """Return the error for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreFull(f"{path}: no room to write it", remedy="free space, or use another store")
-    return StorageError(f"{path}: cannot be written: {error.strerror or one_line(error)[:200]}", remedy="check the folder")
+    return StorageError(
+        f"{path}: cannot be written: {error.strerror or one_line(error)[:200]}", remedy="check the folder"
+    )
