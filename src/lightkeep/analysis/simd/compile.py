@@ -15,15 +15,16 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numba
-from numba.core import caching
+import numba.core.caching
 
 F = TypeVar("F", bound=Callable[..., Any])
+_NUMBA: Any = numba  # most of it has no types
 
 
-class _StampedCache(caching.FunctionCache):  # type: ignore[misc]  # numba has no types
+class _StampedCache(_NUMBA.core.caching.FunctionCache):  # type: ignore[misc]
     """numba's cache, whose key also has the stamp."""
 
     def __init__(self, function: Callable[..., Any], stamp: str) -> None:
@@ -36,7 +37,7 @@ class _StampedCache(caching.FunctionCache):  # type: ignore[misc]  # numba has n
 
 @cache
 def _stamp(folders: tuple[Path, ...]) -> str:
-    digest = hashlib.sha256(repr(numba.config.SLP_VECTORIZE).encode())
+    digest = hashlib.sha256(repr(_NUMBA.config.SLP_VECTORIZE).encode())
     for folder in folders:
         for file in sorted(folder.glob("*.py")):
             digest.update(file.read_bytes())
@@ -53,6 +54,6 @@ def compiled(function: F) -> F:
     The compiled code is made anew when any module beside `function`'s, or of `lightkeep.analysis.simd`, changes.
     """
     stamp = _stamp((Path(__file__).parent, Path(function.__code__.co_filename).parent))
-    dispatcher = numba.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})(function)
+    dispatcher: Any = _NUMBA.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})(function)
     dispatcher._cache = _StampedCache(function, stamp)
-    return dispatcher  # type: ignore[no-any-return]
+    return cast("F", dispatcher)

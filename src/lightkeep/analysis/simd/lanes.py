@@ -1,8 +1,11 @@
 """A vector of float32 lanes as a value of compiled functions.
 
-numba's own vectoriser decides by itself, loop by loop, and cannot keep a window of samples and their accumulators in
-registers. Here a function says what it wants: a `Lanes` value is one LLVM vector, its operations are one instruction
-each where the machine has it, and LLVM splits or emulates them where it has not (any x86, ARM, without a compiler).
+numba's own vectoriser decides by itself, loop by loop, and cannot keep a window of samples and their accumulators
+in
+registers. Here a function says what it wants: a `Lanes` value is one LLVM vector, its operations are one
+instruction
+each where the machine has it, and LLVM splits or emulates them where it has not (any x86, ARM, without a
+compiler).
 
     @compiled
     def saxpy(a, x, y, n):              # x, y: addresses of float32 (`array.ctypes.data`), n: a multiple of LANES
@@ -15,6 +18,8 @@ Memory is addressed in bytes by integers, without bounds, and the arrays behind 
 + - * / work lane by lane. LANES is 16 with AVX-512, 8 with AVX, else 4; read it, never assume it.
 """
 
+# ruff: noqa: ARG001  (numba matches an intrinsic's arguments by their names, LLVM's generators by their places)
+
 from __future__ import annotations
 
 import operator
@@ -23,11 +28,14 @@ from typing import Any, Final
 
 import llvmlite.binding
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils as _untyped_cgutils
+from numba.core import types
 from numba.extending import intrinsic as _untyped_intrinsic
 from numba.extending import models, overload, register_model
 
-intrinsic: Any = _untyped_intrinsic
+intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
+cgutils: Any = _untyped_cgutils
+_MODELS: Any = models
 
 
 def _widest() -> int:
@@ -43,7 +51,7 @@ class LanesType(types.Type):
     """numba's type of a vector of LANES float32."""
 
     def __init__(self) -> None:
-        super().__init__(name=f"Lanes({LANES})")  # type: ignore[no-untyped-call]
+        super().__init__(name=f"Lanes({LANES})")
 
 
 LANES_TYPE: Final = LanesType()
@@ -52,9 +60,9 @@ _VECTOR = ir.VectorType(_FLOAT, LANES)
 
 
 @register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]
+class _LanesModel(_MODELS.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, lanes_type: Any) -> None:
-        super().__init__(manager, lanes_type, _VECTOR)  # type: ignore[no-untyped-call]
+        super().__init__(manager, lanes_type, _VECTOR)
 
 
 Emit = Callable[..., Any]
@@ -87,6 +95,11 @@ def _mask(values: Sequence[int]) -> Any:
 
 def _shuffle(builder: Any, one: Any, other: Any, order: Sequence[int]) -> Any:
     return builder.shuffle_vector(one, other, _mask(order))
+
+
+def _all_lanes(builder: Any, number: Any, kind: Any) -> Any:
+    one = builder.insert_element(ir.Constant(kind, ir.Undefined), number, _WORD(0))
+    return _shuffle(builder, one, one, [0] * LANES)
 
 
 def _loader(bits: int) -> Any:
@@ -130,8 +143,7 @@ def splat(context: Any, number: Any) -> Any:
     """splat(number) -> the number, as float32, in all lanes."""
 
     def emit(builder: Any, value: Any) -> Any:
-        one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), builder.fptrunc(value, _FLOAT), _WORD(0))
-        return _shuffle(builder, one, ir.Constant(_VECTOR, ir.Undefined), [0] * LANES)
+        return _all_lanes(builder, builder.fptrunc(value, _FLOAT), _VECTOR)
 
     return _operation(LANES_TYPE, (types.float64,), emit)
 
@@ -139,7 +151,7 @@ def splat(context: Any, number: Any) -> Any:
 @intrinsic
 def zero(context: Any) -> Any:
     """zero() -> 0 in all lanes."""
-    return _operation(LANES_TYPE, (), lambda builder: ir.Constant(_VECTOR, [0.0] * LANES))
+    return _operation(LANES_TYPE, (), lambda _: ir.Constant(_VECTOR, [0.0] * LANES))
 
 
 @intrinsic
@@ -182,7 +194,7 @@ def _as_operator(symbol: Any, function: Any) -> None:
     @overload(symbol, strict=False)
     def _(a: Any, b: Any) -> Any:
         if isinstance(a, LanesType) and isinstance(b, LanesType):
-            return lambda a, b: function(a, b)
+            return lambda a, b: function(a, b)  # noqa: PLW0108  (an implementation has to be Python)
         return None
 
 
@@ -219,7 +231,8 @@ zip_high: Any = _zip(LANES // 2)
 
 @intrinsic
 def transpose(context: Any, source: Any, source_step: Any, target: Any, target_step: Any) -> Any:
-    """transpose(source, source_step, target, target_step): LANES rows of LANES float32 become columns; steps in bytes.
+    """transpose(source, source_step, target, target_step): LANES rows of LANES float32 become columns; steps in
+    bytes.
 
     Source and target may be the same memory.
     """
@@ -278,7 +291,8 @@ def _four_sums(builder: Any, rows: list[Any]) -> Any:
         builder.fadd(_shuffle(builder, a, b, [0, 4, 2, 6]), _shuffle(builder, a, b, [1, 5, 3, 7]))
         for a, b in (rows[:2], rows[2:])
     ]
-    return builder.fadd(_shuffle(builder, *pairs, [0, 1, 4, 5]), _shuffle(builder, *pairs, [2, 3, 6, 7]))
+    first, last = pairs
+    return builder.fadd(_shuffle(builder, first, last, [0, 1, 4, 5]), _shuffle(builder, first, last, [2, 3, 6, 7]))
 
 
 def _add_in_memory(builder: Any, address: Any, four: Any) -> None:
@@ -288,7 +302,8 @@ def _add_in_memory(builder: Any, address: Any, four: Any) -> None:
 
 @intrinsic
 def add_row_sums(context: Any, rows: Any, weights: Any, target: Any) -> Any:
-    """add_row_sums(rows, weights, target): to 4 float64 at target add the sums of 4 rows of LANES float32, weighted.
+    """add_row_sums(rows, weights, target): to 4 float64 at target add the sums of 4 rows of LANES float32,
+    weighted.
 
     weights: address of LANES float32.
     """
@@ -351,28 +366,32 @@ def add_byte_sums(context: Any, rows: Any, mask: Any, target: Any) -> Any:
 
 
 @intrinsic
-def finish_pixels(context: Any, acc: Any, sums: Any, pairs: Any, out: Any, step: Any) -> Any:
-    """finish_pixels(acc, sums, pairs, out, step): G2, IP, IF, g, g^2 and 1 or 0 of LANES pixels, float64.
+def finish_pixels(context: Any, acc: Any, sums: Any, pairs: Any, noise: Any, out: Any, step: Any) -> Any:
+    """finish_pixels(acc, sums, pairs, noise, out, step): G2, IP, IF, g, g^2 and 1 or 0 of LANES pixels, float64.
 
-    acc: LANES sums of products. sums: total, tail and head, LANES each. out: six rows of LANES, `step` bytes apart;
-    g = G2 pairs / (IP IF) where IP IF > 0.
+    acc: LANES sums of products. sums: total, tail and head, LANES each. out: six rows of LANES, `step` bytes
+    apart; g = G2 pairs / (IP IF) where IP IF > 0. An IP or IF that is not above `noise` times the total is 0.
     """
 
-    def emit(builder: Any, at: Any, sums_at: Any, number: Any, to: Any, to_step: Any) -> None:
+    def emit(builder: Any, at: Any, sums_at: Any, number: Any, noise: Any, to: Any, to_step: Any) -> None:
         wide = ir.VectorType(_DOUBLE, LANES)
         step = ir.Constant(ir.IntType(64), 8 * LANES)
         product = _load(builder, at, _DOUBLE)
         total, tail, head = (_load(builder, _row(builder, sums_at, step, i), _DOUBLE) for i in range(3))
-        early, late = builder.fsub(total, tail), builder.fsub(total, head)
-        below = builder.fmul(early, late)
         zeros, ones = ir.Constant(wide, [0.0] * LANES), ir.Constant(wide, [1.0] * LANES)
+        least = builder.fmul(total, _all_lanes(builder, noise, wide))
+        early, late = (
+            builder.select(builder.fcmp_ordered(">", each, least), each, zeros)
+            for each in (builder.fsub(total, tail), builder.fsub(total, head))
+        )
+        below = builder.fmul(early, late)
         counts = builder.fcmp_ordered(">", below, zeros)
-        one = builder.insert_element(ir.Constant(wide, ir.Undefined), number, _WORD(0))
-        scaled = builder.fmul(product, _shuffle(builder, one, one, [0] * LANES))
+        scaled = builder.fmul(product, _all_lanes(builder, number, wide))
         ratio = builder.select(counts, builder.fdiv(scaled, builder.select(counts, below, ones)), zeros)
         square = builder.fmul(ratio, ratio)
         rows = (product, early, late, ratio, square, builder.select(counts, ones, zeros))
         for i, row in enumerate(rows):
             builder.store(row, _pointer(builder, _row(builder, to, to_step, i), wide), align=1)
 
-    return _operation(types.void, (types.int64, types.int64, types.float64, types.int64, types.int64), emit)
+    taken = (types.int64, types.int64, types.float64, types.float64, types.int64, types.int64)
+    return _operation(types.void, taken, emit)

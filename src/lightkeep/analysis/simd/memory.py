@@ -7,15 +7,20 @@ arrays are slow to compile for that: with addresses the kernels of `analysis.xpc
     set_f64(address, i, value)     and so for u8, u16, u32, i32, i64, f32, f64
 """
 
+# ruff: noqa: ARG001  (numba matches an intrinsic's arguments by their names, LLVM's generators by their places)
+
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils as _untyped_cgutils
+from numba.core import types
 from numba.extending import intrinsic as _untyped_intrinsic
 
-intrinsic: Any = _untyped_intrinsic
+intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
+cgutils: Any = _untyped_cgutils
 
 
 def _place(builder: Any, address: Any, index: Any, kind: Any) -> Any:
@@ -25,7 +30,8 @@ def _place(builder: Any, address: Any, index: Any, kind: Any) -> Any:
 def _getter(kind: Any, result: Any, widen: str | None) -> Any:
     def typed(context: Any, address: Any, index: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-            value = builder.load(_place(builder, *values, kind), align=1)
+            at, i = values
+            value = builder.load(_place(builder, at, i, kind), align=1)
             return getattr(builder, widen)(value, ir.IntType(64)) if widen else value
 
         return result(types.int64, types.int64), generate

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightkeep.analysis.xpcs.average import Average, Rejection, average_results
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, EventBlock, FrameBlock, iterate
-from lightkeep.analysis.xpcs.layout import shards
+from lightkeep.analysis.xpcs.kernels.layout import shards
 from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.qmap import PRESETS, Geometry, Grid, QMap, compacted, coordinates
 from lightkeep.analysis.xpcs.qmap_arrays import describe, for_frames, qmap_of

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd.lanes import LANES
-from lightkeep.analysis.xpcs.cell import HISTORY, ROW
-from lightkeep.analysis.xpcs.cell_sweep import (
+from lightkeep.analysis.xpcs.kernels.cell import HISTORY, ROW
+from lightkeep.analysis.xpcs.kernels.cell_sweep import (
     CELL_PAD,
     CELLS,
     KINDS,
@@ -20,9 +20,9 @@ from lightkeep.analysis.xpcs.cell_sweep import (
     advance_cells,
     finish_cells,
 )
-from lightkeep.analysis.xpcs.layout import Layout
-from lightkeep.analysis.xpcs.state import CHUNK, Delays, Float64, Int64, State, empty_state
-from lightkeep.analysis.xpcs.sweep import GROUPS, Gain, Options, Piece
+from lightkeep.analysis.xpcs.kernels.layout import Layout
+from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float64, Int64, State, empty_state
+from lightkeep.analysis.xpcs.kernels.sweep import GROUPS, Gain, Options, Piece
 
 
 class CellWork:
@@ -62,7 +62,7 @@ class CellWork:
             stride=piece.stride * piece.frames.itemsize,
             origin=piece.origin,
             first_chunk=piece.first_chunk,
-            count=piece.count,
+            n=piece.n,
             has_events=int(piece.event_ptr.size > 0),
             event_ptr=_at(piece.event_ptr),
             event_frame=_at(piece.event_frame),

@@ -1,4 +1,5 @@
-"""From blocks as they come to chunks as the multi-tau kernels want them: selected, averaged, cut at fixed frames."""
+"""From blocks as they come to chunks as the multi-tau kernels want them: selected, averaged, cut at fixed
+frames."""
 
 from __future__ import annotations
 
@@ -10,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.blocks import Block, EventBlock, FrameBlock
-from lightkeep.analysis.xpcs.layout import TILE, Layout
-from lightkeep.analysis.xpcs.state import CHUNK, Int64
-from lightkeep.analysis.xpcs.sweep import Piece
+from lightkeep.analysis.xpcs.kernels.layout import TILE, Layout
+from lightkeep.analysis.xpcs.kernels.state import CHUNK, Int64
+from lightkeep.analysis.xpcs.kernels.sweep import Piece
 
 KINDS: Final = ("uint8", "uint16", "uint32", "float32")
 """Counts that the kernels take as they are; all others become float32."""
@@ -34,17 +35,20 @@ class Chunks:
         self.expected: int | None = None
         """Detector frame that should come next; None before the first block."""
         self.frames = 0
-        """Frames taken, of which the last ones may be in no piece yet; an average not yet complete is not counted."""
+        """Frames taken, of which the last ones may be in no piece yet; an average not yet complete is not
+        counted."""
         self.limit = np.inf
         """Count at which a pixel is saturated."""
         self.dtype: np.dtype[Any] | None = None
         """Of the counts in pieces; None before the first block."""
         self.is_float = False
         self._kind: type[Block] | None = None
+        self._raw = np.dtype(np.uint8)
         self._shape: tuple[int, int] | None = None
         self._done = 0  # chunks that were given away
         self._selected = 0  # detector frames that were taken
         self._buffer = np.zeros((0, 0))
+        self._left: NDArray[Any] = np.zeros((0, 0))  # frames of an average that is not complete
         self._events: list[tuple[Int64, NDArray[np.uint32], NDArray[np.float32]]] = []
 
     def push(self, block: Block) -> Iterator[Piece]:
@@ -130,7 +134,7 @@ class Chunks:
             if filled == 0 and len(flat) - at >= CHUNK:
                 chunks = (len(flat) - at) // CHUNK
                 piece = self._piece(flat[at : at + chunks * CHUNK])
-                at += piece.count
+                at += piece.n
             else:
                 if len(self._buffer) < CHUNK:
                     self._buffer = np.empty((CHUNK, flat.shape[1]), flat.dtype)
@@ -143,19 +147,16 @@ class Chunks:
                 piece = self._piece(self._buffer)
                 self.frames -= CHUNK
             yield piece
-            self._done += piece.count // CHUNK
-            self.frames += piece.count
+            self._done += piece.n // CHUNK
+            self.frames += piece.n
 
     def _averaged(self, flat: NDArray[Any]) -> NDArray[Any]:
         """Sums of `average` frames, among them those that were left over from the last block."""
-        assert self.dtype is not None
-        if not hasattr(self, "_left"):
-            self._left = flat[:0]
-        flat = np.concatenate([self._left, flat]) if len(self._left) else flat
+        flat = np.concatenate([self._left, flat]) if self._left.size else flat
         count = len(flat) // self._average
         self._left = flat[count * self._average :].copy()
         groups = flat[: count * self._average].reshape(count, self._average, flat.shape[1])
-        wide = np.float64 if self.dtype.kind == "f" else self.dtype
+        wide = np.dtype(np.float64) if self._raw.kind == "f" else self.dtype
         sums: NDArray[Any] = groups.sum(axis=1, dtype=wide).astype(self.dtype)
         if self._raw.name in KINDS[:3]:
             sums[(groups == np.iinfo(self._raw).max).any(axis=1)] = self.limit
@@ -220,12 +221,13 @@ class Chunks:
 def line_of(array: NDArray[Any]) -> NDArray[Any]:
     """The memory that an array with ascending addresses spans, as one line that is not to be written to.
 
-    Compiled code is made for each combination of types, and to numba a read-only or a strided array is another type:
+    Compiled code is made for each combination of types, and to numba a read-only or a strided array is another
+    type:
     this way there is one per dtype.
     """
     if array.size == 0:
         return np.zeros(0, array.dtype)
     span = sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize
     memory = (ctypes.c_char * span).from_address(array.__array_interface__["data"][0])
-    memory._keep = array  # type: ignore[attr-defined]
+    memory._keep = array
     return np.frombuffer(memory, array.dtype)

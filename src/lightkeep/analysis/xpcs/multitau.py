@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, FrameBlock, iterate
-from lightkeep.analysis.xpcs.cell_sweep import Cells, cells_of
 from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
-from lightkeep.analysis.xpcs.kernel import INVALID, NEGATIVE, SATURATED
-from lightkeep.analysis.xpcs.layout import layout_of
+from lightkeep.analysis.xpcs.kernels.cell_sweep import Cells, cells_of
+from lightkeep.analysis.xpcs.kernels.kernel import INVALID, NEGATIVE, SATURATED
+from lightkeep.analysis.xpcs.kernels.layout import layout_of
+from lightkeep.analysis.xpcs.kernels.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state
+from lightkeep.analysis.xpcs.kernels.sweep import Bins, Gain, Options, Piece, bins_of, gain_of
 from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.plain_work import PlainWork
 from lightkeep.analysis.xpcs.qmap import QMap
 from lightkeep.analysis.xpcs.result import MultiTauResult, Normalisation
 from lightkeep.analysis.xpcs.schemes import Scheme, levels
-from lightkeep.analysis.xpcs.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state
 from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, carried, segment_length
-from lightkeep.analysis.xpcs.sweep import Gain, Options, Piece, bins_of, gain_of
 
 Kernel = Literal["auto", "simd", "plain"]
 Worker = PlainWork | CellWork
@@ -51,7 +51,8 @@ def multitau(
 ) -> MultiTauResult:
     """Correlation curves of every dynamic bin, their errors, and the static outputs of a run.
 
-    The same bytes come out for any number of threads, and as from `MultiTau`, however its blocks and shards are cut.
+    The same bytes come out for any number of threads, and as from `MultiTau`, however its blocks and shards are
+    cut.
 
     Parameters
     ----------
@@ -66,13 +67,15 @@ def multitau(
     bad_frames: detector frames without a valid picture; a sample that contains one makes no pair.
     frame_time_s: time from one detector frame to the next, s; delays are in frames without it.
     threads: None: as many as there are processors.
-    kernel: `simd` where it can (4 delays per level, no bad frames), else `plain` numba, which is a third as fast and
+    kernel: `simd` where it can (4 delays per level, no bad frames), else `plain` numba, which is a third as fast
+    and
       takes long to compile; `auto` chooses. LIGHTKEEP_XPCS_SIMD=0 in the environment makes `auto` mean `plain`.
 
     Returns
     -------
     : curves and what to know about them, in `flags`: pixels that reached the highest count of an unsigned dtype
-      (saturated, or marked dead by the detector) are left out and said so there, as are counts that are not finite.
+      (saturated, or marked dead by the detector) are left out and said so there, as are counts that are not
+      finite.
 
     Raises
     ------
@@ -106,8 +109,8 @@ class MultiTau:
                   \\-> snapshot, any time, which changes nothing
 
     Whole chunks of 512 frames go into the pixels' state, what is left of a chunk waits: finish takes it in, at the
-    speed of a whole run. A *shard* is one of several of these, each with its own `pixels` (see `shards`) of the same
-    run; `merge` puts them together.
+    speed of a whole run. A *shard* is one of several of these, each with its own `pixels` (see `shards`) of the
+    same run; `merge` puts them together.
 
     Raises
     ------
@@ -165,7 +168,7 @@ class MultiTau:
         """
         self._qmap.require(block.shape)
         for piece in self._chunks.push(block):
-            for chunk in range(piece.count // CHUNK):
+            for chunk in range(piece.n // CHUNK):
                 self._advance(_one_chunk(piece, chunk))
 
     def snapshot(self) -> MultiTauResult:
@@ -256,7 +259,8 @@ class MultiTau:
         self._take_segments(ExactSum(*carried(gain.segment_whole, gain.segment_part)), segment, frames)
 
     def _take_segments(self, rows: ExactSum, length: int, frames: int) -> None:
-        """Append a chunk's segments, of `length` frames each, to those of the run so far, now of `frames` frames."""
+        """Append a chunk's segments, of `length` frames each, to those of the run so far, now of `frames`
+        frames."""
         wanted = segment_length(frames)
         kept = _joined_rows(self._segments, wanted // self._segment_frames)
         begin = (frames - CHUNK) // wanted
@@ -270,12 +274,12 @@ class MultiTau:
 
     def _sums(self, piece: Piece | None) -> MultiTauSums:
         """Sums with the last frames, which are in no state yet."""
-        frames = 0 if piece is None else piece.first_chunk * CHUNK + piece.count
+        frames = 0 if piece is None else piece.first_chunk * CHUNK + piece.n
         if piece is None or frames < 2:
             raise ValueError(f"a correlation needs two frames at least, the run has {frames}")
         delays = delays_of(frames, self._bad, dpl=self._dpl, scheme=self._scheme)
         segment = segment_length(frames)
-        chunks = -(-piece.count // CHUNK)
+        chunks = -(-piece.n // CHUNK)
         ends = (piece.first_chunk + 1 + np.arange(chunks)) * CHUNK
         pieces = np.array([min(CHUNK, segment_length(min(end, frames))) for end in ends.tolist()], np.int64)
         remark = np.zeros(self._layout.static.shape, np.uint8)
@@ -344,13 +348,15 @@ class MultiTau:
         remark: NDArray[np.uint8],
     ) -> Gain:
         """Work on all blocks in threads; add up what they gained."""
+        if isinstance(self._cells, Bins) and piece.frames.dtype not in (np.uint8, np.float32):
+            piece = piece._replace(frames=piece.frames.astype(np.float32))  # plain numba is slow to compile
         blocks, threads = self._layout.blocks, min(self._threads, self._layout.blocks)
         step = -(-blocks // (threads * _SHARES))
         ranges = iter([(begin, min(begin + step, blocks)) for begin in range(0, blocks, step)])
 
         def one(_: int) -> Gain:
             bins = {"n_static": self._qmap.n_static, "n_dynamic": self._qmap.n_dynamic}
-            gain = gain_of(len(delays.level), segments=segments, frames=piece.count, **bins)
+            gain = gain_of(len(delays.level), segments=segments, frames=piece.n, **bins)
             own = (piece, self._layout, self._options(), gain, saxs, delays, remark, levels)
             worker = (
                 CellWork(self._cells, *own) if isinstance(self._cells, Cells) else PlainWork(self._cells, *own)
@@ -371,7 +377,7 @@ def _one_chunk(piece: Piece, chunk: int) -> Piece:
     return piece._replace(
         frames=piece.frames[chunk * CHUNK * piece.stride :],
         first_chunk=piece.first_chunk + chunk,
-        count=CHUNK,
+        n=CHUNK,
         event_ptr=piece.event_ptr[chunk : chunk + 1],
     )
 

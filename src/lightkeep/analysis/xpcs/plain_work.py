@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.xpcs.layout import Layout
-from lightkeep.analysis.xpcs.state import Delays, Float64, Int64, State
-from lightkeep.analysis.xpcs.sweep import Bins, Gain, Options, Piece, advance_blocks, finish_blocks, work_of
+from lightkeep.analysis.xpcs.kernels.layout import Layout
+from lightkeep.analysis.xpcs.kernels.state import Delays, Float64, Int64, State
+from lightkeep.analysis.xpcs.kernels.sweep import (
+    Bins,
+    Gain,
+    Options,
+    Piece,
+    advance_blocks,
+    finish_blocks,
+    work_of,
+)
 
 
 class PlainWork:

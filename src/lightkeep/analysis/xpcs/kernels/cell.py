@@ -1,6 +1,7 @@
 """Multi-tau correlation of a chunk for a *cell*: as many pixels as a SIMD vector has lanes.
 
-Buffers are addresses of rows of LANES float32, the samples of one level: 8 rows before the chunk, then the chunk's,
+Buffers are addresses of rows of LANES float32, the samples of one level: 8 rows before the chunk, then the
+chunk's,
 then zeros up to a multiple of 4. Four delays per level only (`dpl` = 4), no bad frames; `kernel` does the rest.
 
 `first_level` keeps 8 accumulators, 4 samples and one earlier sample in registers: 13 of the 16 that AVX2 has. Each
@@ -14,7 +15,7 @@ from typing import Final
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.lanes import LANES, add_to_f64, fmuladd, load, store, zero
 from lightkeep.analysis.simd.memory import get_f32, get_f64, get_i32, set_f64
-from lightkeep.analysis.xpcs.layout import GROUP
+from lightkeep.analysis.xpcs.kernels.layout import GROUP
 
 ROW: Final = 4 * LANES
 """Bytes of a row of samples."""

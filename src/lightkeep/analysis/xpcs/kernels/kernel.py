@@ -1,7 +1,8 @@
 """Multi-tau correlation of a chunk of frames, in plain numba: the oracle of the SIMD kernels, and their stand-in.
 
 A buffer holds the samples of one level for a group of 64 pixels, (2 dpl + samples + padding, 64): first the 2 dpl
-samples before the chunk, then the chunk's, then zeros. So no code is needed for edges: products with zeros are zero.
+samples before the chunk, then the chunk's, then zeros. So no code is needed for edges: products with zeros are
+zero.
 The sum of pairs of rows is the next level.
 """
 
@@ -13,16 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.xpcs.state import CHUNK, Delays, Float32, Float64, Int64, State
-from lightkeep.analysis.xpcs.sums import FRACTION_BITS, INTENSITY_BITS
+from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float32, Float64, Int64, State
 
 STEPS: Final = 8
 """Frames per pass over the accumulators: they are loaded and stored once for so many multiply-adds."""
 LANES: Final = 64
 
-INTENSITY_SCALE: Final = 2.0**INTENSITY_BITS
+FRACTION_BITS: Final = 48
+"""That of `sums.FRACTION_BITS`."""
+INTENSITY_SCALE: Final = 2.0**20
+"""2**`sums.INTENSITY_BITS`."""
 FRACTION_SCALE: Final = 2.0**FRACTION_BITS
 FRACTION_MASK: Final = (1 << FRACTION_BITS) - 1
+
+FLOAT_NOISE: Final = 1e-6
+"""A mean of fractions that is smaller than this beside the pixel's total is what rounding left of 0: IP and IF are
+differences of the total. Whole counts are exact."""
 
 SATURATED: Final = 1
 NEGATIVE: Final = 2
@@ -219,9 +226,12 @@ def exact_add(value: float, whole: Int64, part: Int64, at: int) -> None:
 
 
 @compiled
-def finish_group(state: State, g: int, frames: int, delays: Delays, static: Any, sums: Float64) -> None:
+def finish_group(
+    state: State, g: int, frames: int, delays: Delays, noise: float, static: Any, sums: Float64
+) -> None:
     """Add a group's per-pixel results to the rows of their static partitions.
 
+    noise: IP and IF that are not above this times the total are 0.
     sums: (n_static of the block, 6, n_tau): G2, IP, IF (sums over the pairs), g, g^2, number of pixels.
     """
     length = state.history.shape[2]
@@ -258,6 +268,10 @@ def finish_group(state: State, g: int, frames: int, delays: Delays, static: Any,
             for i in range(LANES):
                 out[i, 1, d] -= state.early[row, g, slot, i]
                 out[i, 2, d] -= state.late[row, g, slot, i]
+        for i in range(LANES):
+            for k in (1, 2):
+                if not out[i, k, d] > noise * total[i]:
+                    out[i, k, d] = 0
     for i in range(LANES):
         if static[i] >= 0 and not state.remark[0, g, 0, i] & SATURATED:
             _finish_pixel(out[i], delays.pairs, sums[static[i]])

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.xpcs.kernel import (
+from lightkeep.analysis.xpcs.kernels.kernel import (
+    FLOAT_NOISE,
     INVALID,
     LANES,
     NEGATIVE,
@@ -22,8 +23,8 @@ from lightkeep.analysis.xpcs.kernel import (
     load_group,
     sum_rows,
 )
-from lightkeep.analysis.xpcs.layout import BLOCK, GROUP, TILE, Layout, runs
-from lightkeep.analysis.xpcs.state import CHUNK, Delays, Float32, Float64, Int64, State, empty_state
+from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE, Layout, runs
+from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float32, Float64, Int64, State, empty_state
 
 TILES: int = BLOCK // TILE
 GROUPS: int = TILE // GROUP
@@ -55,7 +56,7 @@ class Piece(NamedTuple):
     origin: int
     """Pixel of the first count."""
     first_chunk: int
-    count: int
+    n: int
     """Number of frames."""
     event_ptr: Int64
     """(chunks, n_tiles + 1) events of each tile in each chunk; (0, 0) when they are frames."""
@@ -276,7 +277,7 @@ def advance_blocks(
     saxs: Float64,
 ) -> None:
     """Take one chunk into the state of all groups of some blocks; gain has segments of `segment_frames`."""
-    n = piece.count
+    n = piece.n
     rows = -(-n // segment_frames)
     for block in range(block_begin, block_end):
         labels = layout.static_ptr[block + 1] - layout.static_ptr[block]
@@ -334,7 +335,8 @@ def finish_blocks(
     saxs: Float64,
     remark: NDArray[np.uint8],
 ) -> None:
-    """Take the last frames of a run (all of them when `state` has no groups) and sum over the pixels of some blocks.
+    """Take the last frames of a run (all of them when `state` has no groups) and sum over the pixels of some
+    blocks.
 
     state: before piece.first_chunk; it is not changed.
     frames: of the run.
@@ -342,6 +344,7 @@ def finish_blocks(
     saxs: (pixels of the detector,) sum over the frames, added to where groups are not used, else set.
     remark: (n_groups, GROUP) the pixels' remarks, set.
     """
+    noise = FLOAT_NOISE if options.is_float else 0.0
     for block in range(block_begin, block_end):
         labels = layout.static_ptr[block + 1] - layout.static_ptr[block]
         sums = np.zeros((labels, 6, delays.level.size))
@@ -349,9 +352,9 @@ def finish_blocks(
             groups = layout.tile_ptr[tile]
             count = layout.tile_ptr[tile + 1] - groups
             set_state(work.state, state, groups, count)
-            for c in range(-(-piece.count // CHUNK)):
+            for c in range(-(-piece.n // CHUNK)):
                 chunk = piece.first_chunk + c
-                n = min(CHUNK, piece.count - c * CHUNK)
+                n = min(CHUNK, piece.n - c * CHUNK)
                 rows = -(-n // piece_frames[c])
                 segments = np.zeros((rows, labels))
                 take_chunk(
@@ -378,7 +381,7 @@ def finish_blocks(
                 for i in range(min(GROUP, layout.end - start)):
                     saxs[start + i] = work.state.total[0, g, 0, i]
                     remark[groups + g, i] = work.state.remark[0, g, 0, i]
-                finish_group(work.state, g, frames, delays, layout.static[groups + g], sums)
+                finish_group(work.state, g, frames, delays, noise, layout.static[groups + g], sums)
         add_sums(sums, delays, layout, block, gain)
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.xpcs.layout import GROUP
+from lightkeep.analysis.xpcs.kernels.layout import GROUP
 from lightkeep.analysis.xpcs.schemes import Scheme
 from lightkeep.analysis.xpcs.schemes import levels as scheme_levels
 
 CHUNK: Final = 512
-"""Frames that are worked on at once, at multiples of it from the run's first frame: sums within a chunk are float32,
-exact for whole counts while they stay below 2**24, across chunks float64."""
+"""Frames that are worked on at once, at multiples of it from the run's first frame: sums within a chunk are
+float32, exact for whole counts while they stay below 2**24, across chunks float64."""
 CHUNK_LEVEL: Final = 9
 """2**CHUNK_LEVEL == CHUNK: the level that has one sample per chunk."""
 MAX_LEVELS: Final = 24
@@ -26,7 +26,8 @@ Int64 = NDArray[np.int64]
 class State(NamedTuple):
     """Of n groups of 64 pixels. Samples of level l are sums of 2**l frames.
 
-    The lags of every level are base + 1 .. base + dpl; level 0 has lags 0 .. base besides, which are its *low* lags.
+    The lags of every level are base + 1 .. base + dpl; level 0 has lags 0 .. base besides, which are its *low*
+    lags.
     """
 
     acc: Float64
@@ -45,7 +46,8 @@ class State(NamedTuple):
     late: Float64
     """The other way round."""
     lost: Float64
-    """(levels, n, 1, GROUP) sum of the good samples of the level below that a bad partner made part of a bad sample.
+    """(levels, n, 1, GROUP) sum of the good samples of the level below that a bad partner made part of a bad
+    sample.
     Empty without bad frames."""
 
 
@@ -79,7 +81,7 @@ def delays_of(frames: int, bad: Int64, *, dpl: int, scheme: Scheme) -> Delays:
     """Delays with at least one pair of good samples in a run of `frames` frames, `bad` of which are bad."""
     base = dpl if scheme == "aps" else dpl - 1
     rows = []
-    good = np.ones(frames, np.bool_)
+    good: NDArray[Any] = np.ones(frames, np.bool_)
     good[bad[bad < frames]] = False
     at = 0
     for level, lag in scheme_levels(frames, dpl=dpl, scheme=scheme):

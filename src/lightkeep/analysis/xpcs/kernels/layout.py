@@ -99,7 +99,8 @@ def layout_of(qmap: QMap, pixels: tuple[int, int] | None = None) -> Layout:
 
 
 def shards(qmap: QMap, count: int) -> list[tuple[int, int]]:
-    """Cut a detector into at most `count` ranges of pixels for `MultiTau(pixels=)`, with much the same work each."""
+    """Cut a detector into at most `count` ranges of pixels for `MultiTau(pixels=)`, with much the same work
+    each."""
     used = np.flatnonzero(qmap.static.ravel())
     size = qmap.static.size
     at = [int(used[len(used) * part // count]) // BLOCK * BLOCK for part in range(1, count)] if used.size else []

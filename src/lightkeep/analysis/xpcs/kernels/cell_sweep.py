@@ -43,7 +43,7 @@ from lightkeep.analysis.simd.memory import (
     set_u8,
     set_u16,
 )
-from lightkeep.analysis.xpcs.cell import (
+from lightkeep.analysis.xpcs.kernels.cell import (
     HISTORY,
     ROW,
     SLOT,
@@ -57,10 +57,16 @@ from lightkeep.analysis.xpcs.cell import (
     take_sums,
     upper_level,
 )
-from lightkeep.analysis.xpcs.kernel import INTENSITY_SCALE, INVALID, NEGATIVE, SATURATED
-from lightkeep.analysis.xpcs.layout import BLOCK, GROUP, TILE, Layout, runs
-from lightkeep.analysis.xpcs.state import CHUNK
-from lightkeep.analysis.xpcs.sums import FRACTION_BITS
+from lightkeep.analysis.xpcs.kernels.kernel import (
+    FLOAT_NOISE,
+    FRACTION_BITS,
+    INTENSITY_SCALE,
+    INVALID,
+    NEGATIVE,
+    SATURATED,
+)
+from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE, Layout, runs
+from lightkeep.analysis.xpcs.kernels.state import CHUNK
 
 CELLS: Final = TILE // LANES
 """Cells of a tile."""
@@ -101,7 +107,8 @@ class Job(NamedTuple):
     """Bytes from frame to frame."""
     origin: int
     first_chunk: int
-    count: int
+    n: int
+    """Number of frames."""
     has_events: int
     event_ptr: int
     event_frame: int
@@ -239,7 +246,8 @@ def fill_frames(job: Job, tile: int, chunk: int, n: int) -> None:
 
 @compiled
 def load_cell(job: Job, cell: int, n: int, x: int) -> int:
-    """Put a cell's n frames into a buffer as float32; return in how many of its lanes there is something to note."""
+    """Put a cell's n frames into a buffer as float32; return in how many of its lanes there is something to
+    note."""
     size = min(job.kind, 4)
     at = job.tile + cell * (CHUNK * LANES * size + CELL_PAD)
     peak = zero()
@@ -447,7 +455,8 @@ def give_segments(job: Job, block: int, segments: int, rows: int, per_segment: i
 def finish_cell(job: Job, state: Place, g: int, sub: int, frames: int, place: int, sums: int) -> None:
     """Add the results of a cell's pixels to the rows of their partitions; place: the cell's in the CSR.
 
-    sums: (n_static of the block, 6, tau_pitch) float64: G2, IP, IF (sums over the pairs), g, g^2, number of pixels.
+    sums: (n_static of the block, 6, tau_pitch) float64: G2, IP, IF (sums over the pairs), g, g^2, number of
+    pixels.
     """
     total = job.scratch
     lane = sub * LANES
@@ -456,6 +465,7 @@ def finish_cell(job: Job, state: Place, g: int, sub: int, frames: int, place: in
         set_f64(total, LANES + i, 0.0)
         set_f64(total, 2 * LANES + i, 0.0)
     tail, head = total + 8 * LANES, total + 16 * LANES
+    noise = FLOAT_NOISE if job.is_float else 0.0
     level, lag = 0, 0
     for d in range(job.taus):
         while level < get_i64(job.level, d):
@@ -474,7 +484,12 @@ def finish_cell(job: Job, state: Place, g: int, sub: int, frames: int, place: in
         slot = (get_i64(job.row, d) * state.groups + g) * SLOTS + get_i64(job.slot, d)
         pairs = float(get_i64(job.pairs, d))
         finish_pixels(
-            state.acc + slot * SLOT + lane * 8, total, pairs, job.out + d * 8 * LANES, job.tau_pitch * 8 * LANES
+            state.acc + slot * SLOT + lane * 8,
+            total,
+            pairs,
+            noise,
+            job.out + d * 8 * LANES,
+            job.tau_pitch * 8 * LANES,
         )
     weights = job.scratch + 24 * LANES
     for e in range(get_i64(job.cell_static_ptr, place), get_i64(job.cell_static_ptr, place + 1)):
@@ -539,8 +554,8 @@ def advance_cells(
         pitch = get_i64(job.static_ptr, block + 1) - get_i64(job.static_ptr, block)
         for tile in range(block * TILES, min((block + 1) * TILES, job.tiles)):
             offset = get_i64(job.tile_ptr, tile)
-            take_chunk(job, state, offset, tile, job.first_chunk, job.count, piece_level, segments, pitch)
-            give_segments(job, block, segments, job.count >> piece_level, 1, 0)
+            take_chunk(job, state, offset, tile, job.first_chunk, job.n, piece_level, segments, pitch)
+            give_segments(job, block, segments, job.n >> piece_level, 1, 0)
 
 
 @compiled
@@ -559,9 +574,9 @@ def finish_cells(
             groups = get_i64(job.tile_ptr, tile)
             count = get_i64(job.tile_ptr, tile + 1) - groups
             set_state(own, state, groups, count)
-            for c in range((job.count + CHUNK - 1) // CHUNK):
+            for c in range((job.n + CHUNK - 1) // CHUNK):
                 chunk = job.first_chunk + c
-                n = min(CHUNK, job.count - c * CHUNK)
+                n = min(CHUNK, job.n - c * CHUNK)
                 piece = get_i64(piece_levels, c)
                 take_chunk(job, own, 0, tile, chunk, n, piece, segments, pitch)
                 first = (chunk * CHUNK) >> piece

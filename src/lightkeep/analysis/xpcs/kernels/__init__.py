@@ -1,0 +1,1 @@
+"""What multi-tau correlation compiles, in a folder of its own: an edit elsewhere does not compile it anew."""
