@@ -71,20 +71,17 @@ def twotime(
     Parameters
     ----------
     blocks: (N, H, W) array, blocks of frames or events, or a frame stack; see `blocks.iterate`.
-    qmap: which pixels belong together.
-    bins: dynamic bins, from 1; None: all.
+    qmap: which pixels belong together. bins: those of its dynamic bins to correlate, from 1; None: all.
     smooth: what a pixel's counts are divided by: `static`, the mean of its static partition in that frame (as
       boost-corr does by default); `average`, the mean of its static partition over the run (xpcs-eigen; for low
       counts); `dynamic`, the mean of its bin in that frame, or None, nothing: these two give the same C, which is
       normalised by the bin's means anyway.
     method: `gemm`, `events`, or `auto`: whichever takes less time for a bin's occupancy.
     cut: how g2 is cut, see `TwoTimeResult.cut`.
-    begin, end: detector frames begin .. end of the run.
-    stride, average: take every stride-th detector frame, and make frames of `average` of them.
+    begin, end, stride, average: every stride-th detector frame of begin .. end, `average` of them to a frame.
     bad_frames: detector frames to leave out; they stay on the time axis, without correlation.
     frame_time_s: from one detector frame to the next, s.
-    threads: None: as many as there are cores.
-    max_frames: refuse longer series: time and memory grow with their square.
+    threads: None: one per core. max_frames: refuse longer series: time and memory grow with their square.
 
     Returns
     -------
@@ -92,8 +89,7 @@ def twotime(
 
     Raises
     ------
-    ValueError: frames and qmap are of different detectors, no complete frame, more than `max_frames`, or an option
-      that does not exist.
+    ValueError: frames and qmap of different detectors, no complete frame, more than `max_frames`, unknown option.
     """
     correlator = TwoTime(
         qmap,
