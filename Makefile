@@ -31,7 +31,7 @@ services: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(PART)
 
-# The committed h5web viewer, fonts and htmx, rebuilt from frontend/ (needs npm).
+# The committed h5web viewer, fonts, htmx and Plotly, rebuilt from frontend/ (needs npm).
 viewer:
 	cd frontend && npm ci && npm run build
 

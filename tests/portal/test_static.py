@@ -30,6 +30,13 @@ def test_the_vendored_htmx_is_the_pinned_one() -> None:
     assert f'version:"{pinned}"' in (STATIC / "vendor" / "htmx.min.js").read_text()
 
 
+def test_the_vendored_plotly_is_the_pinned_one_and_carries_its_licence() -> None:
+    pinned = json.loads((FRONTEND / "package.json").read_text())["dependencies"]["plotly.js-cartesian-dist-min"]
+    with (STATIC / "vendor" / "plotly.min.js").open() as script:
+        assert f"plotly.js (cartesian - minified) v{pinned}" in script.read(200)
+    assert "MIT" in (STATIC / "vendor" / "plotly.LICENSE.txt").read_text()
+
+
 def test_every_colour_is_a_token() -> None:
     sheet = (STATIC / "portal.css").read_text()
     drawn = re.sub(r"\.strip\.\w+ \{[^}]*\}", "", sheet)  # colour maps are data

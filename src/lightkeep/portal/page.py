@@ -105,6 +105,7 @@ def environment() -> Environment:
         plain=words.plain,
         brief=words.brief,
         verb=words.verb,
+        title_of=words.title,
         unit=words.unit,
         shown=shown,
         address=address,

@@ -174,10 +174,19 @@ def unit(symbol: str) -> str:
 def verb(technique: str) -> str:
     """Return what the button that starts a technique says.
 
-    >>> verb("tomography"), verb("xpcs")
-    ('Reconstruct', 'Run xpcs')
+    >>> verb("tomography"), verb("denoise")
+    ('Reconstruct', 'Run denoise')
     """
-    return {"tomography": "Reconstruct", "average": "Average"}.get(technique, f"Run {technique}")
+    return {"tomography": "Reconstruct", "xpcs": "Correlate", "average": "Average"}.get(technique, f"Run {technique}")
+
+
+def title(technique: str) -> str:
+    """Return a technique's name as it begins a line.
+
+    >>> title("tomography"), title("xpcs")
+    ('Tomography', 'XPCS')
+    """
+    return {"xpcs": "XPCS"}.get(technique, technique.capitalize())
 
 
 def quantity(value: Any) -> Markup:

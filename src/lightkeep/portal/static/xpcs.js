@@ -186,7 +186,7 @@ async function loadMap() {
   }
   const index = curves.bins.indexOf(bin);
   const name = index >= 0 ? draw.named(curves, index) : `bin ${bin}`;
-  const others = wanted && wanted !== bin ? ` Bin ${wanted} has none; ${there.length === 1 ? 'only this one has' : `bins ${there.join(', ')} have`}.` : ' A click moves the nearest cut there.';
+  const others = wanted && wanted !== bin ? ` Bin ${wanted} has none; ${there.length === 1 ? 'only this one has' : `bins ${there.join(', ')} have`}.` : '';
   figures.map.says(`${name}.${others}`);
   drawMap();
 }
@@ -205,7 +205,7 @@ async function drawMap() {
   if (map.bin !== bin) return;
   const lines = found.map((each) => ({ ...each, name: `age ${time(each.age, curves.time_unit)}` }));
   figures.cuts.draw(draw.cut(map, curves, lines));
-  figures.cuts.says(`Age (t₁ + t₂)/2 within ± ${time(width / 2, curves.time_unit)}.`);
+  figures.cuts.says(`Age (t₁ + t₂)/2 within ± ${time(width / 2, curves.time_unit)}; a click on the map moves the nearest cut.`);
 }
 
 function moveCut(point) {
