@@ -169,7 +169,8 @@ def c_kernel(library: ctypes.CDLL, frames: Frames, qmap: xpcs.QMap) -> Callable[
             for begin, end in ranges:
                 library.multitau(
                     pointer(frames.ctypes.data), long(count), long(pixels), pointer(labels.ctypes.data),
-                    pointer(table.ctypes.data), long(len(delays)), long(begin), long(end), pointer(out.ctypes.data),
+                    pointer(table.ctypes.data), long(len(delays)), long(begin), long(end),
+                    pointer(out.ctypes.data),
                 )  # fmt: skip
             return out
 
