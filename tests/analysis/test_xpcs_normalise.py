@@ -177,7 +177,7 @@ def test_shards_that_do_not_belong_together_are_refused() -> None:
 # -- static outputs
 
 
-@pytest.mark.parametrize("n", [1 + 2, 16, 17, 100, 600, 1030])
+@pytest.mark.parametrize("n", [5, 16, 17, 100, 600, 1030])
 @pytest.mark.parametrize("average", [1, 2])
 def test_a_steady_count_of_one_is_one_in_every_output(n: int, average: int) -> None:
     result = multitau(np.ones((n * average, *SHAPE), np.uint16), HALVES, average=average)
@@ -301,6 +301,14 @@ def test_silent_pixels_in_a_sparse_run_are_honest() -> None:
     found = multitau(photons(50, mean=0.02), HALVES)
     assert has_flag(found, "used pixels never counted: the error is of the others")
     assert not has_flag(found, "dead")
+
+
+def test_errors_from_too_few_counts_are_named() -> None:
+    frames = photons(50, mean=0.2)
+    frames[:40, HALVES.dynamic == 2] = 0
+    found = multitau(frames, HALVES)
+    assert has_flag(found, "fewer than 5 counts per pixel in the run", "too small: 2")
+    assert not has_flag(multitau(photons(), HALVES), "counts per pixel")
 
 
 def test_pixels_at_the_highest_count_are_left_out_and_counted() -> None:
