@@ -102,7 +102,7 @@ def state_of(facility: Facility, run: Run) -> Run:
 
 
 def until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300  # compiling the kernels for the first time may take long
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -77,19 +77,19 @@ def make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datase
     what = Followed.of(scratch.folder)
     raw = facility.catalog.view(SERVICE).dataset(run.dataset_id)
     given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
-    file, name = _found(Path(what.path), _Waiting(what.wait_s, watch))
-    job = Job(str(file), name, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
-    metadata = None
-    if not scratch.is_planned():
-        metadata = _Following(facility, run, job, what, scratch=scratch, watch=watch).follow()
-    plan = scratch.saved_plan()
-    watch.change(resolved=plan.params)
     sources = [raw, *given.values()]
     if not scratch.result.is_dir():
-        write_result(run, sources, plan, job, metadata=metadata)
+        file, name = _found(Path(what.path), _Waiting(what.wait_s, watch))
+        job = Job(str(file), name, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
+        metadata = None
+        if not scratch.is_planned():
+            metadata = _Following(run, job, what, scratch=scratch, watch=watch).follow()
+        write_result(run, sources, scratch.saved_plan(), job, metadata=metadata)
+    plan = scratch.saved_plan()
+    watch.change(resolved=plan.params)
     result = keep_result(facility, run, sources, scratch)
     watch.change(result_id=result.id)
-    if not scratch.is_asked_to_stop():
+    if not plan.is_partial:
         watch.begin("the result is there; storing the raw data", 0.9, 1.0)
         _store_raw(facility, run, raw, what)
     return result
@@ -173,10 +173,7 @@ def _of_length(source: Source, count: int) -> Source:
 class _Following:
     """One attempt to follow a measurement, from its first frame to its last."""
 
-    def __init__(
-        self, facility: Facility, run: Run, job: Job, what: Followed, *, scratch: Scratch, watch: Watch
-    ) -> None:
-        self._facility = facility
+    def __init__(self, run: Run, job: Job, what: Followed, *, scratch: Scratch, watch: Watch) -> None:
         self._technique: Any = techniques.get(run.technique)
         self._params = self._technique.Params(**run.params)
         self._job = job
@@ -208,7 +205,7 @@ class _Following:
             if self._watch.is_set():
                 raise RunCancelled("cancelled")
             if self._scratch.is_asked_to_stop():
-                self._save(_of_length(live, self._done), found.length)
+                self._save(_of_length(live, self._done), found.length, is_partial=True)
                 return live.metadata
             with self._complete() as source:
                 for block in source.arrays["frames"].blocks(self._done):  # type: ignore[attr-defined]
@@ -276,10 +273,10 @@ class _Following:
         message = f"{self._done:,}{of} frames, {rate:,.4g} frames/s, {now - self._seen:.2f} s behind"
         self._watch.begin(message, fraction, fraction)
 
-    def _save(self, source: Source, length: int) -> None:
+    def _save(self, source: Source, length: int, *, is_partial: bool = False) -> None:
         """Keep the state as the one piece of a run, and then its plan: from here on nothing is followed again."""
         found: Preflight = self._technique.preflight(source, self._params)
-        plan = Plan.of(found, cuts=[(0, length)], engine=LIVE)
+        plan = replace(Plan.of(found, cuts=[(0, length)], engine=LIVE), is_partial=is_partial)
         if self._planned is not None and self._done != self._planned:
             ended = f"the measurement ended after {self._done} of {self._planned} frames"
             plan = replace(plan, warnings=[*plan.warnings, ended])

@@ -241,10 +241,10 @@ def _runs(facility: Facility) -> Path:
 
 
 def _finish(scratch: Scratch, dataset: Dataset, watch: Watch) -> None:
-    state, end = RunState.DONE, "done"
-    if scratch.is_asked_to_stop():
+    plan, state, end = scratch.saved_plan(), RunState.DONE, "done"
+    if plan.is_partial:
         state, end = RunState.STOPPED_EARLY, "stopped early; the raw data wait for `lightkeep ingest`"
-    message = "; ".join([end, *scratch.saved_plan().warnings, *scratch.flags()])
+    message = "; ".join([end, *plan.warnings, *scratch.flags()])
     if not watch.change(state=state, progress=1.0, message=message, result_id=dataset.id):
         raise RunCancelled("cancelled as it ended: its result was withdrawn")
 

@@ -51,6 +51,8 @@ class Plan:
     units: Mapping[str, str] = field(default_factory=dict)
     steps: Mapping[str, tuple[float, str]] = field(default_factory=dict)
     """(value, unit) by axis."""
+    is_partial: bool = False
+    """True for a live run that somebody stopped: the measurement went on without it."""
 
     @classmethod
     def of(cls, found: Preflight, *, cuts: Sequence[tuple[int, int]], engine: str) -> Plan:
