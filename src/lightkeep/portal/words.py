@@ -177,7 +177,9 @@ def verb(technique: str) -> str:
     >>> verb("tomography"), verb("denoise")
     ('Reconstruct', 'Run denoise')
     """
-    return {"tomography": "Reconstruct", "xpcs": "Correlate", "average": "Average"}.get(technique, f"Run {technique}")
+    return {"tomography": "Reconstruct", "xpcs": "Correlate", "average": "Average"}.get(
+        technique, f"Run {technique}"
+    )
 
 
 def title(technique: str) -> str:

@@ -7,12 +7,15 @@ const figures = Object.fromEntries($$('[data-plot]', root).map((each) => [each.d
 const bin = $('[name=bin]', root);
 const model = $('[name=model]');
 
+// Plotly reads a little HTML in what it writes; names are not HTML.
+const literal = (text) => text.replaceAll('&', '&amp;').replaceAll('<', '&lt;');
+
 // The curves of one bin, run by run; those that were left out are dotted.
 const runs = ({ mean, runs: all }, index) => (look) => ({
   data: all.map((run, at) => ({
-    type: 'scatter', mode: 'lines', name: run.name, x: mean.tau, y: run.g2[index],
+    type: 'scatter', mode: 'lines', name: literal(run.name), meta: { name: run.name }, x: mean.tau, y: run.g2[index],
     line: { color: run.is_used ? shade(at, all.length, look) : look.waiting, width: run.is_used ? 1.2 : 1.8, dash: run.is_used ? 'solid' : 'dot' },
-    hovertemplate: `${run.name}${run.is_used ? '' : ', left out'}<br>τ %{x:.4g}, g₂ %{y:.5f}<extra></extra>`,
+    hovertemplate: `${literal(run.name)}${run.is_used ? '' : ', left out'}<br>τ %{x:.4g}, g₂ %{y:.5f}<extra></extra>`,
   })),
   layout: { showlegend: all.length <= 8, xaxis: logarithmic(look, `delay τ / ${mean.time_unit}`), yaxis: axis(look, 'g₂') },
 });
