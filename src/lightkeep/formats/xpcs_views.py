@@ -25,7 +25,7 @@ class Inner:
         return tuple(self._dataset.shape[1:])
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> Any:
         """As stored."""
         return np.dtype(self._dataset.dtype)
 
@@ -46,7 +46,7 @@ class Swapped:
         return (second, first, *more)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> Any:
         """As stored."""
         return np.dtype(self._dataset.dtype)
 
@@ -66,7 +66,7 @@ class CorrelationMaps:
         return (len(self._maps), *self._maps[0].shape)
 
     @property
-    def dtype(self) -> np.dtype[Any]:
+    def dtype(self) -> Any:
         """As stored."""
         return np.dtype(self._maps[0].dtype)
 
