@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -156,10 +157,8 @@ def test_live_is_batch_byte_for_byte_for_fractions_too() -> None:
 
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_shards_merged_in_any_order_are_the_whole_byte_for_byte(kernel: Any) -> None:
-    cuts = shards(QMAP, 3)
-    assert len(cuts) == 3
     parts = []
-    for cut in cuts:
+    for cut in [(0, 4096), (4096, 8192), (8192, H * W)]:
         part = MultiTau(QMAP, pixels=cut, kernel=kernel)
         for block in blocks_of(RUN, seed=4):
             part.push(block)
@@ -168,6 +167,16 @@ def test_shards_merged_in_any_order_are_the_whole_byte_for_byte(kernel: Any) -> 
     parts[1].merge(parts[0])
     parts[1].merge(MultiTauSums.from_bytes(message))
     assert_same_bytes(parts[1].finish(), multitau(RUN, QMAP, kernel=kernel))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_shards_are_whole_blocks_and_cover_the_detector(count: int) -> None:
+    cuts = shards(QMAP, count)
+    assert cuts[0][0] == 0
+    assert cuts[-1][1] == H * W
+    assert all(end == begin for (_, end), (begin, _) in itertools.pairwise(cuts))
+    assert all(begin % 4096 == 0 for begin, _ in cuts)
+    assert len(cuts) <= count
 
 
 def test_a_shard_alone_is_no_result() -> None:

@@ -9,17 +9,8 @@ from numpy.typing import NDArray
 
 from lightkeep.analysis.simd.lanes import LANES
 from lightkeep.analysis.xpcs.kernels.cell import HISTORY, ROW
-from lightkeep.analysis.xpcs.kernels.cell_sweep import (
-    CELL_PAD,
-    CELLS,
-    KINDS,
-    MOST_PIECES,
-    Cells,
-    Job,
-    Place,
-    advance_cells,
-    finish_cells,
-)
+from lightkeep.analysis.xpcs.kernels.cell_sweep import advance_cells, finish_cells
+from lightkeep.analysis.xpcs.kernels.job import CELL_PAD, CELLS, KINDS, MOST_PIECES, Cells, Job, Place
 from lightkeep.analysis.xpcs.kernels.layout import Layout
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float64, Int64, State, empty_state
 from lightkeep.analysis.xpcs.kernels.sweep import GROUPS, Gain, Options, Piece

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, FrameBlock, iterate
 from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
-from lightkeep.analysis.xpcs.kernels.cell_sweep import Cells, cells_of
+from lightkeep.analysis.xpcs.kernels.job import Cells, cells_of
 from lightkeep.analysis.xpcs.kernels.kernel import INVALID, NEGATIVE, SATURATED
 from lightkeep.analysis.xpcs.kernels.layout import layout_of
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state

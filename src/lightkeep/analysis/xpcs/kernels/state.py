@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,13 +81,13 @@ def delays_of(frames: int, bad: Int64, *, dpl: int, scheme: Scheme) -> Delays:
     """Delays with at least one pair of good samples in a run of `frames` frames, `bad` of which are bad."""
     base = dpl if scheme == "aps" else dpl - 1
     rows = []
-    good: NDArray[Any] = np.ones(frames, np.bool_)
+    good: NDArray[np.bool_] = np.ones(frames, np.bool_)
     good[bad[bad < frames]] = False
     at = 0
     for level, lag in scheme_levels(frames, dpl=dpl, scheme=scheme):
         while at < level:
-            half = len(good) // 2
-            good = good[: 2 * half].reshape(half, 2).all(axis=1)
+            even = len(good) // 2 * 2
+            good = good[0:even:2] & good[1:even:2]
             at += 1
         pairs = int(np.count_nonzero(good[: len(good) - lag] & good[lag:]))
         is_low = level == 0 and lag <= base
