@@ -75,7 +75,7 @@ class Chunks:
         self.expected = block.count
         frames = block.frames[self._begin : self._end : self._stride]
         self.frames = len(frames)
-        return self._piece(frames.reshape(len(frames), -1)[:, self._layout.begin : self._layout.end])
+        return self._piece(frames.reshape(len(frames), int(np.prod(frames.shape[1:])))[:, self._layout.begin : self._layout.end])
 
     def rest(self) -> Piece:
         """The frames after the last whole chunk."""
@@ -123,7 +123,7 @@ class Chunks:
 
     def _push_frames(self, frames: NDArray[Any]) -> Iterator[Piece]:
         layout = self._layout
-        flat = frames.reshape(len(frames), -1)[:, layout.begin : layout.end]
+        flat = frames.reshape(len(frames), int(np.prod(frames.shape[1:])))[:, layout.begin : layout.end]
         if self._average > 1:
             flat = self._averaged(flat)
         elif flat.dtype != self.dtype:
