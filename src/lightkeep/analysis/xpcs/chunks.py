@@ -75,7 +75,8 @@ class Chunks:
         self.expected = block.count
         frames = block.frames[self._begin : self._end : self._stride]
         self.frames = len(frames)
-        return self._piece(frames.reshape(len(frames), int(np.prod(frames.shape[1:])))[:, self._layout.begin : self._layout.end])
+        flat = frames.reshape(len(frames), int(np.prod(frames.shape[1:])))
+        return self._piece(flat[:, self._layout.begin : self._layout.end])
 
     def rest(self) -> Piece:
         """The frames after the last whole chunk."""
