@@ -235,7 +235,7 @@ def _first_calls() -> list[Figure]:
     """Seconds of the first call in a process, machine code not yet and already on disk; imports not counted."""
     script = (
         "import time, numpy as np\nfrom bench.xpcs import a_map\nfrom lightkeep.analysis import xpcs\n"
-        "q, f = a_map(64, 64), np.ones((600, 64, 64), np.uint8)\nbegin = time.perf_counter()\n"
+        "q, f = a_map(256, 256), np.ones((600, 256, 256), np.uint8)\nbegin = time.perf_counter()\n"
         "xpcs.multitau(f, q, threads=1)\nprint(time.perf_counter() - begin)"
     )
 
