@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
-from lightkeep import formats, techniques
 from lightkeep.cli.errors import exit_code
 from lightkeep.http.problem import STATUS
 
@@ -34,7 +34,11 @@ def test_every_error_is_in_the_reference_with_its_status_and_exit_code() -> None
         assert f"| {status} | {exit_code(error('x'))} |" in row, error.__name__
 
 
-@pytest.mark.parametrize("name", [*techniques.names(), *formats.names()])
+def shipped(group: str) -> list[str]:
+    return [entry.name for entry in distribution("lightkeep").entry_points if entry.group == group]
+
+
+@pytest.mark.parametrize("name", [*shipped("lightkeep.techniques"), *shipped("lightkeep.formats")])
 def test_every_technique_and_format_is_in_the_docs(name: str) -> None:
     assert re.search(rf"\b{re.escape(name)}\b", everything())
 

@@ -132,7 +132,7 @@ def accepts(dataset: Dataset) -> bool:
 
 def preflight(source: Source, params: Params) -> Preflight:
     """Say which bins, delays and sizes there will be; refuse frames, q maps and bins that do not fit together."""
-    from lightkeep.analysis.xpcs.layout import BLOCK
+    from lightkeep.analysis.xpcs.kernels.layout import BLOCK
 
     frames = _frames(source)
     known = _resolved(source, params)
@@ -181,7 +181,7 @@ class State:
 def start(source: Source, params: Params, begin: int, end: int) -> State:
     """Nothing was seen yet, of the pixel blocks begin to end; and a like share of the two-time bins."""
     from lightkeep.analysis.xpcs import MultiTau, TwoTime
-    from lightkeep.analysis.xpcs.layout import BLOCK
+    from lightkeep.analysis.xpcs.kernels.layout import BLOCK
 
     known = _resolved(source, params)
     qmap, _ = _qmap(source, known)
