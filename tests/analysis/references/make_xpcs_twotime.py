@@ -10,13 +10,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
-from boost_corr.twotime import TwotimeCorrelator
 
 FRAMES = 60
 
 
 def correlate(frames: np.ndarray, dynamic: np.ndarray, static: np.ndarray, smooth: str) -> dict[str, np.ndarray]:
+    import torch
+    from boost_corr.twotime import TwotimeCorrelator
+
     order = np.flatnonzero(static.ravel())
     order = order[np.argsort(static.ravel()[order], kind="stable")]
 
