@@ -21,7 +21,7 @@ from typing import Final
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.examine import Look, find_dataset, look_into, settled, still_written
-from lightkeep.lifecycle.transfer import Kept, Pace, copy_groups, register_groups, split
+from lightkeep.lifecycle.transfer import Kept, Pace, Transfer, split
 from lightkeep.lifecycle.walk import Found, Key, SourceTree, Walk
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState, File, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput
@@ -179,12 +179,14 @@ class _Ingest:
         return kept
 
     def _move(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
-        if self.store.record.is_managed:
-            move, prefix = copy_groups, f"{self.experiment.station_id}/{self.experiment.id}/{self.dataset.name}/"
+        is_managed = self.store.record.is_managed
+        if is_managed:
+            prefix = f"{self.experiment.station_id}/{self.experiment.id}/{self.dataset.name}/"
         else:
             below = os.path.relpath(self.tree.root, os.path.realpath(self.store.record.location))
-            move, prefix = register_groups, "" if below == "." else f"{below}/"
-        return move(self.store, self.tree, groups, prefix=prefix, pace=self.pace, read=self.progress.add)
+            prefix = "" if below == "." else f"{below}/"
+        transfer = Transfer(self.store, self.tree, prefix, self.pace, self.progress.add)
+        return transfer.copy(groups) if is_managed else transfer.register(groups)
 
     def _commit(self, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> None:
         """Make a group known, and with `seal` the dataset complete, in one transaction."""

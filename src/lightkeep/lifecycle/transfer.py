@@ -57,137 +57,102 @@ def split(files: Sequence[Found], pace: Pace) -> Iterator[list[Found]]:
         yield group
 
 
-def copy_groups(
-    store: Store,
-    tree: SourceTree,
-    groups: Sequence[Sequence[Found]],
-    *,
-    prefix: str,
-    pace: Pace,
-    read: Callable[[int], None],
-) -> Generator[list[Kept]]:
-    """Copy groups to a store; yield for each what is on it, durable and read back.
+@dataclass(frozen=True)
+class Transfer:
+    """Moves groups of a source's files to a store: copies them, or registers them where they lie.
 
-    While one group is made durable, read back and given its names, the next one is copied: the disk's waiting
-    hides behind the processor's work. With one thread they follow one another.
-    A file that is not what its key says, before or after it was read, is left out (invariant I2).
-
-    Parameters
-    ----------
-    prefix: goes before each path to make its key on the store.
-    read: called with the bytes read since the last call, from any thread; for a large file as they are read.
+    Yields for each group what is on the store, durable and read back. A file that is not what its key says, before
+    or after it was read, is left out (invariant I2).
 
     Raises SourceError when a file cannot be read; StorageError when the store fails: nothing of the group is kept.
     """
-    for begin in range(0, len(groups), _TURN):
-        yield from _copy_turn(store, tree, groups[begin : begin + _TURN], prefix=prefix, pace=pace, read=read)
 
+    store: Store
+    tree: SourceTree
+    prefix: str
+    """Goes before each path to make its key on the store."""
+    pace: Pace
+    read: Callable[[int], None]
+    """Called with the bytes read since the last call, from any thread; for a large file as they are read."""
 
-def _copy_turn(
-    store: Store,
-    tree: SourceTree,
-    groups: Sequence[Sequence[Found]],
-    *,
-    prefix: str,
-    pace: Pace,
-    read: Callable[[int], None],
-) -> Generator[list[Kept]]:
-    """Copy some groups, holding the store meanwhile."""
-    finishing: Future[list[Kept]] | None = None
-    with ExitStack() as held, ThreadPoolExecutor(1) as finisher:
-        staging = held.enter_context(store.stage(wait_s=_WAIT_S))
+    def copy(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
+        """Copy groups to the store.
+
+        While one group is made durable, read back and given its names, the next one is copied: the disk's waiting
+        hides behind the processor's work. With one thread they follow one another.
+        """
+        for begin in range(0, len(groups), _TURN):
+            yield from self._copy_turn(groups[begin : begin + _TURN])
+
+    def register(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
+        """Hash groups where they lie, on a store that is not managed; as `copy`, but nothing is written."""
         for group in groups:
-            copied = _copy(staging, tree, group, prefix=prefix, pace=pace, read=read)
-            following = held.enter_context(staging.beside()) if group is not groups[-1] else staging
-            if pace.threads == 1:
-                yield _finish(staging, copied, prefix)
-            else:
-                if finishing is not None:
-                    yield finishing.result()
-                finishing = finisher.submit(_finish, staging, copied, prefix)
-            staging = following
-        if finishing is not None:
-            yield finishing.result()
+            yield self._register_group(group)
 
+    def _copy_turn(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
+        """Copy some groups, holding the store meanwhile."""
+        finishing: Future[list[Kept]] | None = None
+        with ExitStack() as held, ThreadPoolExecutor(1) as finisher:
+            staging = held.enter_context(self.store.stage(wait_s=_WAIT_S))
+            for group in groups:
+                copied = self._copy_group(staging, group)
+                following = held.enter_context(staging.beside()) if group is not groups[-1] else staging
+                if self.pace.threads == 1:
+                    yield self._finish(staging, copied)
+                else:
+                    if finishing is not None:
+                        yield finishing.result()
+                    finishing = finisher.submit(self._finish, staging, copied)
+                staging = following
+            if finishing is not None:
+                yield finishing.result()
 
-def _copy(
-    staging: Staging,
-    tree: SourceTree,
-    group: Sequence[Found],
-    *,
-    prefix: str,
-    pace: Pace,
-    read: Callable[[int], None],
-) -> list[Found]:
-    copied: list[Found] = []
+    def _copy_group(self, staging: Staging, group: Sequence[Found]) -> list[Found]:
+        copied: list[Found] = []
 
-    def copy(source: OpenSource, found: Found) -> None:
-        key = prefix + found.key.path
-        try:
-            if found.key.size <= pace.size:
-                staging.write(key, source, size=found.key.size)
-                read(found.key.size)
-            else:
-                staging.write(key, _Counted(source, read), size=found.key.size)
-        except SourceError as error:
+        def copy(source: OpenSource, found: Found) -> None:
+            key = self.prefix + found.key.path
+            try:
+                if found.key.size <= self.pace.size:
+                    staging.write(key, source, size=found.key.size)
+                    self.read(found.key.size)
+                else:
+                    staging.write(key, _Counted(source, self.read), size=found.key.size)
+            except SourceError as error:
+                if source.is_unchanged():
+                    raise _unreadable(self.tree, found, error.message) from error
+                return
             if source.is_unchanged():
-                raise _unreadable(tree, found, error.message) from error
-            return
-        if source.is_unchanged():
-            copied.append(found)
-        else:
-            staging.discard(key)
+                copied.append(found)
+            else:
+                staging.discard(key)
 
-    _for_each(tree, group, copy, threads=pace.threads)
-    return copied
+        _for_each(self.tree, group, copy, threads=self.pace.threads)
+        return copied
 
+    def _finish(self, staging: Staging, copied: Sequence[Found]) -> list[Kept]:
+        """Make a group durable, read it back, give it its names."""
+        if not copied:
+            return []
+        staging.sync()
+        staging.verify()
+        by_key = {replicated.asked: replicated for replicated in staging.publish()}
+        kept = ((found, by_key[self.prefix + found.key.path]) for found in copied)
+        return [Kept(found, on_store.key, on_store.sha256, on_store.proof) for found, on_store in kept]
 
-def _finish(staging: Staging, copied: Sequence[Found], prefix: str) -> list[Kept]:
-    """Make a group durable, read it back, give it its names."""
-    if not copied:
-        return []
-    staging.sync()
-    staging.verify()
-    by_key = {replicated.asked: replicated for replicated in staging.publish()}
-    kept = ((found, by_key[prefix + found.key.path]) for found in copied)
-    return [Kept(found, on_store.key, on_store.sha256, on_store.proof) for found, on_store in kept]
+    def _register_group(self, group: Sequence[Found]) -> list[Kept]:
+        kept: list[Kept] = []
+        sync_filesystem(self.tree.descriptor)  # what the catalogue says must be there after a power cut
 
+        def register(source: OpenSource, found: Found) -> None:
+            key = self.prefix + found.key.path
+            content = self.store.verify(key)
+            self.read(content.size)
+            if source.is_unchanged() and content.size == found.key.size:
+                kept.append(Kept(found, key, content.sha256, content.proof))
 
-def register_groups(
-    store: Store,
-    tree: SourceTree,
-    groups: Sequence[Sequence[Found]],
-    *,
-    prefix: str,
-    pace: Pace,
-    read: Callable[[int], None],
-) -> Generator[list[Kept]]:
-    """Hash groups where they lie, on a store that is not managed; as `copy_groups`, but nothing is written."""
-    for group in groups:
-        yield _register(store, tree, group, prefix=prefix, pace=pace, read=read)
-
-
-def _register(
-    store: Store,
-    tree: SourceTree,
-    group: Sequence[Found],
-    *,
-    prefix: str,
-    pace: Pace,
-    read: Callable[[int], None],
-) -> list[Kept]:
-    kept: list[Kept] = []
-    sync_filesystem(tree.descriptor)  # what the catalogue says is there must be there after a power cut
-
-    def register(source: OpenSource, found: Found) -> None:
-        key = prefix + found.key.path
-        content = store.verify(key)
-        read(content.size)
-        if source.is_unchanged() and content.size == found.key.size:
-            kept.append(Kept(found, key, content.sha256, content.proof))
-
-    _for_each(tree, group, register, threads=pace.threads)
-    return kept
+        _for_each(self.tree, group, register, threads=self.pace.threads)
+        return kept
 
 
 @dataclass(frozen=True, slots=True)
