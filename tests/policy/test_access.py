@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, StaticPool, create_engine, insert, select
 
-from lightkeep.catalog import schema
+from lightkeep.catalog import columns, schema
 from lightkeep.catalog.conditions import allowed
 from lightkeep.model.experiments import Experiment, ExperimentState
 from lightkeep.model.people import ANONYMOUS, SERVICE, Grant, Principal, Role, Scope, Verb
@@ -35,7 +35,7 @@ def some_grant(draw: st.DrawFn) -> Grant:
     )
 
 
-AT = schema.from_microseconds(0)
+AT = columns.from_microseconds(0)
 PRINCIPALS = st.sampled_from([*(Principal(name) for name in PEOPLE), ANONYMOUS, SERVICE])
 
 

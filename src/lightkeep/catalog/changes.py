@@ -59,6 +59,7 @@ class Change(Transaction):
             ends_at=experiment.ends_at,
             identifiers=to_json(experiment.identifiers),
             searched=rows.experiment_searched(experiment),
+            policy_id=experiment.policy_id,
             created_at=self._clock.now(),
             datasets=0,
             files=0,
@@ -71,7 +72,8 @@ class Change(Transaction):
         row = self._row(schema.experiment, experiment_id, "experiment")
         now = ExperimentState(row["state"])
         transitions.check(transitions.EXPERIMENT, f"experiment {experiment_id}", now=now, then=state)
-        self._set(schema.experiment, experiment_id, state=state.value)
+        closed = {"closed_at": self._clock.now()} if state is ExperimentState.CLOSED else {}
+        self._set(schema.experiment, experiment_id, state=state.value, **closed)
         self._record(f"experiment.{state}", experiment_id, experiment_id, {"from": now})
 
     def add_person(self, person: Person, password_hash: str = "") -> None:
@@ -162,6 +164,10 @@ class Change(Transaction):
             tier=store.tier.value,
             failure_domain=store.failure_domain,
             is_managed=store.is_managed,
+            is_durable=store.is_durable,
+            capacity=store.capacity,
+            high=store.high,
+            low=store.low,
             created_at=self._clock.now(),
         )
         self._record("store.added", store.id, "", {"kind": store.kind, "uuid": store.uuid})

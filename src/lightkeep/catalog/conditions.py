@@ -21,7 +21,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from lightkeep.catalog import schema
+from lightkeep.catalog import columns, schema
 from lightkeep.catalog.dialect import Dialect
 from lightkeep.catalog.query import Interval, Query, Term
 from lightkeep.model.datasets import DatasetState
@@ -49,7 +49,7 @@ _TIME: dict[str, ColumnElement[Any]] = {"created": _d.created_at, "completed": _
 
 def allowed(predicate: Predicate) -> TextClause:
     """Return the predicate as a condition on the table that it speaks of."""
-    parameters = [bindparam(name, value, type_=schema.Words()) for name, value in predicate.parameters.items()]
+    parameters = [bindparam(name, value, type_=columns.Words()) for name, value in predicate.parameters.items()]
     return text(predicate.sql).bindparams(*parameters)
 
 
@@ -99,7 +99,7 @@ def _condition(term: Term, dialect: Dialect, place: int) -> ColumnElement[bool]:
 def _words(term: Term, dialect: Dialect, place: int) -> ColumnElement[bool]:
     sql, parameter = dialect.match(term.words, is_prefix=term.is_prefix)
     name = f"words_{place}"
-    clause = text(sql.replace(":words", f":{name}")).bindparams(bindparam(name, parameter, type_=schema.Words()))
+    clause = text(sql.replace(":words", f":{name}")).bindparams(bindparam(name, parameter, type_=columns.Words()))
     return _d.number.in_(clause)
 
 

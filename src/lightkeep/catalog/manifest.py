@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from lightkeep.catalog import schema
+from lightkeep.catalog import columns, schema
 from lightkeep.catalog.text import encode_path
 from lightkeep.model.datasets import File
 from lightkeep.model.errors import InvalidInput
@@ -113,11 +113,11 @@ def digest(rows: Iterable[tuple[bytes, bytes, int, int]]) -> str:
 
 
 def _replica_rows(pairs: Pairs, now: datetime) -> list[ReplicaRow]:
-    created_at = schema.to_microseconds(now)
+    created_at = columns.to_microseconds(now)
     instants: dict[datetime | None, int | None] = {None: None}
     for _, r in pairs:
         if r.verified_at not in instants and r.verified_at is not None:
-            instants[r.verified_at] = schema.to_microseconds(r.verified_at)
+            instants[r.verified_at] = columns.to_microseconds(r.verified_at)
     return [
         (
             r.file_id,

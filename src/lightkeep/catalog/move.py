@@ -8,7 +8,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, Table, delete, func, select
 
-from lightkeep.catalog import audit, rows, schema
+from lightkeep.catalog import audit, columns, rows, schema
 from lightkeep.catalog.catalog import Catalog
 from lightkeep.catalog.dialect import errors_of
 from lightkeep.model.datasets import DatasetState
@@ -65,7 +65,7 @@ def _copy(table: Table, reading: Connection, target: Catalog, writing: Connectio
     count = 0
     stream = reading.execution_options(yield_per=_AT_ONCE).execute(select(table))
     for part in stream.partitions():
-        values = [tuple(schema.to_microseconds(v) if isinstance(v, datetime) else v for v in row) for row in part]
+        values = [tuple(columns.to_microseconds(v) if isinstance(v, datetime) else v for v in row) for row in part]
         target.dialect.insert(writing, table.name, names, values)
         count += len(values)
     return count

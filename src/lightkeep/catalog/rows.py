@@ -39,7 +39,9 @@ def experiment_of(row: RowMapping) -> Experiment:
         starts_at=row["starts_at"],
         ends_at=row["ends_at"],
         identifiers=json.loads(row["identifiers"]),
+        policy_id=row["policy_id"],
         created_at=row["created_at"],
+        closed_at=row["closed_at"],
         datasets=row["datasets"],
         files=row["files"],
         size=row["size"],
@@ -66,6 +68,10 @@ def store_of(row: RowMapping) -> StoreRecord:
         tier=Tier(row["tier"]),
         failure_domain=row["failure_domain"],
         is_managed=row["is_managed"],
+        is_durable=row["is_durable"],
+        capacity=row["capacity"],
+        high=row["high"],
+        low=row["low"],
         created_at=row["created_at"],
     )
 

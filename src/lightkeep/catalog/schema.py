@@ -8,19 +8,16 @@ station --< experiment --< dataset --< file --< replica >-- store
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
 facet_value: the values that `experiment.facets` counts, see `catalog.counts`
+policy, hold, lease, notice, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample, growth, fact
 """
 
 from __future__ import annotations
-
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
-    Dialect,
     Double,
     ForeignKey,
     Index,
@@ -28,62 +25,14 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     Table,
-    Text,
-    TypeDecorator,
     UniqueConstraint,
+    false,
 )
 
-from lightkeep.catalog.text import clean
+from lightkeep.catalog.columns import Instant, Words
 
-VERSION = "0001"
+VERSION = "0002"
 """The migration that this code works with."""
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
-
-
-def to_microseconds(at: datetime) -> int:
-    """Return microseconds since 1970 UTC of an aware datetime; exact."""
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def from_microseconds(value: int) -> datetime:
-    """Return the datetime in UTC; exact inverse of `to_microseconds`."""
-    return _EPOCH + timedelta(microseconds=value)
-
-
-class Words(TypeDecorator[str]):
-    """Text that every database can hold, compared byte by byte."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> Any:
-        """Return text in code point order: PostgreSQL would use the language of the server otherwise."""
-        return dialect.type_descriptor(Text(collation="C") if dialect.name == "postgresql" else Text())
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Clean what goes in, also where it is only compared with."""
-        del dialect
-        return None if value is None else clean(value)
-
-
-class Instant(TypeDecorator[datetime]):
-    """An aware datetime as microseconds since 1970 UTC: sorts, compares and comes back exactly."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Return the integer."""
-        del dialect
-        return None if value is None else to_microseconds(value)
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
-        """Return the datetime in UTC."""
-        del dialect
-        return None if value is None else from_microseconds(value)
-
 
 _Serial = BigInteger().with_variant(Integer(), "sqlite")  # INTEGER PRIMARY KEY is SQLite's own row number
 
@@ -110,7 +59,9 @@ experiment = Table(
     Column("ends_at", Instant),
     Column("identifiers", Words, nullable=False),
     Column("searched", Words, nullable=False),
+    Column("policy_id", Words, nullable=False, server_default=""),
     Column("created_at", Instant, nullable=False, index=True),
+    Column("closed_at", Instant),
     Column("datasets", BigInteger, nullable=False),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
@@ -161,6 +112,10 @@ store = Table(
     Column("tier", Words, nullable=False),
     Column("failure_domain", Words, nullable=False),
     Column("is_managed", Boolean, nullable=False),
+    Column("is_durable", Boolean, nullable=False, server_default=false()),
+    Column("capacity", BigInteger, nullable=False, server_default="0"),
+    Column("high", Double, nullable=False, server_default="0.9"),
+    Column("low", Double, nullable=False, server_default="0.8"),
     Column("created_at", Instant, nullable=False),
 )
 
@@ -328,4 +283,195 @@ chain_head = Table(
     Column("seq", BigInteger, nullable=False),
     Column("hash", Words, nullable=False),
     CheckConstraint("id = 1", name="ck_chain_head_one"),
+)
+
+# ---- retention
+
+policy = Table(
+    "policy",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("text", Words, nullable=False),
+    Column("author", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+hold = Table(
+    "hold",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("scope", Words, nullable=False),
+    Column("scope_id", Words, nullable=False),
+    Column("kind", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("until", Instant),
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("released_by", Words, nullable=False),
+    Column("released_at", Instant),
+    Index("ix_hold_scope", "scope", "scope_id"),
+)
+
+lease = Table(
+    "lease",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("dataset_id", Words, ForeignKey("dataset.id"), nullable=False, index=True),
+    Column("kind", Words, nullable=False),
+    Column("holder", Words, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+notice = Table(
+    "notice",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("experiment_id", Words, ForeignKey("experiment.id"), nullable=False),
+    Column("store_id", Words, ForeignKey("store.id"), nullable=False),
+    Column("days", Integer, nullable=False),
+    Column("listing", Words, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("recipients", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("policy", Words, nullable=False),
+    Column("last_copy", Boolean, nullable=False),
+    Column("token_hash", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    Column("acknowledged_by", Words, nullable=False),
+    Column("acknowledged_at", Instant),
+    Index("ix_notice_experiment", "experiment_id", "store_id", "created_at"),
+    Index("ix_notice_token", "token_hash"),
+)
+
+outbox = Table(
+    "outbox",
+    tables,
+    Column("key", Words, primary_key=True),
+    Column("recipients", Words, nullable=False),
+    Column("subject", Words, nullable=False),
+    Column("text", Words, nullable=False),
+    Column("notice_id", Words, nullable=False),
+    Column("state", Words, nullable=False),  # waiting, sending, sent, refused
+    Column("attempts", Integer, nullable=False),
+    Column("next_at", Instant, nullable=False),
+    Column("sent_at", Instant),
+    Column("error", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Index("ix_outbox_state", "state", "next_at"),
+)
+
+purge_plan = Table(
+    "purge_plan",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("store_id", Words, ForeignKey("store.id"), nullable=False),
+    Column("store_uuid", Words, nullable=False),
+    Column("reason", Words, nullable=False),
+    Column("hash", Words, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("need", BigInteger, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("approvals", Words, nullable=False),
+    Column("approved_at", Instant),
+    Column("freed", BigInteger, nullable=False),
+    Index("ix_purge_plan_state", "state", "created_at"),
+)
+
+purge_item = Table(
+    "purge_item",
+    tables,
+    Column("plan_id", Words, ForeignKey("purge_plan.id"), primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("replica_id", Words, nullable=False, index=True),
+    Column("file_id", Words, nullable=False),
+    Column("dataset_id", Words, nullable=False, index=True),
+    Column("experiment_id", Words, nullable=False),
+    Column("store_id", Words, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("policy", Words, nullable=False),
+    Column("notice_id", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("evidence", Words, nullable=False),
+    Column("trash_key", LargeBinary, nullable=False),
+    Column("trashed_at", Instant),
+    Column("destroy_after", Instant),
+    Column("ended_at", Instant),
+    Index("ix_purge_item_state", "state", "destroy_after"),
+    sqlite_with_rowid=False,
+)
+
+archive_unit = Table(
+    "archive_unit",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("store_id", Words, ForeignKey("store.id"), nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("experiment_id", Words, ForeignKey("experiment.id"), nullable=False, index=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", LargeBinary, nullable=False),
+    Column("members", BigInteger, nullable=False),
+    Column("content_size", BigInteger, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    UniqueConstraint("store_id", "key", name="uq_archive_unit_key"),
+)
+
+restore = Table(
+    "restore",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("dataset_id", Words, ForeignKey("dataset.id"), nullable=False, index=True),
+    Column("target_id", Words, ForeignKey("store.id"), nullable=False),
+    Column("cache_until", Instant, nullable=False),
+    Column("paths", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("files_done", BigInteger, nullable=False),
+    Column("error", Words, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    Index("ix_restore_state", "state", "created_at"),
+)
+
+usage_sample = Table(
+    "usage_sample",
+    tables,
+    Column("day", Instant, primary_key=True),
+    Column("store_id", Words, primary_key=True),
+    Column("experiment_id", Words, primary_key=True),
+    Column("technique", Words, primary_key=True),
+    Column("kind", Words, primary_key=True),
+    Column("station_id", Words, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+growth = Table(
+    "growth",
+    tables,
+    Column("station_id", Words, ForeignKey("station.id"), primary_key=True),
+    Column("technique", Words, primary_key=True),
+    Column("bytes_per_day", Double, nullable=False),
+    Column("per_year", Double, nullable=False),  # factor by which it grows in a year
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+fact = Table(  # what the facility remembers of itself: clock high-water, epoch, switches
+    "fact",
+    tables,
+    Column("name", Words, primary_key=True),
+    Column("value", Words, nullable=False),
+    Column("changed_at", Instant, nullable=False),
 )

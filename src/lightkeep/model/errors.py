@@ -13,6 +13,7 @@
     │   ├── StoreFull       no space, no inode or no quota left on the store
     │   ├── StoreUnavailable  the store is not mounted, is another store, or cannot be reached
     │   └── Corrupt         bytes read back differ from what was written
+    ├── MailError           a message could not be handed over now; the outbox tries again
     ├── SourceError         the side that is read from failed: missing, unreadable, changed while it was read
     └── RunFailed           a technique or an engine failed
         └── RunCancelled    somebody cancelled the run
@@ -116,6 +117,12 @@ class Corrupt(StorageError):
     """Bytes differ from their checksum; catch it to quarantine, never to delete."""
 
     code = "corrupt"
+
+
+class MailError(LightkeepError):
+    """A message could not be handed to the mail server now; catch it to try again later."""
+
+    code = "mail"
 
 
 class SourceError(LightkeepError):

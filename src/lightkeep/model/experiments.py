@@ -48,8 +48,12 @@ class Experiment:
     """The beam-time window; either side may be unknown."""
     identifiers: dict[str, str] = field(default_factory=dict)
     """Other systems' numbers by scheme, e.g. `{"esaf": "281234", "gup": "81234"}`."""
+    policy_id: str = ""
+    """Retention policy of its own; empty: the one that its station follows."""
     created_at: datetime | None = None
     """Set by the catalogue."""
+    closed_at: datetime | None = None
+    """When it was closed last; set by the catalogue."""
     datasets: int = 0
     """Number of complete datasets; kept by the catalogue."""
     files: int = 0

@@ -35,6 +35,14 @@ class StoreRecord:
     """What fails together: two replicas in one domain count as one."""
     is_managed: bool = True
     """False: a station's own disk where files are registered in place; Lightkeep never writes there."""
+    is_durable: bool = False
+    """True: its medium is kept for years, such as tape; a policy may ask for a copy on one."""
+    capacity: int = 0
+    """Bytes that Lightkeep may use; 0: as many as the medium has."""
+    high: float = 0.9
+    """Fraction of the capacity above which a purge under pressure begins."""
+    low: float = 0.8
+    """Fraction of the capacity at which it stops."""
     created_at: datetime | None = None
 
 
@@ -168,6 +176,32 @@ def version_key(key: str, sha256: str) -> str:
     return f".versions/{sha256[:16]}/{key}"
 
 
+UNITS = "units/"
+"""What the keys of archive units begin with; `!` means nothing in any other key."""
+
+
+def member_key(unit: str, offset: int, size: int) -> str:
+    """Return the key of bytes inside another object: a file in an archive unit.
+
+    >>> member_key("units/u_1.tar", 512, 10)
+    'units/u_1.tar!512+10'
+    """
+    return f"{unit}!{offset}+{size}"
+
+
+def split_member(key: str) -> tuple[str, int, int] | None:
+    """Return (unit, offset, size) of a member's key, or None for an object's own key.
+
+    >>> split_member("units/u_1.tar!512+10")
+    ('units/u_1.tar', 512, 10)
+    """
+    unit, mark, window = key.rpartition("!")
+    offset, plus, size = window.partition("+")
+    if not (mark and plus and unit.startswith(UNITS) and offset.isdecimal() and size.isdecimal()):
+        return None
+    return unit, int(offset), int(size)
+
+
 @dataclass(frozen=True, slots=True)
 class Replicated:
     """A part that now has its final name."""
@@ -204,7 +238,8 @@ class Store(Protocol):
 
     def open(self, key: str) -> BinaryIO:
         """Open an object for reading, seekable. MUST raise NotFound when the key is not there (after
-        check_identity), and MUST NOT follow a symlink or leave the store."""
+        check_identity), and MUST NOT follow a symlink or leave the store. A member's key (`member_key`) means
+        those bytes of its unit, here as in `stat` and `verify`."""
         ...
 
     def stat(self, key: str) -> ObjectStat:
@@ -221,4 +256,40 @@ class Store(Protocol):
 
     def free_bytes(self) -> int | None:
         """Room left, or None when the medium does not say."""
+        ...
+
+    def trash(self, key: str, *, bin: str, size: int) -> str:  # noqa: A002
+        """Move an object out of sight into a bin of the same store and return its name there.
+
+        MUST NOT copy, follow a symlink or leave the store; MUST raise Conflict, and touch nothing, when the object
+        has another size than `size`; MUST be durable when it returns. Again: the same answer. A member of a unit
+        cannot be moved on its own: InvalidInput.
+        """
+        ...
+
+    def recover(self, trashed: str, key: str) -> None:
+        """Give a trashed object its key back; again: no change. MUST raise Conflict when other content stands
+        there."""
+        ...
+
+    def destroy(self, trashed: str) -> None:
+        """Remove a trashed object for good: the one call that does. Again: nothing. MUST raise InvalidInput for
+        anything that is not in a bin."""
+        ...
+
+    def trashed(self, bin: str = "") -> Iterator[ObjectStat]:  # noqa: A002
+        """Every object in a bin, or in all of them, by its name there."""
+        ...
+
+    def write_record(self, name: str, content: bytes) -> None:
+        """Keep a small document about what the store holds, beside the objects and in no listing of them: what a
+        lost catalogue is rebuilt from. MUST be atomic and durable; replaces a record of that name."""
+        ...
+
+    def read_record(self, name: str) -> bytes:
+        """MUST raise NotFound for a record that was never written."""
+        ...
+
+    def records(self, prefix: str = "") -> Iterator[str]:
+        """Names of the records that begin with prefix, in order."""
         ...
