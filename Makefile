@@ -6,7 +6,7 @@ PART   ?= all
 # make demo DATA=path runs the demo on a measured file instead of a simulated one
 DATA   ?=
 
-.PHONY: demo test crash bench check viewer docs lock clean
+.PHONY: demo test crash safety safety-long bench check viewer docs lock clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/lightkeep demo $(if $(DATA),--data "$(DATA)")
@@ -17,6 +17,13 @@ test: check services
 # Every point at which ingest can be killed, instead of the sample that `make test` takes: about ten minutes.
 crash: services
 	LIGHTKEEP_CRASH_POINTS=all $(BIN)/pytest tests/crash $(PYTEST_ARGS)
+
+# Simulator, crash points, model check, mutants and faults: about fifteen minutes; figures in build/safety.json.
+safety: services
+	scripts/with-postgres $(BIN)/python tests/safety/run.py
+
+safety-long: services
+	scripts/with-postgres $(BIN)/python tests/safety/run.py --long
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,16 @@ def web(house: Populated) -> Iterator[TestClient]:
         app = compose(house.facility, orchestrator)
         with TestClient(app, raise_server_exceptions=False, follow_redirects=False) as client:
             yield client
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Return what a test of the fault matrix tells its figure to: `make safety` collects them."""
+
+    def tell(fault: str, *, injected: str, found: str) -> None:
+        record_property("figure", json.dumps({"fault": fault, "injected": injected, "found": found}))
+
+    return tell
 
 
 @pytest.fixture
