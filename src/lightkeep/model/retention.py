@@ -101,12 +101,14 @@ class Lease:
 
 
 class NoticeState(StrEnum):
-    """due -> sent -> (bounced) -> acknowledged."""
+    """due -> sent -> (bounced) -> acknowledged; any -> void."""
 
     DUE = "due"
     SENT = "sent"
     BOUNCED = "bounced"
     ACKNOWLEDGED = "acknowledged"
+    VOID = "void"
+    """A hold came, or its list grew: it counts no more, and people are told anew before anything goes."""
 
 
 @dataclass(frozen=True, slots=True)
