@@ -37,7 +37,7 @@ from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scop
 from lightkeep.model.stores import Proof, ReplicaState
 from lightkeep.storage.posix import PosixStore
 from lightkeep.testing.stores import CRASH, DROP, EIO, ENOSPC, FLIP, POWER, Crashed, Fault, FaultyStore
-from lightkeep.testing.suites.store import ODD
+from lightkeep.testing.suites.objects import ODD
 
 ADA = Principal("ada")
 

@@ -15,7 +15,7 @@ from lightkeep.model.stores import Proof, StoreRecord
 from lightkeep.storage import open_store
 from lightkeep.storage.posix import PosixStore
 from lightkeep.storage.syscalls import rename_new, resident_pages
-from lightkeep.testing.suites.store import content_of, keep, keep_all
+from lightkeep.testing.suites.objects import content_of, keep, keep_all
 
 
 @pytest.fixture

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Final
+
+from lightkeep.model.stores import ObjectStat
 
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _KEPT: Final = 64  # folders kept open; a group's files share few
@@ -80,3 +83,26 @@ def read_names(folder: int) -> list[os.DirEntry[str]]:
         return sorted(
             entries, key=lambda entry: os.fsencode(entry.name + "/" * entry.is_dir(follow_symlinks=False))
         )
+
+
+def walk(root: int, prefix: str, *, hidden: tuple[str, ...] = ()) -> Iterator[ObjectStat]:
+    """Every regular file below a root whose path begins with prefix, in the order of keys.
+
+    Parameters
+    ----------
+    hidden: names in the root itself that are passed over.
+    """
+    with Folders(root) as folders:
+        waiting = [(entry, "") for entry in reversed(read_names(root)) if entry.name not in hidden]
+        while waiting:
+            entry, path = waiting.pop()
+            key = path + entry.name
+            if entry.is_file(follow_symlinks=False) and key.startswith(prefix):
+                folder = folders.open(tuple(path.split("/")[:-1]))
+                status = os.stat(entry.name, dir_fd=folder, follow_symlinks=False)
+                yield ObjectStat(key, status.st_size, status.st_mtime_ns)
+            elif entry.is_dir(follow_symlinks=False) and (
+                f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/")
+            ):
+                names = read_names(folders.open(tuple(key.split("/"))))
+                waiting.extend((child, f"{key}/") for child in reversed(names))

@@ -5,6 +5,8 @@
       .incoming/              mode 0700; locked by the one writer
         group-0/ group-1/     the parts of a group being written: left behind, it says that work was interrupted
       .versions/<sha256>/     content whose own name was taken by other content
+      .trash/<bin>/<key>      mode 0700; objects on their way out (posix_trash)
+      .lightkeep/records/     mode 0700; small documents about what the store holds (posix_records)
       <key>                   everything else: published objects, written once
 
 What a published object went through, each line done for the whole group before the next begins:
@@ -31,13 +33,27 @@ from typing import BinaryIO, Final
 
 from lightkeep.model.clock import Ids
 from lightkeep.model.errors import Conflict, NotFound, StorageError, StoreUnavailable
-from lightkeep.model.stores import ObjectStat, Staging, StoreRecord, Tier, Verified
-from lightkeep.storage.folders import Folders, read_names
-from lightkeep.storage.keys import INCOMING, MARKER, split_key, storage_error
+from lightkeep.model.stores import ObjectStat, Staging, StoreRecord, Tier, Verified, split_member
+from lightkeep.storage import posix_records, posix_trash
+from lightkeep.storage.folders import Folders, walk
+from lightkeep.storage.keys import (
+    INCOMING,
+    MARKER,
+    RESERVED,
+    TRASH,
+    split_key,
+    split_record,
+    split_trashed,
+    storage_error,
+    trash_name,
+)
+from lightkeep.storage.members import DirectFile, open_member, verify_member
 from lightkeep.storage.posix_staging import PosixStaging
 from lightkeep.storage.readback import BIG, buffer_for, read_back
 
 _POLL_S: Final = 0.02
+_RECORD_S: Final = 30.0
+"""Longest wait for another process that writes a record: a large one takes a second."""
 
 
 class PosixStore:
@@ -117,12 +133,7 @@ class PosixStore:
 
     def stage(self, *, wait_s: float = 0.0) -> Staging:
         """Open a group of parts, holding the store's lock; see the protocol."""
-        if not self.record.is_managed:
-            raise StorageError(
-                f"store {self.record.id} is registered in place: Lightkeep never writes there",
-                remedy="name a managed store",
-            )
-        with self.root() as root:
+        with self._writable() as root:
             try:
                 incoming = os.open(
                     INCOMING, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root
@@ -152,19 +163,39 @@ class PosixStore:
                     ) from error
             time.sleep(_POLL_S)
 
+    @contextmanager
+    def _writable(self) -> Iterator[int]:
+        """The open folder of a store that Lightkeep may write to."""
+        if not self.record.is_managed:
+            raise StorageError(
+                f"store {self.record.id} is registered in place: Lightkeep never writes there",
+                remedy="name a managed store",
+            )
+        with self.root() as root:
+            yield root
+
     def open(self, key: str) -> BinaryIO:
         """Open an object for reading; see the protocol."""
+        if member := split_member(key):
+            with self._object(member[0]) as descriptor:
+                return open_member(os.fdopen(os.dup(descriptor), "rb", 0), key)
         with self._object(key) as descriptor:
             return os.fdopen(os.dup(descriptor), "rb")
 
     def stat(self, key: str) -> ObjectStat:
         """Size and time of an object; see the protocol."""
+        if member := split_member(key):
+            with self.open(key):
+                return ObjectStat(key, member[2], self.stat(member[0]).mtime_ns)
         with self._object(key) as descriptor:
             status = os.fstat(descriptor)
             return ObjectStat(key, status.st_size, status.st_mtime_ns)
 
     def verify(self, key: str) -> Verified:
         """Read a whole object past the cache and hash it; see the protocol."""
+        if member := split_member(key):
+            with self._object(member[0]) as descriptor, self._errors(key):
+                return verify_member(DirectFile(descriptor), key)
         names = split_key(key)
         with self.root() as root, Folders(root) as folders, self._errors(key):
             folder = folders.open(names[:-1])
@@ -176,13 +207,66 @@ class PosixStore:
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """Every published object below a prefix, in the order of keys; see the protocol."""
         with self.root() as root:
-            yield from _walk(root, prefix)
+            yield from walk(root, prefix, hidden=RESERVED)
 
     def free_bytes(self) -> int | None:
         """Bytes that an ordinary user may still write."""
         with self.root() as root:
             status = os.fstatvfs(root)
             return status.f_bavail * status.f_frsize
+
+    def trash(self, key: str, *, bin: str, size: int) -> str:  # noqa: A002
+        """Move an object into the trash; see the protocol."""
+        names, target = split_key(key), trash_name(bin, key)
+        with self._writable() as root, self._writing(f"cannot move {key!r} to the trash"):
+            posix_trash.trash(root, names, split_trashed(target), size=size)
+        return target
+
+    def recover(self, trashed: str, key: str) -> None:
+        """Move an object back to its key; see the protocol."""
+        source, names = split_trashed(trashed), split_key(key)
+        with self._writable() as root, self._writing(f"cannot move {trashed!r} back"):
+            posix_trash.recover(root, source, names)
+
+    def destroy(self, trashed: str) -> None:
+        """Remove an object of the trash; see the protocol."""
+        names = split_trashed(trashed)
+        with self._writable() as root, self._writing(f"cannot destroy {trashed!r}"):
+            posix_trash.destroy(root, names)
+
+    def trashed(self, bin: str = "") -> Iterator[ObjectStat]:  # noqa: A002
+        """Every object in the trash; see the protocol."""
+        with self.root() as root:
+            yield from walk(root, f"{TRASH}/{bin}/" if bin else f"{TRASH}/")
+
+    def write_record(self, name: str, content: bytes) -> None:
+        """Keep a small document; see the protocol."""
+        names = split_record(name)
+        with self._writable() as root, self._writing(f"cannot write record {name!r}"):
+            own = posix_records.open_own(root)
+            try:
+                self._lock(own, _RECORD_S)
+                posix_records.write_record(own, names, content)
+            finally:
+                os.close(own)
+
+    def read_record(self, name: str) -> bytes:
+        """Return a record; see the protocol."""
+        names = split_record(name)
+        with self.root() as root, self._writing(f"cannot read record {name!r}"):
+            return posix_records.read_record(root, names)
+
+    def records(self, prefix: str = "") -> Iterator[str]:
+        """Names of records; see the protocol."""
+        with self.root() as root:
+            yield from posix_records.records(root, prefix)
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise storage_error(error, f"{what} (store {self.record.id})") from error
 
     @contextmanager
     def _object(self, key: str) -> Iterator[int]:
@@ -266,22 +350,3 @@ def _read_marker(root: int) -> str:
         return str(json.loads(content)["uuid"])
     except (ValueError, KeyError, TypeError):
         return "unreadable marker"
-
-
-def _walk(root: int, prefix: str) -> Iterator[ObjectStat]:
-    with Folders(root) as folders:
-        waiting = [(entry, "") for entry in reversed(read_names(root)) if entry.name not in (INCOMING, MARKER)]
-        while waiting:
-            entry, path = waiting.pop()
-            key = path + entry.name
-            if entry.is_file(follow_symlinks=False) and key.startswith(prefix):
-                status = os.stat(
-                    entry.name, dir_fd=folders.open(tuple(path.split("/")[:-1])), follow_symlinks=False
-                )
-                yield ObjectStat(key, status.st_size, status.st_mtime_ns)
-            elif entry.is_dir(follow_symlinks=False) and (
-                f"{key}/".startswith(prefix) or prefix.startswith(f"{key}/")
-            ):
-                waiting.extend(
-                    (child, f"{key}/") for child in reversed(read_names(folders.open(tuple(key.split("/")))))
-                )

@@ -42,11 +42,17 @@ def rename_new(source: str, target: str, *, source_folder: int, target_folder: i
     os.unlink(source, dir_fd=source_folder)
 
 
-def resident_pages(descriptor: int, size: int) -> int | None:
-    """Return how many of a file's pages this machine's memory holds, or None where the kernel does not say."""
+def resident_pages(descriptor: int, size: int, *, start: int = 0) -> int | None:
+    """Return how many of a file's pages this machine's memory holds, or None where the kernel does not say.
+
+    Parameters
+    ----------
+    size: bytes from `start` on that are asked about.
+    start: a multiple of the page size.
+    """
     if size == 0:
         return 0
-    mapped = _LIBC_MMAP(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, 0)
+    mapped = _LIBC_MMAP(None, size, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, start)
     if mapped == ctypes.c_void_p(-1).value:
         return None
     try:

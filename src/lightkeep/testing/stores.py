@@ -18,6 +18,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
@@ -29,9 +30,20 @@ from lightkeep.model.stores import (
     Replicated,
     StoreRecord,
     Verified,
+    split_member,
     version_key,
 )
-from lightkeep.storage.keys import split_key, storage_error
+from lightkeep.storage.keys import (
+    RECORDS,
+    RESERVED,
+    TRASH,
+    split_key,
+    split_record,
+    split_trashed,
+    storage_error,
+    trash_name,
+)
+from lightkeep.storage.members import open_member
 
 ENOSPC: Final = "no space"
 EIO: Final = "input/output error"
@@ -55,7 +67,11 @@ class Fault:
     """What goes wrong at the `when`-th operation of a name."""
 
     operation: str
-    """`write`, `sync`, `read`, `rename`, `sync-names`, `unlink`; empty: any."""
+    """`write`, `sync`, `read`, `rename`, `sync-names`, `unlink`; empty: any.
+
+    A move to the trash or back is `rename`, `sync-names`; destroying is `unlink`, `sync-names`; a record is
+    `write`, `sync`, `rename`, `sync-names`.
+    """
     kind: str
     when: int = 1
 
@@ -91,6 +107,22 @@ class Medium:
         self.names = dict(self.durable_names)
         for inode in self.names.values():
             inode.now = bytearray(inode.durable)
+
+    def objects(self) -> Iterator[tuple[str, bytearray]]:
+        """Every published object and every trashed one (`.trash/...`), with its present bytes."""
+        with self.lock:
+            for name in sorted(self.names, key=os.fsencode):
+                if not name.startswith(RECORDS):
+                    yield name, self.names[name].now
+
+    def sync_names(self, *names: str) -> None:
+        """Make what some names stand for, or that they stand for nothing, survive a power cut."""
+        self.operate("sync-names")
+        for name in names:
+            if name in self.names:
+                self.durable_names[name] = self.names[name]
+            else:
+                self.durable_names.pop(name, None)
 
     def operate(self, operation: str) -> str:
         """Count an operation; raise what its fault wants, or return the kind of a silent one."""
@@ -142,24 +174,30 @@ class FaultyStore:
 
     def open(self, key: str) -> BinaryIO:
         """See the protocol."""
+        if member := split_member(key):
+            return open_member(io.BytesIO(bytes(self._inode(member[0]).now)), key)
         return io.BytesIO(bytes(self._inode(key).now))
 
     def stat(self, key: str) -> ObjectStat:
         """See the protocol."""
+        if member := split_member(key):
+            with self.open(key):
+                return ObjectStat(key, member[2])
         return ObjectStat(key, len(self._inode(key).now))
 
     def list(self, prefix: str = "") -> Iterator[ObjectStat]:
         """See the protocol."""
         self.check_identity()
         for key in sorted(self.medium.names, key=os.fsencode):
-            if key.startswith(prefix):
+            if key.startswith(prefix) and key.split("/")[0] not in RESERVED:
                 yield self.stat(key)
 
     def verify(self, key: str) -> Verified:
         """See the protocol."""
-        inode = self._inode(key)
+        with self.open(key) as file:
+            content = file.read()
         try:
-            return _read_back(self.medium, inode)
+            return _read_back(self.medium, content)
         except OSError as error:
             raise storage_error(error, f"cannot read {key!r}") from error
 
@@ -167,6 +205,100 @@ class FaultyStore:
         """See the protocol."""
         self.check_identity()
         return self.medium.free
+
+    def trash(self, key: str, *, bin: str, size: int) -> str:  # noqa: A002
+        """See the protocol."""
+        split_key(key)
+        target = trash_name(bin, key)
+        self.check_identity()
+        standing, moved = self._named(key), self._named(target)
+        if standing is None and moved is None:
+            raise NotFound(f"no object {key!r} on store {self.record.id}")
+        if any(each is not None and len(each.now) != size for each in (standing, moved)):
+            raise Conflict(f"{key!r} has not {size} bytes", remedy="verify it")
+        self._move(key, target)
+        return target
+
+    def recover(self, trashed: str, key: str) -> None:
+        """See the protocol."""
+        split_trashed(trashed)
+        split_key(key)
+        self.check_identity()
+        moved, standing = self._named(trashed), self._named(key)
+        if standing is None and moved is None:
+            raise NotFound(f"no object {trashed!r} on store {self.record.id}")
+        if moved is not None and standing is not None and moved.now == standing.now:
+            return
+        self._move(trashed, key)
+
+    def _move(self, source: str, target: str) -> None:
+        with self.medium.lock, self._faults(f"cannot move {source!r}"):
+            if source in self.medium.names:
+                if target in self.medium.names or not _has_room(self.medium, target):
+                    raise Conflict(f"{target!r} is taken", remedy="run `lightkeep doctor`")
+                self.medium.operate("rename")
+                self.medium.names[target] = self.medium.names.pop(source)
+            self.medium.sync_names(source, target)
+
+    def destroy(self, trashed: str) -> None:
+        """See the protocol."""
+        split_trashed(trashed)
+        self.check_identity()
+        with self.medium.lock, self._faults(f"cannot destroy {trashed!r}"):
+            if trashed in self.medium.names:
+                self.medium.operate("unlink")
+                self.medium.free += len(self.medium.names.pop(trashed).now)
+            self.medium.sync_names(trashed)
+
+    def trashed(self, bin: str = "") -> Iterator[ObjectStat]:  # noqa: A002
+        """See the protocol."""
+        self.check_identity()
+        prefix = f"{TRASH}/{bin}/" if bin else f"{TRASH}/"
+        for name in sorted(self.medium.names, key=os.fsencode):
+            if name.startswith(prefix):
+                yield ObjectStat(name, len(self.medium.names[name].now))
+
+    def write_record(self, name: str, content: bytes) -> None:
+        """See the protocol."""
+        record = RECORDS + "/".join(split_record(name))
+        self.check_identity()
+        with self.medium.lock, self._faults(f"cannot write record {name!r}"):
+            kind = self.medium.operate("write")
+            inode = _Inode(bytearray(b"" if kind == DROP else content))
+            if kind == FLIP and content:
+                inode.now[len(content) // 2] ^= 1
+            self.medium.operate("sync")
+            inode.durable = bytes(inode.now)
+            self.medium.operate("rename")
+            self.medium.names[record] = inode
+            self.medium.sync_names(record)
+
+    def read_record(self, name: str) -> bytes:
+        """See the protocol."""
+        record = RECORDS + "/".join(split_record(name))
+        self.check_identity()
+        if record not in self.medium.names:
+            raise NotFound(f"no record {name!r} on store {self.record.id}")
+        with self._faults(f"cannot read record {name!r}"):
+            self.medium.operate("read")
+        return bytes(self.medium.names[record].now)
+
+    def records(self, prefix: str = "") -> Iterator[str]:
+        """See the protocol."""
+        self.check_identity()
+        for name in sorted(self.medium.names, key=os.fsencode):
+            if name.startswith(RECORDS + prefix):
+                yield name.removeprefix(RECORDS)
+
+    def _named(self, name: str) -> _Inode | None:
+        return self.medium.names.get(name)
+
+    @contextmanager
+    def _faults(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise storage_error(error, f"{what} (store {self.record.id})") from error
 
     def _inode(self, key: str) -> _Inode:
         split_key(key)
@@ -271,7 +403,7 @@ class FaultyStaging:
         self._expect("synced")
         for key, (name, written) in self._parts.items():
             try:
-                found = _read_back(self._medium, self._medium.parts[name])
+                found = _read_back(self._medium, self._medium.parts[name].now)
             except OSError as error:
                 self._state = "failed"
                 raise storage_error(error, f"cannot read back {key!r}") from error
@@ -296,9 +428,7 @@ class FaultyStaging:
         self._try("rename")
         part = self._medium.parts[name]
         for key in (asked, version_key(asked, written.sha256)):
-            parents = ["/".join(split_key(key)[:depth]) for depth in range(1, key.count("/") + 1)]
-            is_folder = any(other.startswith(f"{key}/") for other in self._medium.names)
-            if is_folder or any(parent in self._medium.names for parent in parents):
+            if not _has_room(self._medium, key):
                 continue
             standing = self._medium.names.setdefault(key, part)
             if standing is part or standing.now == part.now:
@@ -331,8 +461,18 @@ def _read(source: Readable, buffer: memoryview) -> int:
         raise SourceError(f"the source cannot be read: {error.strerror or error}") from error
 
 
-def _read_back(medium: Medium, inode: _Inode) -> Verified:
-    content = bytearray(inode.now)
+def _has_room(medium: Medium, name: str) -> bool:
+    """Return whether a name is no folder's, and its path leads through no file."""
+    names = name.split("/")
+    parents = ["/".join(names[:depth]) for depth in range(1, len(names))]
+    return not (
+        any(other.startswith(f"{name}/") for other in medium.names)
+        or any(parent in medium.names for parent in parents)
+    )
+
+
+def _read_back(medium: Medium, found: bytes | bytearray) -> Verified:
+    content = bytearray(found)
     if medium.operate("read") == FLIP and content:
         content[len(content) // 2] ^= 1
     return Verified(hashlib.sha256(content).hexdigest(), len(content), Proof.DIRECT)

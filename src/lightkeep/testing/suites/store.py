@@ -19,24 +19,9 @@ from lightkeep.model.errors import (
     StorageError,
     StoreUnavailable,
 )
-from lightkeep.model.stores import Proof, Replicated, Store, version_key
-
-ODD = [
-    "plain.h5",
-    "a/deep/er/path.tif",
-    "-rf",
-    "with\nnewline",
-    " space at both ends ",
-    os.fsdecode(b"not utf-8 \xff\xfe"),
-    "é as one",
-    "é as two",
-    "CASE",
-    "case",
-    "\u202eright to left",
-    "n" * 255,
-    "/".join(["d" * 200] * 30),
-    "~tilde*?[x]$(y)`z`",
-]
+from lightkeep.model.stores import Proof, Store, version_key
+from lightkeep.testing.suites.objects import ODD, content_of, keep, keep_all
+from lightkeep.testing.suites.store_trash import TrashSuite
 
 
 class BrokenSource:
@@ -54,28 +39,7 @@ class BrokenSource:
         return count
 
 
-def keep(store: Store, **contents: bytes) -> dict[str, Replicated]:
-    """Publish objects in one group; return the results by the key asked for (`__` in a name is a slash)."""
-    return keep_all(store, {key.replace("__", "/"): content for key, content in contents.items()})
-
-
-def keep_all(store: Store, contents: dict[str, bytes]) -> dict[str, Replicated]:
-    """Publish objects in one group; return the results by the key asked for."""
-    with store.stage() as staging:
-        for key, content in contents.items():
-            staging.write(key, io.BytesIO(content), size=len(content))
-        staging.sync()
-        staging.verify()
-        return {each.asked: each for each in staging.publish()}
-
-
-def content_of(store: Store, key: str) -> bytes:
-    """Return an object's bytes."""
-    with store.open(key) as file:
-        return file.read()
-
-
-class StoreSuite:
+class StoreSuite(TrashSuite):
     """The MUSTs of `lightkeep.model.stores.Store`, one test each."""
 
     @pytest.fixture
