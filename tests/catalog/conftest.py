@@ -211,7 +211,7 @@ class House:
             for id_, station in (("a1", "A"), ("a2", "A"), ("b1", "B"), ("open", "B")):
                 tx.add_experiment(Experiment(id_, station, f"Gold wire {id_}", identifiers={"gup": f"8{id_}"}))
             tx.set_experiment_state("open", ExperimentState.CLOSED)
-            tx.set_experiment_state("open", ExperimentState.RELEASED)
+            tx.release_experiment("open", at=datetime(2026, 1, 1, tzinfo=UTC))
             for name in ("nobody", *(grant.person_id for grant in self.grants)):
                 tx.add_person(Person(name, name.title()))
             for grant in self.grants:

@@ -32,6 +32,10 @@ MUTATORS: dict[str, Mutator] = {
     "remove_grant": lambda tx, house, dataset: tx.remove_grant(Grant("pi", Role.PI, Scope.EXPERIMENT, "a1")),
     "set_password": lambda tx, house, dataset: tx.set_password("pi", "hash"),
     "set_experiment_state": lambda tx, house, dataset: tx.set_experiment_state("a1", ExperimentState.CLOSED),
+    "revise_experiment": lambda tx, house, dataset: tx.revise_experiment("a1", title="Silver wire"),
+    "release_experiment": lambda tx, house, dataset: tx.release_experiment(
+        "a1", at=datetime(2027, 1, 1, tzinfo=UTC)
+    ),
     "add_store": lambda tx, house, dataset: tx.add_store(StoreRecord("tape", "posix", "/tape", "uuid-2")),
     "add_dataset": lambda tx, house, dataset: tx.add_dataset(Dataset("ds_new", "a1", "new")),
     "add_files": lambda tx, house, dataset: tx.add_files(dataset.id, house.files(dataset.id, {"new": b"new"})),
@@ -108,7 +112,7 @@ def test_doing_it_again_is_refused_or_does_nothing(house: Any, receiving: Datase
     with house.catalog.change(SERVICE) as tx:
         MUTATORS[name](tx, house, receiving)
     head = house.catalog.head()
-    if name in ("add_grant", "remove_token", "update_run"):
+    if name in ("add_grant", "remove_token", "update_run", "revise_experiment", "release_experiment"):
         with house.catalog.change(SERVICE) as tx:
             MUTATORS[name](tx, house, receiving)
         assert house.catalog.head() == head

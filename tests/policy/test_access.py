@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -9,15 +11,16 @@ from sqlalchemy import Connection, StaticPool, create_engine, insert, select
 
 from lightkeep.catalog import columns, schema
 from lightkeep.catalog.conditions import allowed
-from lightkeep.model.experiments import Experiment, ExperimentState
+from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import ANONYMOUS, SERVICE, Grant, Principal, Role, Scope, Verb
 from lightkeep.policy.access import ROLE_VERBS, allows, granted, roles_allowing, verbs, visible
 
 STATIONS = ("A", "B")
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
 EXPERIMENTS = tuple(
-    Experiment(f"{station}-{state}", station, state=state)
+    Experiment(f"{station}-{name}", station, released_at=released_at)
     for station in STATIONS
-    for state in (ExperimentState.OPEN, ExperimentState.RELEASED)
+    for name, released_at in (("kept", None), ("public", NOW), ("embargo", NOW + timedelta(microseconds=1)))
 )
 PEOPLE = ("lee", "kim", "anonymous", "lightkeep", "o'hara", "%")
 
@@ -54,9 +57,10 @@ def test_sql_and_plain_python_agree_on_any_grants(
 ) -> None:
     with connection.begin() as transaction:
         fill(connection, grants)
-        found = set(connection.scalars(select(schema.experiment.c.id).where(allowed(visible(principal, verb)))))
+        seen = allowed(visible(principal, verb, now=NOW))
+        found = set(connection.scalars(select(schema.experiment.c.id).where(seen)))
         transaction.rollback()
-    assert found == {e.id for e in EXPERIMENTS if allows(grants, principal, verb, e)}
+    assert found == {e.id for e in EXPERIMENTS if allows(grants, principal, verb, e, now=NOW)}
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -69,7 +73,9 @@ def test_what_is_granted_is_what_is_visible_without_the_public_part(
         found = set(connection.scalars(select(schema.experiment.c.id).where(allowed(granted(principal, verb)))))
         transaction.rollback()
     assert found == {
-        e.id for e in EXPERIMENTS if (d := allows(grants, principal, verb, e)).allow and d.rule != "role:public"
+        e.id
+        for e in EXPERIMENTS
+        if (d := allows(grants, principal, verb, e, now=NOW)).allow and d.rule != "role:public"
     }
 
 
@@ -80,7 +86,7 @@ def fill(connection: Connection, grants: list[Grant]) -> None:
         connection.execute(
             insert(schema.experiment).values(
                 id=e.id, station_id=e.station_id, title="", state=e.state.value, identifiers="{}", searched="",
-                created_at=AT, datasets=0, files=0, size=0, facets=b"",
+                created_at=AT, released_at=e.released_at, datasets=0, files=0, size=0, facets=b"",
             )
         )  # fmt: skip
     for grant in grants:
@@ -107,7 +113,7 @@ def test_only_a_facility_admin_may_destroy() -> None:
 
 def test_nobody_is_made_public_by_a_grant() -> None:
     grant = Grant("lee", Role.PUBLIC, Scope.FACILITY)
-    assert not allows([grant], Principal("lee"), Verb.SEE, EXPERIMENTS[0])
+    assert not allows([grant], Principal("lee"), Verb.SEE, EXPERIMENTS[0], now=NOW)
 
 
 def test_whoever_may_do_anything_may_also_see() -> None:
@@ -116,6 +122,6 @@ def test_whoever_may_do_anything_may_also_see() -> None:
 
 def test_a_decision_names_the_role_and_the_place() -> None:
     grant = Grant("lee", Role.PI, Scope.STATION, "A")
-    decision = allows([grant], Principal("lee"), Verb.SHARE, EXPERIMENTS[0])
+    decision = allows([grant], Principal("lee"), Verb.SHARE, EXPERIMENTS[0], now=NOW)
     assert decision.rule == "role:pi"
     assert decision.reason == "lee is pi of station A"

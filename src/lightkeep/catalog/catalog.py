@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy import Connection, Engine, make_url, select
 from sqlalchemy.exc import ArgumentError
 
-from lightkeep.catalog import audit, migrate, rows, schema
+from lightkeep.catalog import audit, migrate, rows, schema, snapshot
 from lightkeep.catalog.changes import Change
 from lightkeep.catalog.dialect import Dialect, errors_of
 from lightkeep.catalog.sources import SourceKey
@@ -34,7 +34,7 @@ class Catalog:
         self.engine = engine
         self.dialect = dialect
         self.ids = ids
-        self._clock = clock
+        self.clock = clock
         self.writer = dialect.writer(engine)
 
     @classmethod
@@ -77,17 +77,17 @@ class Catalog:
         """
         with errors_of(self.dialect), self.writer.begin() as connection:
             chain = audit.Chain(connection, *self.dialect.lock_chain(connection))
-            yield Change(connection, dialect=self.dialect, chain=chain, principal=principal, clock=self._clock)
+            yield Change(connection, dialect=self.dialect, chain=chain, principal=principal, clock=self.clock)
 
     def view(self, principal: Principal) -> View:
         """Return what this principal sees."""
-        return View(self._read, dialect=self.dialect, principal=principal)
+        return View(self._read, dialect=self.dialect, principal=principal, now=self.clock.now())
 
     def person_by_token(self, token_hash: str) -> Person | None:
         """Return whom a token signs in, or None when it is unknown, over, or its person may not sign in."""
         t, p = schema.token, schema.person
         valid = (t.c.token_hash == token_hash) & p.c.is_active
-        valid &= t.c.expires_at.is_(None) | (t.c.expires_at > self._clock.now())
+        valid &= t.c.expires_at.is_(None) | (t.c.expires_at > self.clock.now())
         with self._read() as connection:
             row = (
                 connection.execute(select(p).join_from(t, p, p.c.id == t.c.person_id).where(valid))
@@ -123,6 +123,16 @@ class Catalog:
         """Return number and hash of the last event: keep it elsewhere, as an anchor for `verify_events`."""
         with self._read() as connection:
             return audit.head_of(connection.execute(select(schema.chain_head)).mappings().one())
+
+    def state_snapshot(self) -> Iterator[bytes]:
+        """Yield the small tables as a document, without secrets; see `catalog.snapshot`."""
+        with self._read() as connection:
+            yield from snapshot.state_lines(connection)
+
+    def event_snapshot(self, after: int) -> Iterator[bytes]:
+        """Yield the events after a number as a document."""
+        with self._read() as connection:
+            yield from snapshot.event_lines(connection, after=after)
 
     def verify_events(self, *, anchor: tuple[int, str] | None = None) -> list[str]:
         """Read the whole audit trail; return what is wrong with it, one line each. Empty: it is whole.

@@ -15,6 +15,10 @@ from sqlalchemy import delete, insert, select, update
 
 from lightkeep.catalog import counts, manifest, rows, schema, transitions
 from lightkeep.catalog.audit import FILES_ADDED
+from lightkeep.catalog.experiments import ExperimentChanges
+from lightkeep.catalog.facts import FactChanges
+from lightkeep.catalog.holds import HoldChanges
+from lightkeep.catalog.snapshot import DatasetSnapshot
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
 from lightkeep.catalog.transaction import Transaction, among, parts, same_grant
@@ -26,7 +30,7 @@ from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Proof, Replica, ReplicaState, StoreRecord
 
 
-class Change(Transaction):
+class Change(ExperimentChanges, DatasetSnapshot, HoldChanges, FactChanges, Transaction):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""
 
     # ---- places and people
@@ -60,6 +64,7 @@ class Change(Transaction):
             identifiers=to_json(experiment.identifiers),
             searched=rows.experiment_searched(experiment),
             policy_id=experiment.policy_id,
+            released_at=experiment.released_at,
             created_at=self._clock.now(),
             datasets=0,
             files=0,
@@ -103,12 +108,19 @@ class Change(Transaction):
         self._record("person.password_set", person_id, "", {})
 
     def add_grant(self, grant: Grant) -> None:
-        """Give a role; twice is once. NotFound when the person, the station or the experiment is not there."""
+        """Give a role; twice is once. NotFound when the person, the station or the experiment is not there.
+
+        Given by a person (origin empty) where the proposal system had given it: it is the person's from now on.
+        """
         if grant.role is Role.PUBLIC:
             raise InvalidInput("the role public is nobody's: it holds for released experiments")
         self._row(schema.person, grant.person_id, "person")
         self._check_scope(grant)
-        if self._grant_exists(grant):
+        origin = self._origin_of(grant)
+        if origin and not grant.origin:
+            self._connection.execute(update(schema.access_grant).where(same_grant(grant)).values(origin=""))
+            self._record("grant.adopted", grant.person_id, _experiment_of(grant), _grant_detail(grant))
+        if origin is not None:
             return
         self._insert(
             schema.access_grant,
@@ -116,14 +128,23 @@ class Change(Transaction):
             scope=grant.scope.value,
             role=grant.role.value,
             scope_id=grant.scope_id,
+            origin=grant.origin,
             created_at=self._clock.now(),
         )
         self._record("grant.added", grant.person_id, _experiment_of(grant), _grant_detail(grant))
 
     def remove_grant(self, grant: Grant) -> None:
-        """Take a role away; it counts from the next request on. NotFound when it was not given."""
-        if not self._grant_exists(grant):
+        """Take a role away; it counts from the next request on.
+
+        Raises
+        ------
+        NotFound: it was not given. Conflict: `grant.origin` names who gave it, and it was somebody else.
+        """
+        origin = self._origin_of(grant)
+        if origin is None:
             raise NotFound(f"{grant.person_id} is not {grant.role} of {grant.scope} {grant.scope_id}".rstrip())
+        if grant.origin and origin != grant.origin:
+            raise Conflict(f"{grant.person_id} was made {grant.role} by a person, not by the {grant.origin}")
         self._connection.execute(delete(schema.access_grant).where(same_grant(grant)))
         self._record("grant.removed", grant.person_id, _experiment_of(grant), _grant_detail(grant))
 
@@ -447,4 +468,5 @@ def _experiment_of(grant: Grant) -> str:
 
 
 def _grant_detail(grant: Grant) -> Mapping[str, Any]:
-    return {"role": grant.role, "scope": grant.scope, "scope_id": grant.scope_id}
+    detail = {"role": grant.role, "scope": grant.scope, "scope_id": grant.scope_id}
+    return {**detail, "origin": grant.origin} if grant.origin else detail

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -49,7 +50,10 @@ _TIME: dict[str, ColumnElement[Any]] = {"created": _d.created_at, "completed": _
 
 def allowed(predicate: Predicate) -> TextClause:
     """Return the predicate as a condition on the table that it speaks of."""
-    parameters = [bindparam(name, value, type_=columns.Words()) for name, value in predicate.parameters.items()]
+    parameters = [
+        bindparam(name, value, type_=columns.Instant() if isinstance(value, datetime) else columns.Words())
+        for name, value in predicate.parameters.items()
+    ]
     return text(predicate.sql).bindparams(*parameters)
 
 

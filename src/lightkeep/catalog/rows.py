@@ -24,12 +24,12 @@ _MOST_FIELDS = 2_000  # per dataset in the index of metadata; what is beyond sta
 _MOST_WORDS = 5_000  # per dataset in the full-text index
 
 
-def station_of(row: RowMapping) -> Station:
+def station_of(row: Mapping[Any, Any]) -> Station:
     """Return the station of a row."""
     return Station(row["id"], row["name"], tuple(json.loads(row["techniques"])), row["created_at"])
 
 
-def experiment_of(row: RowMapping) -> Experiment:
+def experiment_of(row: Mapping[Any, Any]) -> Experiment:
     """Return the experiment of a row."""
     return Experiment(
         id=row["id"],
@@ -42,23 +42,31 @@ def experiment_of(row: RowMapping) -> Experiment:
         policy_id=row["policy_id"],
         created_at=row["created_at"],
         closed_at=row["closed_at"],
+        released_at=row["released_at"],
         datasets=row["datasets"],
         files=row["files"],
         size=row["size"],
     )
 
 
-def person_of(row: RowMapping) -> Person:
+def person_of(row: Mapping[Any, Any]) -> Person:
     """Return the person of a row."""
     return Person(row["id"], row["name"], row["email"], row["created_at"], row["is_active"])
 
 
-def grant_of(row: RowMapping) -> Grant:
+def grant_of(row: Mapping[Any, Any]) -> Grant:
     """Return the grant of a row."""
-    return Grant(row["person_id"], Role(row["role"]), Scope(row["scope"]), row["scope_id"], row["created_at"])
+    return Grant(
+        row["person_id"],
+        Role(row["role"]),
+        Scope(row["scope"]),
+        row["scope_id"],
+        created_at=row["created_at"],
+        origin=row["origin"],
+    )
 
 
-def store_of(row: RowMapping) -> StoreRecord:
+def store_of(row: Mapping[Any, Any]) -> StoreRecord:
     """Return the store of a row."""
     return StoreRecord(
         id=row["id"],
@@ -98,7 +106,7 @@ def dataset_of(row: RowMapping, parents: tuple[str, ...]) -> Dataset:
     )
 
 
-def file_of(row: RowMapping) -> File:
+def file_of(row: Mapping[Any, Any]) -> File:
     """Return the file of a row."""
     return File(
         id=row["id"],
@@ -112,7 +120,7 @@ def file_of(row: RowMapping) -> File:
     )
 
 
-def replica_of(row: RowMapping) -> Replica:
+def replica_of(row: Mapping[Any, Any]) -> Replica:
     """Return the replica of a row."""
     return Replica(
         id=row["id"],
@@ -126,14 +134,14 @@ def replica_of(row: RowMapping) -> Replica:
     )
 
 
-def skipped_of(row: RowMapping) -> SkippedFile:
+def skipped_of(row: Mapping[Any, Any]) -> SkippedFile:
     """Return the skipped file of a row."""
     return SkippedFile(
         row["dataset_id"], os.fsdecode(row["path"]), row["kind"], row["reason"], os.fsdecode(row["target"])
     )
 
 
-def run_of(row: RowMapping) -> Run:
+def run_of(row: Mapping[Any, Any]) -> Run:
     """Return the run of a row."""
     values = dict(row)
     values["params"] = json.loads(row["params"])
@@ -142,7 +150,7 @@ def run_of(row: RowMapping) -> Run:
     return Run(**values)
 
 
-def event_of(row: RowMapping) -> Event:
+def event_of(row: Mapping[Any, Any]) -> Event:
     """Return the event of a row."""
     return Event(**{**row, "detail": json.loads(row["detail"])})
 
@@ -248,7 +256,7 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, json_safe(value)
 
 
-def source_of(row: RowMapping) -> SourceKey:
+def source_of(row: Mapping[Any, Any]) -> SourceKey:
     """Return the source key of a row."""
     values = dict(row)
     values["root"], values["path"] = os.fsdecode(row["root"]), os.fsdecode(row["path"])

@@ -8,7 +8,8 @@ station --< experiment --< dataset --< file --< replica >-- store
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
 facet_value: the values that `experiment.facets` counts, see `catalog.counts`
-policy, hold, lease, notice, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample, growth, fact
+policy, hold, lease, notice, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample, growth,
+quota, fact
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ experiment = Table(
     Column("policy_id", Words, nullable=False, server_default=""),
     Column("created_at", Instant, nullable=False, index=True),
     Column("closed_at", Instant),
+    Column("released_at", Instant),
     Column("datasets", BigInteger, nullable=False),
     Column("files", BigInteger, nullable=False),
     Column("size", BigInteger, nullable=False),
@@ -86,6 +88,7 @@ access_grant = Table(
     Column("scope", Words, primary_key=True),
     Column("role", Words, primary_key=True),
     Column("scope_id", Words, primary_key=True),
+    Column("origin", Words, nullable=False, server_default=""),
     Column("created_at", Instant, nullable=False),
     Index("ix_access_grant_scope", "scope", "scope_id"),
     sqlite_with_rowid=False,
@@ -464,6 +467,19 @@ growth = Table(
     Column("technique", Words, primary_key=True),
     Column("bytes_per_day", Double, nullable=False),
     Column("per_year", Double, nullable=False),  # factor by which it grows in a year
+    Column("steps", Words, nullable=False),  # [["2027-06-01", 10.0], ...]: planned upgrades
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+quota = Table(
+    "quota",
+    tables,
+    Column("scope", Words, primary_key=True),
+    Column("scope_id", Words, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("is_hard", Boolean, nullable=False),
+    Column("warn_at", Double, nullable=False),
     Column("created_by", Words, nullable=False),
     Column("created_at", Instant, nullable=False),
 )

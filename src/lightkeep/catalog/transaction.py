@@ -91,9 +91,10 @@ class Transaction:
             table = schema.station if grant.scope is Scope.STATION else schema.experiment
             self._row(table, grant.scope_id, grant.scope.value)
 
-    def _grant_exists(self, grant: Grant) -> bool:
-        found = select(schema.access_grant.c.person_id).where(same_grant(grant))
-        return self._connection.execute(found).first() is not None
+    def _origin_of(self, grant: Grant) -> str | None:
+        """Return who takes care of a grant that was given; None when it was not."""
+        found = self._connection.execute(select(schema.access_grant.c.origin).where(same_grant(grant))).first()
+        return None if found is None else str(found.origin)
 
     def _replicas(self, replicas: Sequence[Replica]) -> list[RowMapping]:
         r, f, d = schema.replica, schema.file, schema.dataset

@@ -17,11 +17,10 @@ S = TypeVar("S", bound=StrEnum)
 EXPERIMENT: Mapping[Ex, frozenset[Ex]] = {
     Ex.PLANNED: frozenset({Ex.OPEN}),
     Ex.OPEN: frozenset({Ex.CLOSED}),
-    Ex.CLOSED: frozenset({Ex.RETAINED, Ex.RELEASED}),
-    Ex.RETAINED: frozenset({Ex.EXPIRING, Ex.RELEASED}),
-    Ex.EXPIRING: frozenset({Ex.RETAINED, Ex.EXPIRED}),
+    Ex.CLOSED: frozenset({Ex.RETAINED, Ex.OPEN}),  # opened again: for what came late
+    Ex.RETAINED: frozenset({Ex.EXPIRING, Ex.OPEN}),
+    Ex.EXPIRING: frozenset({Ex.RETAINED, Ex.EXPIRED, Ex.OPEN}),
     Ex.EXPIRED: frozenset(),
-    Ex.RELEASED: frozenset({Ex.CLOSED}),  # taken back
 }
 
 DATASET: Mapping[DatasetState, frozenset[DatasetState]] = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import (
     ColumnElement,
@@ -23,41 +22,29 @@ from sqlalchemy import (
 
 from lightkeep.catalog import facets, rows, schema
 from lightkeep.catalog.conditions import allowed, matches
-from lightkeep.catalog.dialect import Dialect
+from lightkeep.catalog.facts import FactViews
+from lightkeep.catalog.holds import HoldViews
 from lightkeep.catalog.page import Page
 from lightkeep.catalog.query import Query
 from lightkeep.catalog.text import encode_path, words
+from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.model.datasets import Dataset, DatasetKind, File, SkippedFile
 from lightkeep.model.decision import Decision
 from lightkeep.model.errors import Forbidden, InvalidInput, NotFound, SignInRequired
 from lightkeep.model.events import Event
 from lightkeep.model.experiments import Experiment, Station
-from lightkeep.model.people import Grant, Person, Principal, Scope, Verb
+from lightkeep.model.people import Grant, Person, Scope, Verb
 from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Replica, StoreRecord
 from lightkeep.policy import access
 
-T = TypeVar("T")
-_MOST = 10_000  # rows on one page, whatever is asked for
 _FEW = 20_000  # datasets that are sorted within 0.1 s
 _ORDERS = ("created_at", "completed_at", "name", "size")
 _e, _d, _f, _r = schema.experiment, schema.dataset, schema.file, schema.replica
 
 
-class View:
+class View(HoldViews, FactViews, ViewBase):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""
-
-    def __init__(
-        self,
-        read: Callable[[], AbstractContextManager[Connection]],
-        *,
-        dialect: Dialect,
-        principal: Principal,
-    ) -> None:
-        self._read = read
-        self._dialect = dialect
-        self._principal = principal
-        self._see = allowed(access.visible(principal, Verb.SEE))
 
     # ---- may I?
 
@@ -168,7 +155,7 @@ class View:
             if query or kind is not None:
                 total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
             page = found.order_by(*(key.desc() for key in keys) if order.startswith("-") else keys)
-            listed = connection.execute(page.limit(_limit(limit)).offset(_offset(offset))).mappings().all()
+            listed = connection.execute(page.limit(row_limit(limit)).offset(row_offset(offset))).mappings().all()
             return Page(self._with_parents(connection, listed), total)
 
     def facets(self, query: Query = Query(), *, experiment_id: str = "") -> facets.Facets:  # noqa: B008 (frozen)
@@ -176,7 +163,7 @@ class View:
 
         Values by falling count, then by name.
         """
-        predicate = access.visible(self._principal, Verb.SEE)
+        predicate = access.visible(self._principal, Verb.SEE, now=self._now)
         with self._read() as connection:
             if not query:
                 return facets.kept(connection, predicate, experiment_id)
@@ -216,7 +203,7 @@ class View:
         with self._read() as connection:
             self._must_see(connection, dataset_id)
             total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-            page = found.order_by(_f.c.path).limit(_limit(limit)).offset(_offset(offset))
+            page = found.order_by(_f.c.path).limit(row_limit(limit)).offset(row_offset(offset))
             return Page([rows.file_of(row) for row in connection.execute(page).mappings()], total)
 
     def file(self, dataset_id: str, path: str) -> File:
@@ -304,12 +291,12 @@ class View:
         c = schema.event.c
         seen = c.experiment_id.in_(select(_e.c.id).where(allowed(access.granted(self._principal, Verb.SEE))))
         everywhere = and_(c.experiment_id == "", allowed(access.granted_on_facility(self._principal, Verb.MANAGE)))
-        found = select(schema.event).where(or_(seen, everywhere), c.seq > _offset(after))
+        found = select(schema.event).where(or_(seen, everywhere), c.seq > row_offset(after))
         if experiment_id:
             found = found.where(c.experiment_id == experiment_id)
         if subject:
             found = found.where(c.subject == subject)
-        return self._all(found.order_by(c.seq).limit(_limit(limit)), rows.event_of)
+        return self._all(found.order_by(c.seq).limit(row_limit(limit)), rows.event_of)
 
     def people(self) -> list[Person]:
         """Oneself and those with a role on experiments where one has a role; all, for who may share something."""
@@ -332,25 +319,6 @@ class View:
         return self._all(found, rows.grant_of)
 
     # ---- how
-
-    def _all(self, statement: Select[Any], make: Callable[[RowMapping], T]) -> list[T]:
-        with self._read() as connection:
-            return [make(row) for row in connection.execute(statement).mappings()]
-
-    def _one(self, statement: Select[Any], make: Callable[[RowMapping], T], what: str) -> T:
-        with self._read() as connection:
-            row = connection.execute(statement).mappings().first()
-        if row is None:
-            raise NotFound(f"{what} does not exist")
-        return make(row)
-
-    def _page(
-        self, found: Select[Any], order: Sequence[Any], make: Callable[[RowMapping], T], limit: int, offset: int
-    ) -> Page[T]:
-        with self._read() as connection:
-            total = connection.execute(select(func.count()).select_from(found.subquery())).scalar_one()
-            page = found.order_by(*order).limit(_limit(limit)).offset(_offset(offset))
-            return Page([make(row) for row in connection.execute(page).mappings()], total)
 
     def _datasets(self) -> Select[Any]:
         return select(_d).join_from(_d, _e, _e.c.id == _d.c.experiment_id).where(self._see)
@@ -435,7 +403,7 @@ class View:
     def _experiment_question(
         self, verb: Verb, experiment_id: str, dataset_id: str, run_id: str
     ) -> tuple[str, Select[Any]]:
-        may = _yes(allowed(access.visible(self._principal, verb)))
+        may = _yes(allowed(access.visible(self._principal, verb, now=self._now)))
         if run_id:
             joined = select(may).join_from(schema.run, _e, _e.c.id == schema.run.c.experiment_id)
             return f"run {run_id}", joined.where(schema.run.c.id == run_id, self._see)
@@ -453,14 +421,6 @@ UNSEEN = "not-found"
 
 def _yes(condition: ColumnElement[bool] | TextClause) -> ColumnElement[int]:
     return case((and_(true(), condition), 1), else_=0)
-
-
-def _limit(limit: int) -> int:
-    return max(0, min(int(limit), _MOST))
-
-
-def _offset(offset: int) -> int:
-    return max(0, min(int(offset), 2**62))
 
 
 def _after(prefix: bytes) -> bytes:

@@ -22,7 +22,10 @@ class Station:
 
 
 class ExperimentState(StrEnum):
-    """planned -> open -> closed -> (retained <-> expiring) -> expired; released when public. Never deleted."""
+    """planned -> open -> closed -> (retained <-> expiring) -> expired; opened again from any but expired.
+
+    Never deleted. Being public is no state: `Experiment.released_at` says from when on, whatever becomes of bytes.
+    """
 
     PLANNED = "planned"
     OPEN = "open"
@@ -30,7 +33,6 @@ class ExperimentState(StrEnum):
     RETAINED = "retained"
     EXPIRING = "expiring"
     EXPIRED = "expired"
-    RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +56,15 @@ class Experiment:
     """Set by the catalogue."""
     closed_at: datetime | None = None
     """When it was closed last; set by the catalogue."""
+    released_at: datetime | None = None
+    """From then on everybody may see and read it; later than now: an embargo. None: only who has a role."""
     datasets: int = 0
     """Number of complete datasets; kept by the catalogue."""
     files: int = 0
     """Number of files in them; kept by the catalogue."""
     size: int = 0
     """Bytes in them; kept by the catalogue."""
+
+    def is_public(self, now: datetime) -> bool:
+        """Return whether everybody may see and read it at a time."""
+        return self.released_at is not None and self.released_at <= now

@@ -67,6 +67,8 @@ class Grant:
     """Station or experiment id; empty for the facility."""
     created_at: datetime | None = None
     """When it was granted; set by the catalogue."""
+    origin: str = ""
+    """Who takes care of it: empty for a person, `proposal` for the proposal system; only it takes its own away."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from lightkeep.model.decision import Decision
-from lightkeep.model.experiments import Experiment, ExperimentState
+from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import Grant, Principal, Role, Scope, Verb
 
 _COLLABORATOR = frozenset({Verb.SEE, Verb.READ})
@@ -33,8 +34,8 @@ class Predicate:
     """A condition for a WHERE clause, with its parameters by name."""
 
     sql: str
-    """Speaks of `experiment.id`, `experiment.station_id` and `experiment.state`, or of nothing."""
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    """Speaks of `experiment.id`, `experiment.station_id` and `experiment.released_at`, or of nothing."""
+    parameters: Mapping[str, str | datetime] = field(default_factory=dict)
 
 
 def verbs(role: Role) -> frozenset[Verb]:
@@ -47,15 +48,17 @@ def roles_allowing(verb: Verb) -> tuple[Role, ...]:
     return tuple(role for role, allowed in ROLE_VERBS.items() if verb in allowed and role is not Role.PUBLIC)
 
 
-def visible(principal: Principal, verb: Verb) -> Predicate:
+def visible(principal: Principal, verb: Verb, *, now: datetime) -> Predicate:
     """Return the SQL condition that holds for the experiments where the principal may do the verb.
 
-    The three sub-selects do not depend on the row, so a database evaluates each once per statement.
+    The three sub-selects do not depend on the row, so a database evaluates each once per statement. An embargo
+    ends by itself: what is public is compared with `now`, no nightly job flips a flag.
     """
     by_grant = granted(principal, verb)
     if principal.is_service or verb not in ROLE_VERBS[Role.PUBLIC]:
         return by_grant
-    return Predicate(f"({by_grant.sql} OR experiment.state = '{ExperimentState.RELEASED}')", by_grant.parameters)
+    sql = f"({by_grant.sql} OR experiment.released_at <= :access_now)"
+    return Predicate(sql, {**by_grant.parameters, "access_now": now})
 
 
 def granted(principal: Principal, verb: Verb) -> Predicate:
@@ -87,7 +90,9 @@ def granted_on_station(principal: Principal, verb: Verb) -> Predicate:
     return Predicate(sql, {"access_person": principal.id})
 
 
-def allows(grants: Iterable[Grant], principal: Principal, verb: Verb, experiment: Experiment) -> Decision:
+def allows(
+    grants: Iterable[Grant], principal: Principal, verb: Verb, experiment: Experiment, *, now: datetime
+) -> Decision:
     """Decide the same as `visible` for one experiment, in plain Python, and say by which rule.
 
     Parameters
@@ -100,7 +105,7 @@ def allows(grants: Iterable[Grant], principal: Principal, verb: Verb, experiment
         if _reaches(grant, principal, experiment) and grant.role in roles_allowing(verb):
             place = f"{grant.scope} {grant.scope_id}".rstrip()
             return Decision(True, f"{principal.id} is {grant.role} of {place}", f"role:{grant.role}")
-    if experiment.state is ExperimentState.RELEASED and verb in ROLE_VERBS[Role.PUBLIC]:
+    if experiment.is_public(now) and verb in ROLE_VERBS[Role.PUBLIC]:
         return Decision(True, f"experiment {experiment.id} is released to the public", "role:public")
     return Decision(False, f"no role of {principal.id} on experiment {experiment.id} includes {verb}", "no-grant")
 

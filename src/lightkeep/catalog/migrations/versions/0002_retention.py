@@ -81,6 +81,7 @@ def upgrade() -> None:
         sa.Column("technique", _WORDS, nullable=False),
         sa.Column("bytes_per_day", sa.Double(), nullable=False),
         sa.Column("per_year", sa.Double(), nullable=False),
+        sa.Column("steps", _WORDS, nullable=False),
         sa.Column("created_by", _WORDS, nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(
@@ -213,6 +214,17 @@ def upgrade() -> None:
     )
     op.create_index(("ix_lease_dataset_id"), "lease", ["dataset_id"], unique=False)
     op.create_table(
+        "quota",
+        sa.Column("scope", _WORDS, nullable=False),
+        sa.Column("scope_id", _WORDS, nullable=False),
+        sa.Column("size", sa.BigInteger(), nullable=False),
+        sa.Column("is_hard", sa.Boolean(), nullable=False),
+        sa.Column("warn_at", sa.Double(), nullable=False),
+        sa.Column("created_by", _WORDS, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("scope", "scope_id"),
+    )
+    op.create_table(
         "restore",
         sa.Column("id", _WORDS, nullable=False),
         sa.Column("dataset_id", _WORDS, nullable=False),
@@ -239,6 +251,10 @@ def upgrade() -> None:
     op.create_index("ix_restore_state", "restore", ["state", "created_at"], unique=False)
     op.add_column("experiment", sa.Column("policy_id", _WORDS, server_default="", nullable=False))
     op.add_column("experiment", sa.Column("closed_at", sa.BigInteger(), nullable=True))
+    op.add_column("experiment", sa.Column("released_at", sa.BigInteger(), nullable=True))
+    # Being public was a state; now it is a time, and the state goes on telling how long the data are kept.
+    op.execute("UPDATE experiment SET released_at = created_at, state = 'closed' WHERE state = 'released'")
+    op.add_column("access_grant", sa.Column("origin", _WORDS, server_default="", nullable=False))
     op.add_column("store", sa.Column("is_durable", sa.Boolean(), server_default=sa.false(), nullable=False))
     op.add_column("store", sa.Column("capacity", sa.BigInteger(), server_default="0", nullable=False))
     op.add_column("store", sa.Column("high", sa.Double(), server_default="0.9", nullable=False))
