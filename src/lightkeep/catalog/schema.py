@@ -8,7 +8,7 @@ station --< experiment --< dataset --< file --< replica >-- store
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
 facet_value: the values that `experiment.facets` counts, see `catalog.counts`
-policy, hold, lease, notice, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample, growth,
+policy, hold, lease, notice, listing, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample, growth,
 quota, fact
 """
 
@@ -349,6 +349,14 @@ notice = Table(
     Column("acknowledged_at", Instant),
     Index("ix_notice_experiment", "experiment_id", "store_id", "created_at"),
     Index("ix_notice_token", "token_hash"),
+)
+
+listing = Table(  # what was announced: a notice of that listing speaks of these replicas
+    "listing",
+    tables,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("replica_id", Words, primary_key=True),
+    sqlite_with_rowid=False,
 )
 
 outbox = Table(

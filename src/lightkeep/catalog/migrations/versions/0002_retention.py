@@ -63,6 +63,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", "version"),
     )
     op.create_table(
+        "listing",
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.Column("replica_id", _WORDS, nullable=False),
+        sa.PrimaryKeyConstraint("hash", "replica_id"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "usage_sample",
         sa.Column("day", sa.BigInteger(), nullable=False),
         sa.Column("store_id", _WORDS, nullable=False),
