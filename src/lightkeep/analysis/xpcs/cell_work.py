@@ -32,7 +32,7 @@ class CellWork:
         levels: int,
     ) -> None:
         kind = np.dtype(np.float32) if piece.event_ptr.size else piece.frames.dtype
-        if piece.event_ptr.size and piece.event_value.max(initial=0) < 4096:
+        if piece.event_ptr.size and piece.events.view(np.float32)[1::2].max(initial=0) < 4096:
             kind = np.dtype(np.uint16)
         pitch = -(-len(delays.level) // 4) * 4
         labels = int(np.diff(layout.static_ptr).max(initial=0))
@@ -56,9 +56,7 @@ class CellWork:
             n=piece.n,
             has_events=int(piece.event_ptr.size > 0),
             event_ptr=_at(piece.event_ptr),
-            event_frame=_at(piece.event_frame),
-            event_pixel=_at(piece.event_pixel),
-            event_value=_at(piece.event_value),
+            events=_at(piece.events),
             begin=layout.begin,
             end=layout.end,
             tiles=len(layout.tile_ptr) - 1,

@@ -11,19 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.xpcs.blocks import Block, EventBlock, FrameBlock
-from lightkeep.analysis.xpcs.kernels.layout import TILE, Layout
-from lightkeep.analysis.xpcs.kernels.state import CHUNK, Int64
+from lightkeep.analysis.xpcs.kernels.event_sort import Sorting, count_events, place_events
+from lightkeep.analysis.xpcs.kernels.layout import Layout
+from lightkeep.analysis.xpcs.kernels.state import CHUNK
 from lightkeep.analysis.xpcs.kernels.sweep import Piece
 
 KINDS: Final = ("uint8", "uint16", "uint32", "float32")
 """Counts that the kernels take as they are; all others become float32."""
 SATURATED_EVENT: Final = np.float32(2**32)
-_NO_EVENTS: Final = (
-    np.zeros((0, 0), np.int64),
-    np.zeros(0, np.uint16),
-    np.zeros(0, np.uint32),
-    np.zeros(0, np.float32),
-)
+_NO_EVENTS: Final = (np.zeros((0, 0), np.int64), np.zeros(0, np.uint64))
+
+Columns = tuple[NDArray[np.uint32], NDArray[np.uint32], NDArray[np.float32]]
+"""Frame, pixel and counts of events, in the order of frames."""
 
 
 class Chunks:
@@ -49,7 +48,9 @@ class Chunks:
         self._selected = 0  # detector frames that were taken
         self._buffer = np.zeros((0, 0))
         self._left: NDArray[Any] = np.zeros((0, 0))  # frames of an average that is not complete
-        self._events: list[tuple[Int64, NDArray[np.uint32], NDArray[np.float32]]] = []
+        self.is_whole = True
+        """Events so far are whole counts."""
+        self._events: list[Columns] = []
 
     def push(self, block: Block) -> Iterator[Piece]:
         """Take a block; give the chunks that it completes.
@@ -172,51 +173,63 @@ class Chunks:
     # events
 
     def _push_events(self, block: EventBlock, first: int, stop: int) -> Iterator[Piece]:
-        layout = self._layout
         a, b = np.searchsorted(block.frame, [first, stop])
-        frame = block.frame[a:b].astype(np.int64) - self._begin
-        pixel, value = block.pixel[a:b], block.value[a:b]
-        keep = (pixel >= layout.begin) & (pixel < layout.end) & (frame % self._stride == 0)
-        frame = frame[keep] // self._stride // self._average
-        counts = value[keep].astype(np.float32)
-        if self._raw.kind == "u":
-            counts[value[keep] == np.iinfo(self._raw).max] = SATURATED_EVENT
-        self._events.append((frame, pixel[keep], counts))
+        value = block.value[a:b]
+        counts = value.astype(np.float32)
+        if value.dtype.kind == "u":
+            counts[value == np.iinfo(value.dtype).max] = SATURATED_EVENT
+        elif not ((counts >= 0) & (counts == np.floor(counts))).all():
+            self.is_whole = False
+        self._events.append((_uint32(block.frame[a:b]), _uint32(block.pixel[a:b]), counts))
         self._selected += -(-(stop - first) // self._stride)
         self.frames = self._selected // self._average
         chunks = self.frames // CHUNK - self._done
         if chunks:
             piece = self._event_piece(chunks, chunks * CHUNK)
-            yield piece
             self._done += chunks
+            later = self._begin + self._done * CHUNK * self._average * self._stride
+            self._events = [_from_frame(each, later) for each in self._events[-1:] if stop > later]
+            yield piece
+        else:
+            self._events[-1] = _from_frame(self._events[-1], 0)
 
     def _event_piece(self, chunks: int, count: int) -> Piece:
-        """The events of the next `count` frames, sorted by chunk and tile; the others are kept."""
+        """The events of the next `count` frames, sorted by chunk and tile."""
         layout = self._layout
-        begin = self._done * CHUNK
-        frame, pixel, value = (np.concatenate(each) for each in zip(*self._events, strict=True))
-        ready = frame < begin + count
-        if count == chunks * CHUNK:
-            self._events = [(frame[~ready], pixel[~ready], value[~ready])]
-        frame, pixel, value = frame[ready] - begin, pixel[ready], value[ready]
         tiles = len(layout.tile_ptr) - 1
-        key = frame // CHUNK * tiles + (pixel.astype(np.int64) - layout.begin) // TILE
-        order = np.argsort(key, kind="stable")
-        edges = np.searchsorted(key[order], np.arange(chunks * tiles + 1))
-        pointer = np.empty((chunks, tiles + 1), np.int64)
-        pointer[:, :-1] = edges[:-1].reshape(chunks, tiles)
-        pointer[:, -1] = edges[tiles::tiles]
-        return Piece(
-            np.zeros(0, np.float32),
-            0,
-            layout.begin,
-            self._done,
-            count,
-            pointer,
-            (frame[order] % CHUNK).astype(np.uint16),
-            pixel[order].astype(np.uint32),
-            value[order],
+        cursor = np.zeros((chunks, tiles + 1), np.int64)
+        job = Sorting(
+            first=self._begin,
+            stride=self._stride,
+            average=self._average,
+            done=self._done * CHUNK,
+            count=count,
+            begin=layout.begin,
+            end=layout.end,
+            tiles=tiles,
+            cursor=cursor.ctypes.data,
+            words=0,
         )
+        columns = [(*(each.ctypes.data for each in some), some[0].size) for some in self._events]
+        for some in columns:
+            count_events(job, *some)
+        pointer = np.cumsum(cursor).reshape(cursor.shape) - cursor
+        words = np.empty(int(cursor.sum()), np.uint64)
+        cursor[:] = pointer
+        job = job._replace(words=words.ctypes.data)
+        for some in columns:
+            place_events(job, *some)
+        return Piece(np.zeros(0, np.float32), 0, layout.begin, self._done, count, pointer, words)
+
+
+def _uint32(column: NDArray[Any]) -> NDArray[np.uint32]:
+    return np.ascontiguousarray(column, np.uint32)
+
+
+def _from_frame(columns: Columns, frame: int) -> Columns:
+    """A copy of the events from a frame on: what waits must not be the memory of a block, which is its maker's."""
+    at = int(np.searchsorted(columns[0], frame))
+    return columns[0][at:].copy(), columns[1][at:].copy(), columns[2][at:].copy()
 
 
 def line_of(array: NDArray[Any]) -> NDArray[Any]:

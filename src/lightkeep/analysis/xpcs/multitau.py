@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lightkeep.analysis.xpcs.blocks import Block, Blocks, FrameBlock, iterate
 from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
+from lightkeep.analysis.xpcs.event_work import EventWork, joined, one_chunk
 from lightkeep.analysis.xpcs.kernels.job import Cells, cells_of
 from lightkeep.analysis.xpcs.kernels.kernel import INVALID, NEGATIVE, SATURATED
 from lightkeep.analysis.xpcs.kernels.layout import layout_of
@@ -26,9 +27,11 @@ from lightkeep.analysis.xpcs.schemes import Scheme, levels
 from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, carried, segment_length
 
 Kernel = Literal["auto", "simd", "plain"]
-Worker = PlainWork | CellWork
+Worker = PlainWork | CellWork | EventWork
 SWITCH: Final = "LIGHTKEEP_XPCS_SIMD"
 """Set to 0 in the environment, the SIMD kernels are not used."""
+_WAITING: Final = 16
+"""Events per pixel that wait before a state is made of them."""
 _SHARES: Final = 8
 """Ranges of blocks per thread: the last ones to end wait for less."""
 
@@ -153,6 +156,7 @@ class MultiTau:
         self._segments = ExactSum.zeros(0, qmap.n_static)
         self._segment_frames = 1
         self._others: list[MultiTauSums] = []
+        self._waiting: list[Piece] = []  # whole chunks of events that are in no state yet
 
     @property
     def frames(self) -> int:
@@ -168,8 +172,18 @@ class MultiTau:
         """
         self._qmap.require(block.shape)
         for piece in self._chunks.push(block):
+            if isinstance(self._cells, Cells) and piece.event_ptr.size:
+                self._wait(piece)
+                continue
             for chunk in range(piece.n // CHUNK):
-                self._advance(_one_chunk(piece, chunk))
+                self._advance(one_chunk(piece, chunk))
+
+    def _wait(self, piece: Piece) -> None:
+        """Keep events, which are worked on together: what a state costs does not grow with them."""
+        self._waiting.append(piece)
+        if sum(each.events.size for each in self._waiting) > _WAITING * (self._layout.end - self._layout.begin):
+            self._advance(joined(self._waiting))
+            self._waiting.clear()
 
     def snapshot(self) -> MultiTauResult:
         """The result if the run ended now."""
@@ -195,7 +209,11 @@ class MultiTau:
 
     def sums(self) -> MultiTauSums:
         """The message of this shard: what `merge` needs of it, and of those merged into it."""
-        sums = self._sums(self._chunks.rest() if self._chunks.dtype is not None else None)
+        if self._waiting and self._state.total.size:
+            self._advance(joined(self._waiting))
+            self._waiting.clear()
+        rest = self._chunks.rest() if self._chunks.dtype is not None else None
+        sums = self._sums(joined([*self._waiting, rest]) if self._waiting and rest else rest)
         for other in self._others:
             sums = sums + other
         return sums
@@ -237,26 +255,30 @@ class MultiTau:
         return Options(self._dpl, base, lowest, self._chunks.limit, self._chunks.is_float, self._bad)
 
     def _advance(self, piece: Piece) -> None:
-        """Take one whole chunk into the state."""
+        """Take whole chunks into the state: one, or several of events."""
         if not self._state.total.size:
             self._state = empty_state(
                 len(self._layout.group), dpl=self._dpl, levels=MAX_LEVELS, has_bad=self._bad.size > 0
             )
-        frames = (piece.first_chunk + 1) * CHUNK
-        if frames > 1 << (MAX_LEVELS - 1):
+        first = (piece.first_chunk + 1) * CHUNK
+        last = first + piece.n - CHUNK
+        if last > 1 << (MAX_LEVELS - 1):
             raise ValueError(
                 f"runs of more than {1 << (MAX_LEVELS - 1)} frames are not correlated: average or cut"
             )
-        segment = min(CHUNK, segment_length(frames))
+        segment = min(CHUNK, segment_length(first))
         nothing = delays_of(0, self._bad, dpl=self._dpl, scheme=self._scheme)
         remark = np.zeros((0, 0), np.uint8)
 
         def work(worker: Worker, begin: int, end: int) -> None:
             worker.advance(begin, end, self._state, segment)
 
-        gain = self._run(work, piece, 1, nothing, CHUNK // segment, self._saxs, remark)
+        gain = self._run(work, piece, 1, nothing, piece.n // segment, self._saxs, remark)
         self._intensity.append(gain.intensity)
-        self._take_segments(ExactSum(*carried(gain.segment_whole, gain.segment_part)), segment, frames)
+        rows = CHUNK // segment
+        for chunk, frames in enumerate(range(first, last + 1, CHUNK)):
+            part = (each[chunk * rows : (chunk + 1) * rows] for each in (gain.segment_whole, gain.segment_part))
+            self._take_segments(ExactSum(*carried(*part)), segment, frames)
 
     def _take_segments(self, rows: ExactSum, length: int, frames: int) -> None:
         """Append a chunk's segments, of `length` frames each, to those of the run so far, now of `frames`
@@ -358,9 +380,13 @@ class MultiTau:
             bins = {"n_static": self._qmap.n_static, "n_dynamic": self._qmap.n_dynamic}
             gain = gain_of(len(delays.level), segments=segments, frames=piece.n, **bins)
             own = (piece, self._layout, self._options(), gain, saxs, delays, remark, levels)
-            worker = (
-                CellWork(self._cells, *own) if isinstance(self._cells, Cells) else PlainWork(self._cells, *own)
-            )
+            worker: Worker
+            if not isinstance(self._cells, Cells):
+                worker = PlainWork(self._cells, *own)
+            elif piece.event_ptr.size:
+                worker = EventWork(self._cells, *own, is_whole=self._chunks.is_whole)
+            else:
+                worker = CellWork(self._cells, *own)
             for begin, end in ranges:  # the next free thread takes the next range
                 work(worker, begin, end)
             return gain
@@ -370,16 +396,6 @@ class MultiTau:
         with ThreadPoolExecutor(threads) as pool:
             gains = list(pool.map(one, range(threads)))
         return _added(gains)
-
-
-def _one_chunk(piece: Piece, chunk: int) -> Piece:
-    """One of the whole chunks of a piece."""
-    return piece._replace(
-        frames=piece.frames[chunk * CHUNK * piece.stride :],
-        first_chunk=piece.first_chunk + chunk,
-        n=CHUNK,
-        event_ptr=piece.event_ptr[chunk : chunk + 1],
-    )
 
 
 def _added(gains: list[Gain]) -> Gain:

@@ -33,7 +33,6 @@ from lightkeep.analysis.simd.memory import (
     get_i64,
     get_u8,
     get_u16,
-    get_u32,
     set_f32,
     set_f64,
     set_i64,
@@ -91,18 +90,18 @@ def clear_tile(job: Job, rows: int) -> None:
 @compiled
 def fill_events(job: Job, tile: int, chunk: int) -> None:
     """Put a chunk's events into a tile that is clear, uint16 or float32."""
-    pixel = job.begin + tile * TILE
     size = min(job.kind, 4)
     step = CHUNK * LANES * size + CELL_PAD
     pointer = (chunk - job.first_chunk) * (job.tiles + 1) + tile
     for e in range(get_i64(job.event_ptr, pointer), get_i64(job.event_ptr, pointer + 1)):
-        p = get_u32(job.event_pixel, e) - pixel
+        p = get_u16(job.events, 4 * e + 1)
         at = job.tile + (p // LANES) * step
-        i = get_u16(job.event_frame, e) * LANES + p % LANES
+        i = get_u16(job.events, 4 * e) * LANES + p % LANES
+        value = get_f32(job.events, 2 * e + 1)
         if job.kind == F32:
-            set_f32(at, i, get_f32(at, i) + get_f32(job.event_value, e))
+            set_f32(at, i, get_f32(at, i) + value)
         else:
-            set_u16(at, i, min(get_u16(at, i) + int(get_f32(job.event_value, e)), 65535))
+            set_u16(at, i, min(get_u16(at, i) + int(value), 65535))
 
 
 @compiled

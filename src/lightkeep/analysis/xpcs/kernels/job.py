@@ -53,9 +53,7 @@ class Job(NamedTuple):
     """Number of frames."""
     has_events: int
     event_ptr: int
-    event_frame: int
-    event_pixel: int
-    event_value: int
+    events: int
     begin: int
     end: int
     tiles: int

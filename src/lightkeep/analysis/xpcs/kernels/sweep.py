@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.simd.memory import get_f32, get_u16
 from lightkeep.analysis.xpcs.kernels.kernel import (
     FLOAT_NOISE,
     INVALID,
@@ -60,12 +61,8 @@ class Piece(NamedTuple):
     """Number of frames."""
     event_ptr: Int64
     """(chunks, n_tiles + 1) events of each tile in each chunk; (0, 0) when they are frames."""
-    event_frame: NDArray[np.uint16]
-    """Frame, from the chunk's first."""
-    event_pixel: NDArray[np.uint32]
-    """Flat pixel index."""
-    event_value: Float32
-    """Counts."""
+    events: NDArray[np.uint64]
+    """Words of `event_sort`."""
 
 
 class Bins(NamedTuple):
@@ -149,7 +146,8 @@ def load_tile(piece: Piece, layout: Layout, tile: int, chunk: int, n: int, into:
                 into[t, i] = 0
         c = chunk - piece.first_chunk
         for e in range(piece.event_ptr[c, tile], piece.event_ptr[c, tile + 1]):
-            into[piece.event_frame[e], piece.event_pixel[e] - pixel] += piece.event_value[e]
+            frame, at = get_u16(piece.events.ctypes.data, 4 * e), get_u16(piece.events.ctypes.data, 4 * e + 1)
+            into[frame, at] += get_f32(piece.events.ctypes.data, 2 * e + 1)
         return
     first = pixel - piece.origin + (chunk - piece.first_chunk) * CHUNK * piece.stride
     width = min(TILE, layout.end - pixel)
