@@ -15,9 +15,13 @@ from sqlalchemy import delete, insert, select, update
 
 from lightkeep.catalog import counts, manifest, rows, schema, transitions
 from lightkeep.catalog.audit import FILES_ADDED
+from lightkeep.catalog.cases import CaseChanges
 from lightkeep.catalog.experiments import ExperimentChanges
 from lightkeep.catalog.facts import FactChanges
 from lightkeep.catalog.holds import HoldChanges
+from lightkeep.catalog.notices import NoticeChanges
+from lightkeep.catalog.plans import PlanChanges
+from lightkeep.catalog.policies import PolicyChanges
 from lightkeep.catalog.snapshot import DatasetSnapshot
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
@@ -30,7 +34,17 @@ from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Proof, Replica, ReplicaState, StoreRecord
 
 
-class Change(ExperimentChanges, DatasetSnapshot, HoldChanges, FactChanges, Transaction):
+class Change(
+    ExperimentChanges,
+    DatasetSnapshot,
+    HoldChanges,
+    FactChanges,
+    PlanChanges,
+    NoticeChanges,
+    PolicyChanges,
+    CaseChanges,
+    Transaction,
+):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""
 
     # ---- places and people

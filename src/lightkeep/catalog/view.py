@@ -21,12 +21,14 @@ from sqlalchemy import (
 )
 
 from lightkeep.catalog import facets, rows, schema
+from lightkeep.catalog.cases import CaseViews
 from lightkeep.catalog.conditions import allowed, matches
 from lightkeep.catalog.facts import FactViews
 from lightkeep.catalog.holds import HoldViews
 from lightkeep.catalog.notices import NoticeViews
 from lightkeep.catalog.page import Page
 from lightkeep.catalog.plans import PlanViews
+from lightkeep.catalog.policies import PolicyViews
 from lightkeep.catalog.query import Query
 from lightkeep.catalog.text import encode_path, words
 from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
@@ -45,7 +47,7 @@ _ORDERS = ("created_at", "completed_at", "name", "size")
 _e, _d, _f, _r = schema.experiment, schema.dataset, schema.file, schema.replica
 
 
-class View(HoldViews, FactViews, PlanViews, NoticeViews, ViewBase):
+class View(HoldViews, FactViews, PlanViews, NoticeViews, PolicyViews, CaseViews, ViewBase):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""
 
     # ---- may I?
