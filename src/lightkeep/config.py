@@ -56,6 +56,26 @@ class IngestConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PurgeConfig:
+    """What may be deleted at most; what may be deleted at all is said by the policies."""
+
+    enabled: bool = _setting(True, "False: nothing is deleted, whatever the policies say.")
+    max_fraction: float = _setting(0.1, "Part of a store's capacity that one plan may take.")
+    max_bytes_per_day: int = _setting(0, "Bytes that one store may lose in a day; 0 means any number.")
+
+
+@dataclass(frozen=True, slots=True)
+class MailConfig:
+    """How notices are sent."""
+
+    host: str = _setting("", "SMTP server; empty: mails are written as files into `mail` in root.")
+    port: int = _setting(25, "TCP port of the SMTP server.")
+    starttls: bool = _setting(False, "Demand encryption of the SMTP server before anything is sent.")
+    sender: str = _setting("lightkeep@localhost", "Address that mails come from, and that bounces go to.")
+    base_url: str = _setting("", "Address of the portal in mails; empty: that of `[http]`.")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One facility's settings. `Config(root)` alone is a complete configuration for a laptop."""
 
@@ -67,6 +87,8 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    purge: PurgeConfig = field(default_factory=PurgeConfig)
+    mail: MailConfig = field(default_factory=MailConfig)
     file: Path | None = field(default=None, metadata={"is_setting": False})
     """The file that was read, if any."""
     origins: Mapping[str, str] = field(default_factory=dict, metadata={"is_setting": False})

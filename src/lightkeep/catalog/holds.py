@@ -7,10 +7,11 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, or_, select, update
 
-from lightkeep.catalog import schema
+from lightkeep.catalog import rows, schema
 from lightkeep.catalog.page import Page
 from lightkeep.catalog.transaction import Transaction, parts
 from lightkeep.catalog.view_base import ViewBase
+from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.retention import Hold, HoldKind, HoldScope, Lease, LeaseKind, NoticeState
 from lightkeep.model.runs import RunState
@@ -40,9 +41,7 @@ class HoldChanges(Transaction):
         if hold.until is not None and hold.until <= now:
             raise InvalidInput("a hold cannot end in the past", remedy="name a later day")
         if (hold.scope is HoldScope.FACILITY) != (not hold.scope_id):
-            raise InvalidInput(
-                f"a hold on a {hold.scope} needs its id; one on the facility has none"
-            )
+            raise InvalidInput(f"a hold on a {hold.scope} needs its id; one on the facility has none")
         self._must_be_new(schema.hold, hold.id, "hold")
         experiment_id = self._experiment_of(hold.scope, hold.scope_id)
         self._insert(
@@ -69,9 +68,7 @@ class HoldChanges(Transaction):
         row = self._row(schema.hold, hold_id, "hold")
         now = self._clock.now()
         if not hold_of(row).stands(now):
-            raise Conflict(
-                f"hold {hold_id} has ended already", remedy="`lightkeep hold list` shows what stands"
-            )
+            raise Conflict(f"hold {hold_id} has ended already", remedy="`lightkeep hold list` shows what stands")
         self._set(schema.hold, hold_id, released_by=self._principal.id, released_at=now)
         experiment_id = self._experiment_of(HoldScope(row["scope"]), row["scope_id"])
         self._record("hold.released", hold_id, experiment_id, {"scope": row["scope"], "on": row["scope_id"]})
@@ -174,6 +171,12 @@ class HoldViews(ViewBase):
             widest = list(HoldScope)
             return sorted(map(hold_of, found.mappings()), key=lambda hold: widest.index(hold.scope))
 
+    def dataset_of_file(self, file_id: str) -> Dataset:
+        """Return the dataset that a file belongs to. NotFound."""
+        joined = select(_d).join_from(_f, _d, _d.c.number == _f.c.dataset_number)
+        found = joined.join(_e, _e.c.id == _d.c.experiment_id).where(_f.c.id == file_id, self._see)
+        return self._one(found, lambda row: rows.dataset_of(row, ()), f"file {file_id!r}")
+
     def readers(self, dataset_ids: Sequence[str]) -> dict[str, list[str]]:
         """Return who reads which of some datasets right now, in words; a dataset that nobody reads is absent."""
         with self._read() as connection:
@@ -232,8 +235,8 @@ def leased(connection: Connection, dataset_ids: Sequence[str], *, now: datetime)
     """
     readers: dict[str, list[str]] = {}
     for part in parts(list(dataset_ids)):
-        rows = connection.execute(select(schema.lease).where(_l.dataset_id.in_(part), _l.expires_at > now))
-        for lease in map(lease_of, rows.mappings()):
+        found = connection.execute(select(schema.lease).where(_l.dataset_id.in_(part), _l.expires_at > now))
+        for lease in map(lease_of, found.mappings()):
             readers.setdefault(lease.dataset_id, []).append(
                 f"{lease.kind} of {lease.holder} until {lease.expires_at:%Y-%m-%d %H:%M} UTC"
             )
