@@ -20,7 +20,7 @@ from lightkeep import config
 from lightkeep.cli import answer
 from lightkeep.cli.session import os_person
 from lightkeep.facility import create_facility
-from lightkeep.lifecycle import set_up
+from lightkeep.lifecycle import experiments, set_up
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Principal
 
@@ -69,7 +69,7 @@ def home(tmp_path: Path) -> Path:
     with create_facility(config.load(folder / "lightkeep.toml", environ={}), admin=admin) as facility:
         who = Principal(admin.id)
         set_up.add_station(facility, Station("2-BM", "Micro-tomography", ("tomography",)), principal=who)
-        set_up.create_experiment(facility, Experiment("2026-11-lee-1", "2-BM", "Teeth"), principal=who)
+        experiments.create(facility, Experiment("2026-11-lee-1", "2-BM", "Teeth"), principal=who)
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility, open_facility
-from lightkeep.lifecycle import set_up
+from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.doctor import Severity, examine
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.experiments import Experiment, Station
@@ -24,7 +24,7 @@ ADMIN = Principal("ada")
 def facility(tmp_path: Path) -> Iterator[Facility]:
     with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         set_up.add_station(made, Station("2-BM"), principal=ADMIN)
-        set_up.create_experiment(made, Experiment("exp", "2-BM"), principal=ADMIN)
+        experiments.create(made, Experiment("exp", "2-BM"), principal=ADMIN)
         (tmp_path / "scan").mkdir()
         (tmp_path / "scan" / "a.txt").write_text("one")
         (tmp_path / "scan" / "b.txt").write_text("two")

@@ -10,7 +10,7 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle import set_up
+from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.export import get
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.datasets import Dataset
@@ -26,7 +26,7 @@ CONTENT = {"a.txt": b"one", "deep/er/b.txt": b"two" * 1000, os.fsdecode(b"odd-\x
 def facility(tmp_path: Path) -> Iterator[Facility]:
     with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         set_up.add_station(made, Station("2-BM"), principal=ADMIN)
-        set_up.create_experiment(made, Experiment("exp", "2-BM"), principal=ADMIN)
+        experiments.create(made, Experiment("exp", "2-BM"), principal=ADMIN)
         yield made
 
 

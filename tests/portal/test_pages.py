@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle import set_up
+from lightkeep.lifecycle import experiments
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.sign_in import COOKIE
 from lightkeep.model import errors
@@ -155,7 +155,7 @@ def test_both_faces_give_an_error_the_same_status() -> None:
 def test_hostile_names_are_text_wherever_they_stand(web: TestClient, house: Populated, tmp_path: Path) -> None:
     scientist = _as(web, house, "station-manager")
     experiment = Experiment("2026-12-hostile-1", STATION, HOSTILE)
-    set_up.create_experiment(house.facility, experiment, principal=SERVICE)
+    experiments.create(house.facility, experiment, principal=SERVICE)
     source = tmp_path / "folder"
     source.mkdir()
     (source / HOSTILE.replace("/", "")).write_text("x")
@@ -207,7 +207,7 @@ def test_a_strangers_pages_do_not_change_when_something_invisible_appears(
     before = {role: seen(role) for role in ("anonymous", "stranger")}
     insider = seen("facility-admin")
     experiment = Experiment("2026-12-secret-7", STATION, "Nobody may know")
-    set_up.create_experiment(house.facility, experiment, principal=SERVICE)
+    experiments.create(house.facility, experiment, principal=SERVICE)
     source = tmp_path / "core-secret.txt"
     source.write_text("x marks the spot")
     ingest(house.facility, source, experiment_id=experiment.id, principal=SERVICE, quiet_s=0.0)

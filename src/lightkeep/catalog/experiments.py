@@ -1,4 +1,4 @@
-"""Changes of an experiment after it was registered."""
+"""An experiment after it was registered: what changes, and what its data were made from."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 
+from sqlalchemy import select
+
 from lightkeep.catalog import rows, schema
 from lightkeep.catalog.text import to_json
 from lightkeep.catalog.transaction import Transaction
+from lightkeep.catalog.view_base import ViewBase
 from lightkeep.model.errors import InvalidInput
 
 
@@ -39,7 +42,7 @@ class ExperimentChanges(Transaction):
         values = {name: value for name, value in given.items() if value is not None and value != row[name]}
         if not values:
             return
-        searched = rows.experiment_searched(rows.experiment_of({**row, **values}))  # type: ignore[arg-type]
+        searched = rows.experiment_searched(rows.experiment_of({**row, **values}))
         self._set(schema.experiment, experiment_id, **values, searched=searched)
         detail = {
             name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()
@@ -58,3 +61,22 @@ class ExperimentChanges(Transaction):
         before = row["released_at"]
         detail = {"from": at.isoformat() if at else "", "before": before.isoformat() if before else ""}
         self._record(verb, experiment_id, experiment_id, detail)
+
+
+class ExperimentViews(ViewBase):
+    """The part of `View` about where an experiment's data come from."""
+
+    def input_experiments(self, experiment_id: str) -> list[str]:
+        """Return other experiments whose data went into datasets of this one, seen or not: for who releases it."""
+        d, parent = schema.dataset, schema.dataset.alias("parent")
+        link = schema.dataset_parent.c
+        found = (
+            select(parent.c.experiment_id)
+            .join_from(d, schema.dataset_parent, link.dataset_id == d.c.id)
+            .join(parent, parent.c.id == link.parent_id)
+            .where(d.c.experiment_id == experiment_id, parent.c.experiment_id != experiment_id)
+            .distinct()
+            .order_by(parent.c.experiment_id)
+        )
+        with self._read() as connection:
+            return list(connection.scalars(found))

@@ -23,6 +23,8 @@ from sqlalchemy import (
 from lightkeep.catalog import facets, rows, schema
 from lightkeep.catalog.cases import CaseViews
 from lightkeep.catalog.conditions import allowed, matches
+from lightkeep.catalog.copies import CopyViews
+from lightkeep.catalog.experiments import ExperimentViews
 from lightkeep.catalog.facts import FactViews
 from lightkeep.catalog.holds import HoldViews
 from lightkeep.catalog.notices import NoticeViews
@@ -47,7 +49,9 @@ _ORDERS = ("created_at", "completed_at", "name", "size")
 _e, _d, _f, _r = schema.experiment, schema.dataset, schema.file, schema.replica
 
 
-class View(HoldViews, FactViews, PlanViews, NoticeViews, PolicyViews, CaseViews, ViewBase):
+class View(
+    ExperimentViews, HoldViews, FactViews, PlanViews, NoticeViews, PolicyViews, CaseViews, CopyViews, ViewBase
+):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""
 
     # ---- may I?

@@ -111,7 +111,7 @@ def _invite(answer: dict[str, Any]) -> None:
 
 def _people_and_places(work: Work, *, with_xpcs: bool) -> str:
     """Make stations, experiments and a person where they are not there; return that person's new password."""
-    from lightkeep.lifecycle import set_up, sign_in
+    from lightkeep.lifecycle import experiments, set_up, sign_in
 
     facility, who = work.facility, work.principal
     if all(each.id != USER for each in work.view.people()):
@@ -124,7 +124,7 @@ def _people_and_places(work: Work, *, with_xpcs: bool) -> str:
         if all(each.id != station.id for each in work.view.stations()):
             set_up.add_station(facility, station, principal=who)
         if all(each.id != experiment for each in work.view.experiments(limit=1000).items):
-            set_up.create_experiment(facility, Experiment(experiment, station.id, title), principal=who)
+            experiments.create(facility, Experiment(experiment, station.id, title), principal=who)
             set_up.grant(facility, Grant(USER, Role.PI, Scope.EXPERIMENT, experiment), principal=who)
     password = "-".join(secrets.token_hex(2) for _ in range(4))
     sign_in.set_password(facility, USER, password, principal=who)

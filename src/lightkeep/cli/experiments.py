@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from lightkeep.cli.app import Group
 from lightkeep.cli.output import ago, count, emit, facts, say, size, state, table
 from lightkeep.cli.session import Session
+from lightkeep.model.errors import InvalidInput
 from lightkeep.model.experiments import Experiment, ExperimentState
 from lightkeep.model.people import Grant, Role, Scope
+
+if TYPE_CHECKING:
+    from lightkeep.lifecycle.experiments import Closed
 
 _WHEN = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"])
 _ROLES = click.Choice([each.value for each in Role if each not in (Role.FACILITY_ADMIN, Role.PUBLIC)])
@@ -18,7 +23,7 @@ _ROLES = click.Choice([each.value for each in Role if each not in (Role.FACILITY
 
 @click.group(cls=Group, examples=("lightkeep experiment create 2026-11-lee-81234 --station 2-BM",))
 def experiment() -> None:
-    """Make, show, open, close and share experiments."""
+    """Make, show, open, close, extend, release and share experiments."""
 
 
 @experiment.command(
@@ -49,10 +54,10 @@ def create(
         starts.astimezone() if starts else None,
         ends.astimezone() if ends else None,
     )
-    from lightkeep.lifecycle import set_up
+    from lightkeep.lifecycle import experiments
 
     with session.opened() as work:
-        set_up.create_experiment(work.facility, made, principal=work.principal)
+        experiments.create(work.facility, made, principal=work.principal)
     emit(session, made, lambda: say(f"Made experiment {made.id} ({made.state}). Next: lightkeep ingest FILE"))
 
 
@@ -108,28 +113,85 @@ def show(session: Session, experiment_id: str) -> None:
     emit(session, {"experiment": found, "grants": grants}, human)
 
 
-def _set_state(session: Session, experiment_id: str, new: ExperimentState, done: str) -> None:
-    from lightkeep.lifecycle import set_up
-
-    with session.opened() as work:
-        set_up.set_experiment_state(work.facility, experiment_id, new, principal=work.principal)
-    emit(session, {"id": experiment_id, "state": new}, lambda: say(f"{done} {experiment_id}"))
-
-
 @experiment.command("open", examples=("lightkeep experiment open 2026-11-lee-81234",))
 @click.argument("experiment_id", metavar="EXPERIMENT")
 @click.pass_obj
 def reopen(session: Session, experiment_id: str) -> None:
-    """Open an experiment: data may be taken in."""
-    _set_state(session, experiment_id, ExperimentState.OPEN, "Opened")
+    """Open an experiment: raw data may be taken in. A closed one again: the clock of its policy stops."""
+    from lightkeep.lifecycle import experiments
+
+    with session.opened() as work:
+        done = experiments.open_(work.facility, experiment_id, principal=work.principal)
+    _emit_closed(session, done, f"Opened {experiment_id}")
 
 
 @experiment.command("close", examples=("lightkeep experiment close 2026-11-lee-81234",))
 @click.argument("experiment_id", metavar="EXPERIMENT")
+@click.option("--anyway", is_flag=True, help="Also while raw data are still coming in.")
 @click.pass_obj
-def close(session: Session, experiment_id: str) -> None:
-    """Close an experiment: its raw data are complete, the clock of its policy starts."""
-    _set_state(session, experiment_id, ExperimentState.CLOSED, "Closed")
+def close(session: Session, experiment_id: str, anyway: bool) -> None:
+    """Close an experiment: its raw data are complete and read-only, the clock of its policy starts."""
+    from lightkeep.lifecycle import experiments
+
+    with session.opened() as work:
+        done = experiments.close(work.facility, experiment_id, principal=work.principal, anyway=anyway)
+    _emit_closed(session, done, f"Closed {experiment_id}: {count(done.files, 'raw file')} read-only")
+
+
+def _emit_closed(session: Session, done: Closed, text: str) -> None:
+    def human() -> None:
+        say(text)
+        for why in done.skipped:
+            say(f"{state('warning')}  {why}")
+
+    emit(session, {"id": done.experiment.id, "state": done.experiment.state, "skipped": done.skipped}, human)
+
+
+@experiment.command(
+    "extend", examples=('lightkeep experiment extend 2026-11-lee-81234 --days 90 --reason "paper in review"',)
+)
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.option("--days", type=click.IntRange(1, 3650), help="Keep everything so many days from now.")
+@click.option("--until", type=_WHEN, help="Keep everything until this day, local time.")
+@click.option("--reason", required=True, help="One sentence: why the data are still needed.")
+@click.pass_obj
+def extend(session: Session, experiment_id: str, days: int | None, until: datetime | None, reason: str) -> None:
+    """Keep an experiment's data longer than its policy would: nothing of it is deleted until then."""
+    from lightkeep.lifecycle import experiments
+
+    if (days is None) == (until is None):
+        raise InvalidInput("until when?", remedy="give either --days 90 or --until 2027-03-01")
+    with session.opened() as work:
+        end = until.astimezone() if until else work.facility.clock.now() + timedelta(days=days or 0)
+        hold = experiments.extend(work.facility, experiment_id, until=end, reason=reason, principal=work.principal)
+    emit(session, hold, lambda: say(f"Kept {experiment_id} until {end.astimezone():%Y-%m-%d %H:%M}"))
+
+
+@experiment.command(
+    "release",
+    examples=(
+        "lightkeep experiment release 2026-11-lee-81234",
+        "lightkeep experiment release 2026-11-lee-81234 --at 2029-11-01",
+    ),
+)
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.option("--at", type=_WHEN, help="Not before this day (an embargo), local time; now when left out.")
+@click.option("--withdraw", is_flag=True, help="Take the release back.")
+@click.pass_obj
+def release(session: Session, experiment_id: str, at: datetime | None, withdraw: bool) -> None:
+    """Make a closed experiment public: everybody may see and read its data, now or from a day on."""
+    from lightkeep.lifecycle import experiments
+
+    with session.opened() as work:
+        if withdraw:
+            done = experiments.withdraw_release(work.facility, experiment_id, principal=work.principal)
+        else:
+            when = at.astimezone() if at else None
+            done = experiments.release(work.facility, experiment_id, principal=work.principal, at=when)
+    public = (
+        f"is public from {done.released_at.astimezone():%Y-%m-%d %H:%M}" if done.released_at else "is not public"
+    )
+    emit(session, done, lambda: say(f"{experiment_id} {public}"))
 
 
 @experiment.command("grant", examples=("lightkeep experiment grant 2026-11-lee-81234 maria --role member",))

@@ -22,6 +22,7 @@ STATES = {
     "live": ("●", "magenta"), "receiving": ("●", "magenta"), "open": ("●", "green"), "planned": ("○", "dim"),
     "queued": ("○", "dim"), "running": ("▶", "blue"), "done": ("✓", "green"), "complete": ("✓", "green"),
     "failed": ("✕", "red"), "cancelled": ("-", "dim"), "stopped_early": ("■", "yellow"), "closed": ("■", "dim"),
+    "retained": ("■", "green"), "expiring": ("▲", "yellow"), "expired": ("-", "dim"),
     "withdrawn": ("-", "dim"), "error": ("✕", "red"), "warning": ("▲", "yellow"), "ok": ("✓", "green"),
 }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Set up what data are measured under: stations, stores, experiments, people and what each may do.
+"""Set up what data are measured under: stations, stores, people and what each may do.
 
 Each verb asks `policy.access` first, on behalf of the principal, and leaves one event.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightkeep.model.errors import Conflict, InvalidInput
-from lightkeep.model.experiments import Experiment, ExperimentState, Station
+from lightkeep.model.experiments import Station
 from lightkeep.model.people import Grant, Person, Principal, Scope, Verb
 from lightkeep.model.stores import StoreRecord
 from lightkeep.policy import access
@@ -59,32 +59,6 @@ def add_store(
     with facility.catalog.change(principal) as tx:
         tx.add_store(record)
     return record
-
-
-def create_experiment(facility: Facility, experiment: Experiment, *, principal: Principal) -> None:
-    """Register an experiment. Needs `write` on its station; Conflict when it exists."""
-    check_name(experiment.id, "an experiment")
-    if experiment.starts_at and experiment.ends_at and experiment.ends_at <= experiment.starts_at:
-        raise InvalidInput(
-            f"experiment {experiment.id} would end before it starts", remedy="exchange the two times"
-        )
-    view = facility.catalog.view(principal)
-    view.station(experiment.station_id)
-    view.require(Verb.WRITE, station_id=experiment.station_id)
-    with facility.catalog.change(principal) as tx:
-        tx.add_experiment(experiment)
-
-
-def set_experiment_state(
-    facility: Facility, experiment_id: str, state: ExperimentState, *, principal: Principal
-) -> None:
-    """Open or close an experiment. Needs `write` on it; idempotent; Conflict when its state does not allow it."""
-    view = facility.catalog.view(principal)
-    view.require(Verb.WRITE, experiment_id=experiment_id)
-    if view.experiment(experiment_id).state is state:
-        return
-    with facility.catalog.change(principal) as tx:
-        tx.set_experiment_state(experiment_id, state)
 
 
 def add_person(facility: Facility, person: Person, *, principal: Principal, password_hash: str = "") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lightkeep import formats
-from lightkeep.lifecycle import set_up
+from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.experiments import Experiment, Station
@@ -40,7 +40,7 @@ def add_correlation(house: Populated, folder: Path) -> Correlated:
     """Write results below an empty folder, and take them in."""
     admin = Principal("facility-admin")
     set_up.add_station(house.facility, Station(STATION, "Small-angle XPCS", ("xpcs",)), principal=admin)
-    set_up.create_experiment(house.facility, Experiment(EXPERIMENT, STATION, "Colloids"), principal=admin)
+    experiments.create(house.facility, Experiment(EXPERIMENT, STATION, "Colloids"), principal=admin)
     for role in ROLES[2:-1]:
         is_staff = role.startswith("station")
         where = (Scope.STATION, STATION) if is_staff else (Scope.EXPERIMENT, EXPERIMENT)

@@ -11,7 +11,7 @@ import numpy as np
 from lightkeep import formats
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle import set_up, sign_in
+from lightkeep.lifecycle import experiments, set_up, sign_in
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.clock import Clock, SystemIds
 from lightkeep.model.datasets import Dataset, DatasetKind
@@ -89,7 +89,7 @@ def with_people(root: Path, *, clock: Clock | None = None) -> Facility:
     )
     admin = Principal("facility-admin")
     set_up.add_station(facility, Station(STATION, "Micro-tomography", ("tomography",)), principal=admin)
-    set_up.create_experiment(facility, Experiment(EXPERIMENT, STATION, "Pore networks"), principal=admin)
+    experiments.create(facility, Experiment(EXPERIMENT, STATION, "Pore networks"), principal=admin)
     _people(facility, admin)
     return facility
 
