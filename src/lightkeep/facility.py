@@ -107,6 +107,24 @@ def open_facility(config: Config, *, clock: Clock = _CLOCK, ids: Ids = _IDS) -> 
     return _connect(config, clock, ids)
 
 
+def empty_facility(config: Config, *, clock: Clock = _CLOCK, ids: Ids = _IDS) -> Facility:
+    """Open a facility whose catalogue is lost or not made yet: for `rebuild`, which fills it.
+
+    Raises
+    ------
+    ConfigError: the root cannot be written, or its catalogue is of another version.
+    """
+    try:
+        config.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _reserve(config.catalog_url)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot make a catalogue in {config.root}: {error.strerror}",
+            remedy="choose a folder that you may write",
+        ) from error
+    return _connect(config, clock, ids)
+
+
 def create_facility(
     config: Config, *, admin: Person, password_hash: str = "", clock: Clock = _CLOCK, ids: Ids = _IDS
 ) -> Facility:

@@ -71,7 +71,8 @@ def test_a_group_costs_at_most_four_barriers(bench):
     groups = sum(event.verb == "dataset.files_added" for event in catalog.view(SERVICE).events(limit=1000))
     catalog.close()
     assert groups == 5
-    assert sum(made[call] for call in BARRIERS) <= 4 * groups
+    records = 14  # once for a dataset: its document, and the anchor's three, in folders that are new
+    assert sum(made[call] for call in BARRIERS) <= 4 * groups + records
 
 
 @pytest.mark.crash

@@ -365,6 +365,8 @@ def test_a_write_that_lies_is_found_before_anything_is_registered(facility, sour
 def test_an_end_at_any_operation_of_the_store_loses_nothing(facility, source, fault):
     facility, store = on_faulty_store(facility)
     pace = Pace(files=5, threads=1)
+    take_in(facility, source, store_id="faulty", name="first", pace=pace)  # writes the anchor, for a minute
+    store.medium.counts.clear()
     take_in(facility, source, store_id="faulty", name="whole", pace=pace)
     operations = store.medium.counts[""]
     for when in range(1, operations + 1):

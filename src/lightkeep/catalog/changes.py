@@ -16,6 +16,7 @@ from sqlalchemy import delete, insert, select, update
 from lightkeep.catalog import counts, manifest, rows, schema, transitions
 from lightkeep.catalog.audit import FILES_ADDED
 from lightkeep.catalog.cases import CaseChanges
+from lightkeep.catalog.copies import CopyChanges
 from lightkeep.catalog.experiments import ExperimentChanges
 from lightkeep.catalog.facts import FactChanges
 from lightkeep.catalog.holds import HoldChanges
@@ -43,6 +44,7 @@ class Change(
     NoticeChanges,
     PolicyChanges,
     CaseChanges,
+    CopyChanges,
     Transaction,
 ):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""

@@ -14,12 +14,13 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
+from lightkeep.lifecycle import records
 from lightkeep.lifecycle.examine import Look, find_dataset, look_into, settled, still_written
 from lightkeep.lifecycle.transfer import Kept, Pace, Transfer, split
 from lightkeep.lifecycle.walk import Found, Key, SourceTree, Walk
@@ -30,6 +31,7 @@ from lightkeep.model.people import Principal, Verb
 from lightkeep.model.stores import Proof, Replica, ReplicaState, Store
 from lightkeep.model.techniques import Report
 
+_ANCHOR_AGE: Final = timedelta(minutes=1)  # how far the stores' records may be behind; upkeep writes them as well
 _ROUNDS: Final = 10  # times that a source which keeps changing is looked at again
 
 
@@ -108,9 +110,12 @@ def ingest(
         quiet_s = facility.config.ingest.quiet_s if quiet_s is None else quiet_s
         work = _Ingest(facility, principal, experiment, tree, store, quiet_s=quiet_s, pace=pace, report=report)
         try:
-            return work.run(wanted)
+            done = work.run(wanted)
         except Conflict:  # another ingest of the same source was faster: see what it left to do
-            return work.run(wanted)
+            done = work.run(wanted)
+    if not done.was_known:
+        records.anchor(facility, age=_ANCHOR_AGE)
+    return done
 
 
 class _Ingest:
@@ -211,7 +216,7 @@ class _Ingest:
                     main_file=look.key.path if look.key else "",
                     technique=dataset.technique or look.technique,
                 )
-                tx.complete_dataset(dataset.id)
+                records.write_dataset(self.facility, tx, tx.complete_dataset(dataset.id), store=self.store)
         self.dataset = dataset
         self.added += len(kept)
 
