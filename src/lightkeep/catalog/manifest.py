@@ -69,7 +69,9 @@ def new_group(pairs: Pairs, *, dataset_id: str, number: int, event_seq: int, now
         if file.dataset_id != dataset_id or replica.file_id != file.id:
             raise InvalidInput(f"file {file.path!r} and its replica are not of dataset {dataset_id}")
     files = [f if f.version == 1 else replace(f, version=1) for f, _ in pairs]
-    return Group(files, file_rows, _replica_rows(pairs, now), [], len(pairs), sum(f.size for f in files))
+    return Group(
+        files, file_rows, replica_rows([r for _, r in pairs], now), [], len(pairs), sum(f.size for f in files)
+    )
 
 
 def mixed_group(group: Group, pairs: Pairs, *, known: Sequence[Known], now: datetime) -> Group:
@@ -100,7 +102,14 @@ def mixed_group(group: Group, pairs: Pairs, *, known: Sequence[Known], now: date
         mixed.append((replace(file, id=old[0], version=old[1]), replace(replica, file_id=old[0])))
     more_files = len(newest) - before[0]
     more_bytes = sum(size for _, size in newest.values()) - before[1]
-    return Group([f for f, _ in mixed], file_rows, _replica_rows(mixed, now), revisited, more_files, more_bytes)
+    return Group(
+        [f for f, _ in mixed],
+        file_rows,
+        replica_rows([r for _, r in mixed], now),
+        revisited,
+        more_files,
+        more_bytes,
+    )
 
 
 def digest(rows: Iterable[tuple[bytes, bytes, int, int]]) -> str:
@@ -112,10 +121,11 @@ def digest(rows: Iterable[tuple[bytes, bytes, int, int]]) -> str:
     return hashlib.sha256(b"".join([b"%b\0%b%d %d\n" % row for row in ordered])).hexdigest()
 
 
-def _replica_rows(pairs: Pairs, now: datetime) -> list[ReplicaRow]:
+def replica_rows(replicas: Sequence[Replica], now: datetime) -> list[ReplicaRow]:
+    """Return replicas as they are inserted, in the order of REPLICA_COLUMNS."""
     created_at = columns.to_microseconds(now)
     instants: dict[datetime | None, int | None] = {None: None}
-    for _, r in pairs:
+    for r in replicas:
         if r.verified_at not in instants and r.verified_at is not None:
             instants[r.verified_at] = columns.to_microseconds(r.verified_at)
     return [
@@ -129,7 +139,7 @@ def _replica_rows(pairs: Pairs, now: datetime) -> list[ReplicaRow]:
             r.proof._value_,
             created_at,
         )
-        for _, r in pairs
+        for r in replicas
     ]
 
 

@@ -209,6 +209,7 @@ replica = Table(
     Column("verified_at", Instant),
     Column("proof", Words, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Index("ix_replica_due", "store_id", "state", "verified_at"),  # scrub: the oldest of a store first
     sqlite_with_rowid=False,
 )
 

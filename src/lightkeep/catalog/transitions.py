@@ -9,6 +9,7 @@ from typing import TypeVar
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict
 from lightkeep.model.experiments import ExperimentState as Ex
+from lightkeep.model.retention import RestoreState
 from lightkeep.model.runs import RunState
 from lightkeep.model.stores import ReplicaState as Re
 
@@ -47,6 +48,13 @@ RUN: Mapping[RunState, frozenset[RunState]] = {
     RunState.FAILED: frozenset(),
     RunState.CANCELLED: frozenset(),
     RunState.STOPPED_EARLY: frozenset(),
+}
+
+RESTORE: Mapping[RestoreState, frozenset[RestoreState]] = {
+    RestoreState.QUEUED: frozenset({RestoreState.RUNNING, RestoreState.FAILED}),
+    RestoreState.RUNNING: frozenset({RestoreState.DONE, RestoreState.FAILED}),
+    RestoreState.DONE: frozenset(),
+    RestoreState.FAILED: frozenset(),
 }
 
 

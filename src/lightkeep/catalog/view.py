@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from lightkeep.catalog import facets, rows, schema
+from lightkeep.catalog.candidates import CandidateViews
 from lightkeep.catalog.cases import CaseViews
 from lightkeep.catalog.conditions import allowed, matches
 from lightkeep.catalog.copies import CopyViews

@@ -256,6 +256,7 @@ def upgrade() -> None:
     )
     op.create_index(("ix_restore_dataset_id"), "restore", ["dataset_id"], unique=False)
     op.create_index("ix_restore_state", "restore", ["state", "created_at"], unique=False)
+    op.create_index("ix_replica_due", "replica", ["store_id", "state", "verified_at"], unique=False)
     op.add_column("experiment", sa.Column("policy_id", _WORDS, server_default="", nullable=False))
     op.add_column("experiment", sa.Column("closed_at", sa.BigInteger(), nullable=True))
     op.add_column("experiment", sa.Column("released_at", sa.BigInteger(), nullable=True))
