@@ -6,16 +6,16 @@ plan and its hash, the budget, the guards and the identity that was read from th
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, Select, TextClause, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_, func, or_, select, true
 
 from lightkeep.catalog import rows, schema
 from lightkeep.catalog.holds import hold_of, lease_of, stands
+from lightkeep.catalog.notices import notice_of
 from lightkeep.catalog.policies import newest_policies
 from lightkeep.catalog.text import encode_path
 from lightkeep.catalog.transaction import Transaction, parts
@@ -29,7 +29,6 @@ from lightkeep.model.retention import (
     ItemState,
     Lease,
     Notice,
-    NoticeState,
     PlanReason,
     PlanState,
     RestoreState,
@@ -313,14 +312,6 @@ def _notices(
         c.hash.in_(hashes), c.replica_id.in_([row.id for row in subjects])
     )
     return notices, {(bytes(row[0]).hex(), row[1]) for row in house.all(on_list)}
-
-
-def notice_of(row: RowMapping) -> Notice:
-    """Return the notice of a row."""
-    values = {key: value for key, value in row.items() if key != "token_hash"}
-    return Notice(
-        **{**values, "state": NoticeState(row["state"]), "recipients": tuple(json.loads(row["recipients"]))}
-    )
 
 
 def _cached(house: _House, dataset_ids: set[str]) -> dict[tuple[str, str], datetime]:

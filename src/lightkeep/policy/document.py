@@ -75,9 +75,9 @@ def parse(text: str, *, version: int = 0, author: str = "") -> Policy:
 
 
 def _rule(table: Mapping[str, Any], where: str) -> Rule:
+    _known(table, (*_RULE, *Tier), where)
     name = _word(table, "name", where)
     where = f"{where} ({name})"
-    _known(table, (*_RULE, *Tier), where)
     keep = {tier: _keep(_table(table, tier, where), f"{where}, tier {tier}") for tier in Tier if tier in table}
     if not keep:
         raise InvalidInput(

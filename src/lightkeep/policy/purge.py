@@ -33,6 +33,7 @@ from lightkeep.model.retention import Hold, ItemState, Notice, NoticeState, Plan
 from lightkeep.model.stores import ReplicaState
 from lightkeep.policy.case import Case, Condition, Copy, PlanFacts, Step, Verdict
 from lightkeep.policy.retention import Expiry, Keep, Rule, expiry
+from lightkeep.policy.spans import LATEST
 
 BY_PLANNING = ("P5", "P7", "P13", "P16")
 """Conditions that a plan, its approval and the read-back before its run fulfil; P4, P12 and P15 partly."""
@@ -197,18 +198,29 @@ def _was_delivered(notice: Notice) -> bool:
 
 
 def _notice(work: _Work) -> Condition:
-    days = max(work.rule.notice_days, default=0)
+    days = work.rule.notice_days
     good = _good_notices(work)
-    evidence = {"notices": [notice.id for notice in good], "days": days}
-    if not good:
-        text = f"no notice about it has reached anybody; {days} days must pass after one has"
-        return Condition("P3", "notice", False, text, evidence)
-    at = min(max(n.sent_at + timedelta(days), n.expires_at) for n in good if n.sent_at)
-    met = work.now >= at and days > 0
-    text = f"people were told on {_day(good[0].sent_at)}, {days} days before at the least"
-    if not met:
-        text = f"people were told on {_day(good[0].sent_at)} that it stays until {_day(at)}"
-    return Condition("P3", "notice", met, text, evidence, None if met else at)
+    due = {day: [_lasts_until(n, day) for n in good if n.days == day] for day in days}
+    evidence = {"notices": [notice.id for notice in good], "days": list(days)}
+    first = due[days[0]] if days else []
+    if not first:
+        wait = f"{days[0]} days must pass after one has" if days else "and no rule says how many must"
+        return Condition("P3", "notice", False, f"no notice about it has reached anybody; {wait}", evidence)
+    # Notices that are still to be sent are sent in time: they do not make it later than the first one does.
+    at = max(min(dates) for dates in due.values() if dates)
+    met = all(dates and min(dates) <= work.now for dates in due.values())
+    told = f"people were told on {_day(good[0].sent_at)}"
+    if met:
+        return Condition("P3", "notice", True, f"{told}, and reminded", evidence)
+    late = [day for day, dates in due.items() if not dates]
+    text = f"{told} that it stays until {_day(at)}"
+    if work.now >= at:
+        text = f"{told}, but the notice of {late[0]} days before has reached nobody yet"
+    return Condition("P3", "notice", False, text, evidence, at if work.now < at else None)
+
+
+def _lasts_until(notice: Notice, days: int) -> datetime:
+    return max((notice.sent_at or LATEST) + timedelta(days if notice.sent_at else 0), notice.expires_at)
 
 
 def _last_copy(work: _Work) -> Condition:
