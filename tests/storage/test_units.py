@@ -21,6 +21,7 @@ from lightkeep.model.datasets import File
 from lightkeep.model.errors import Corrupt, InvalidInput, NotFound, SourceError, StorageError
 from lightkeep.model.stores import Store
 from lightkeep.storage.posix import PosixStore
+from lightkeep.storage.unit_stream import UnitStream
 from lightkeep.storage.units import UnitSource, cut, index_key, read_index, unit_key, write_unit
 from lightkeep.testing.stores import CRASH, EIO, FLIP, Crashed, Fault, FaultyStore
 from lightkeep.testing.suites.objects import ODD, content_of, keep_all
@@ -253,3 +254,39 @@ def test_keys_say_what_a_unit_is():
     for unit_id in ("", "../x", "a/b", "a b", "ü"):
         with FaultyStore().stage() as staging, pytest.raises(InvalidInput):
             write_unit(staging, unit_id, [], experiment_id="", created_at=AT)
+
+
+@pytest.mark.parametrize("length", [1, 54, 55, 56, 57, 99, 100, 101, 155, 156, 200, 255, 256, 257, 300, 897])
+def test_names_of_any_length_are_read_by_tar_as_they_were(store, length):
+    flat = ("n" * length)[:255]
+    nested = "/".join(["d" * 60] * 20)[:length].rstrip("/") or "d"
+    archive(store, [source_of(b"1", flat), source_of(b"2", f"{nested}/x"), source_of(b"", f"{nested[:20]}/é")])
+    with tarfile.open(Path(store.record.location, "units/u_1.tar")) as tar:
+        names = {each.name.removeprefix("u_1/data/ds_1/"): each.size for each in tar if "/data/" in each.name}
+    assert names == {flat: 1, f"{nested}/x": 1, f"{nested[:20]}/é": 0}
+
+
+def test_a_file_beyond_what_a_plain_header_holds_is_announced_right():
+    import tracemalloc
+
+    class Zeros(io.RawIOBase):
+        left = 9 << 30
+
+        def readinto(self, buffer):
+            count = min(len(buffer), self.left)
+            self.left -= count
+            return count
+
+    file = File("fl_1", "ds_1", "big", 9 << 30, "", mode=0o640, mtime_ns=-5)
+    stream = UnitStream([UnitSource(file, Zeros)], unit_id="u", key="k", experiment_id="e", created_at=AT)
+    tracemalloc.start()
+    head = bytearray(8192)
+    stream.readinto(memoryview(head))
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+    with pytest.raises(tarfile.ReadError), tarfile.open(fileobj=io.BytesIO(head), mode="r:") as tar:
+        tar.getmembers()
+    assert [(each.name, each.size, each.mtime, each.mode) for each in tar.members][2:] == [
+        ("u/data/ds_1/big", 9 << 30, 0, 0o640)
+    ]
+    assert stream.size > 9 << 30

@@ -70,6 +70,8 @@ class PosixStore:
         self.record = record
         self.threads = threads
         self.big = big
+        self._seen: tuple[int, ...] = ()
+        """Filesystem and folder whose marker was found right."""
 
     @classmethod
     def initialise(
@@ -108,8 +110,14 @@ class PosixStore:
             pass
 
     @contextmanager
-    def root(self) -> Iterator[int]:
-        """The open folder of the store, its identity checked through this very descriptor."""
+    def root(self, *, again: bool = True) -> Iterator[int]:
+        """The open folder of the store, its identity checked through this very descriptor.
+
+        Parameters
+        ----------
+        again: False where a folder of the same filesystem, in the same place as when its marker was last read,
+            will do: reading the marker from the medium costs more than a small file.
+        """
         location = self.record.location
         remedy = f"mount the filesystem of store {self.record.id} at {location}, or correct its location"
         try:
@@ -119,6 +127,10 @@ class PosixStore:
                 f"store {self.record.id} is not there: {location}: {error.strerror}", remedy=remedy
             ) from error
         try:
+            here = (os.fstatvfs(root).f_fsid, *_place(root))
+            if not again and here == self._seen:
+                yield root
+                return
             found = _read_marker(root) or ("" if self.record.is_managed else _filesystem_identity(root))
             if not found:
                 raise StoreUnavailable(f"{location} carries no store marker: an empty mount point?", remedy=remedy)
@@ -127,6 +139,7 @@ class PosixStore:
                     f"{location} is another store ({found}), not {self.record.id} ({self.record.uuid})",
                     remedy=remedy,
                 )
+            self._seen = here
             yield root
         finally:
             os.close(root)
@@ -197,7 +210,7 @@ class PosixStore:
             with self._object(member[0]) as descriptor, self._errors(key):
                 return verify_member(DirectFile(descriptor), key)
         names = split_key(key)
-        with self.root() as root, Folders(root) as folders, self._errors(key):
+        with self.root(again=False) as root, Folders(root) as folders, self._errors(key):
             folder = folders.open(names[:-1])
             status = os.stat(names[-1], dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
@@ -272,7 +285,7 @@ class PosixStore:
     def _object(self, key: str) -> Iterator[int]:
         names = split_key(key)
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with self.root() as root, Folders(root) as folders:
+        with self.root(again=False) as root, Folders(root) as folders:
             with self._errors(key):
                 descriptor = os.open(names[-1], flags, dir_fd=folders.open(names[:-1]))
             try:
@@ -292,6 +305,7 @@ class PosixStore:
             raise storage_error(error, f"cannot read {key!r} on store {self.record.id}") from error
 
     def _absent(self, key: str) -> NotFound:
+        self.check_identity()
         return NotFound(f"no object {key!r} on store {self.record.id}", remedy="run `lightkeep doctor`")
 
 
@@ -332,6 +346,11 @@ def _identity(location: Path) -> str:
 
 def _filesystem_identity(root: int) -> str:
     return f"fs-{os.fstatvfs(root).f_fsid:x}-{os.fstat(root).st_ino:x}"
+
+
+def _place(root: int) -> tuple[int, int]:
+    status = os.fstat(root)
+    return status.st_dev, status.st_ino
 
 
 def _read_marker(root: int) -> str:
