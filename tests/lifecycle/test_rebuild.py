@@ -12,7 +12,7 @@ from sqlalchemy import select
 from lightkeep.catalog import schema
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility, open_facility
-from lightkeep.lifecycle import records, set_up
+from lightkeep.lifecycle import guards, records, set_up
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.rebuild import rebuild
 from lightkeep.lifecycle.verify import verify
@@ -90,6 +90,13 @@ def test_what_came_back_is_believed_only_after_it_was_read(lost: tuple[Populated
     assert new.catalog.view(SERVICE).replicas(old.raw.id)[0].verified_at is None
     verify(new, old.raw.id, principal=SERVICE)
     assert {each.state for each in new.catalog.view(SERVICE).replicas(old.raw.id)} == {ReplicaState.VERIFIED}
+
+
+def test_no_purge_runs_on_the_word_of_a_rebuilt_catalogue(lost: tuple[Populated, Facility]) -> None:
+    old, new = lost
+    assert "catalogue" not in " ".join(guards.status(old.facility).reasons)
+    rebuild(new, [central(old.facility)])
+    assert "catalogue" in " ".join(guards.status(new).reasons)
 
 
 def test_secrets_are_in_no_record(lost: tuple[Populated, Facility]) -> None:

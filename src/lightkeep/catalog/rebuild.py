@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Table, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from lightkeep.catalog import audit, counts, rows, schema
 from lightkeep.catalog.audit import GENESIS
@@ -92,6 +92,13 @@ class Rebuilding:
         """Collect the events of a document."""
         for row in document.dicts("event"):
             self._events.setdefault(row["seq"], row)
+
+    def begin_epoch(self, epoch: str) -> None:
+        """Say that this catalogue is not the one that was lost: no purge runs on its word before a person did."""
+        c = schema.fact.c
+        self._connection.execute(delete(schema.fact).where(c.name == "epoch"))
+        now = self._catalog.clock.now()
+        self._connection.execute(insert(schema.fact).values(name="epoch", value=epoch, changed_at=now))
 
     def finish(self, detail: Mapping[str, Any]) -> Rebuilt:
         """Put back what points at datasets, and the trail; append the event of the rebuilding."""

@@ -62,6 +62,7 @@ def rebuild(facility: Facility, folders: Sequence[Path], *, report: Report | Non
     with rebuilding(facility.catalog, SERVICE) as filling:
         work.fill(filling, report)
         detail = {"stores": sorted(work.stores), "missing": work.missing, "state": work.head[0]}
+        filling.begin_epoch(facility.ids.new("epoch"))
         rebuilt = filling.finish(detail)
     return Found(rebuilt, tuple(sorted(work.stores)), work.unread, work.missing, tuple(work.damaged))
 
