@@ -7,9 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -19,37 +17,17 @@ import pytest
 from lightkeep.model.clock import SystemIds
 from lightkeep.model.datasets import File
 from lightkeep.model.errors import Corrupt, InvalidInput, NotFound, SourceError, StorageError
-from lightkeep.model.stores import Store
 from lightkeep.storage.posix import PosixStore
 from lightkeep.storage.unit_stream import UnitStream
 from lightkeep.storage.units import UnitSource, cut, index_key, read_index, unit_key, write_unit
 from lightkeep.testing.stores import CRASH, EIO, FLIP, Crashed, Fault, FaultyStore
 from lightkeep.testing.suites.objects import ODD, content_of, keep_all
-
-AT = datetime(2026, 11, 22, tzinfo=UTC)
+from lightkeep.testing.units import AT, archive, source_of
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> PosixStore:
     return PosixStore(PosixStore.initialise(tmp_path / "store", "tape", ids=SystemIds()))
-
-
-def source_of(content: bytes, path: str, *, dataset: str = "ds_1", version: int = 1) -> UnitSource:
-    """A file of a dataset, and its bytes."""
-    sha256 = hashlib.sha256(content).hexdigest()
-    file_id = f"fl_{hashlib.sha256(os.fsencode(f'{dataset}/{path}/{version}')).hexdigest()[:8]}"
-    file = File(file_id, dataset, path, len(content), sha256, mtime_ns=1_700_000_000_123_456_789, version=version)
-    return UnitSource(file, partial(io.BytesIO, content))
-
-
-def archive(store: Store, sources: Sequence[UnitSource], *, threads: int = 2, **options):
-    """Write one unit on a store."""
-    with store.stage() as staging:
-        index = write_unit(staging, "u_1", sources, experiment_id="e_1", created_at=AT, threads=threads, **options)
-        staging.sync()
-        staging.verify()
-        staging.publish()
-    return index
 
 
 def unpacked(store: PosixStore, folder: Path, key: str = "units/u_1.tar") -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from lightkeep.model.stores import ObjectStat
@@ -106,3 +108,17 @@ def walk(root: int, prefix: str, *, hidden: tuple[str, ...] = ()) -> Iterator[Ob
             ):
                 names = read_names(folders.open(tuple(key.split("/"))))
                 waiting.extend((child, f"{key}/") for child in reversed(names))
+
+
+@contextmanager
+def writable(folder: int) -> Iterator[None]:
+    """Give the owner of an open folder the permission to write for the time of the block."""
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
+    if mode & stat.S_IWUSR:
+        yield
+        return
+    os.fchmod(folder, mode | stat.S_IWUSR)
+    try:
+        yield
+    finally:
+        os.fchmod(folder, mode)

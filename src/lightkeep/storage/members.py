@@ -8,9 +8,10 @@ import io
 import os
 from typing import BinaryIO, Final, cast
 
-from lightkeep.model.errors import NotFound
+from lightkeep.model.errors import Corrupt, NotFound
 from lightkeep.model.stores import Proof, Verified, split_member
 from lightkeep.storage.readback import BLOCK, aligned_buffer, set_direct
+from lightkeep.storage.seekable_zstd import COMPRESSED, SeekableReader
 from lightkeep.storage.syscalls import PAGE, resident_pages
 
 _ALIGNED: Final = 4096
@@ -145,7 +146,11 @@ def open_member(unit: BinaryIO | io.RawIOBase, key: str) -> BinaryIO:
     Raises NotFound when the unit ends before the member does, Corrupt when a compressed unit is damaged.
     """
     name, offset, size = _split(key)
-    whole = unit
+    try:
+        whole = SeekableReader(unit) if name.endswith(COMPRESSED) else unit
+    except Corrupt:
+        unit.close()
+        raise
     if offset + size > whole.seek(0, os.SEEK_END):
         unit.close()
         raise NotFound(f"unit {name!r} ends before its member {key!r}", remedy="run `lightkeep doctor`")

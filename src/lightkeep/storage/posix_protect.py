@@ -9,8 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 from lightkeep.storage.folders import Folders, read_names
@@ -37,20 +35,6 @@ def protect(store: PosixStore, folder: str) -> int:
 def unprotect(store: PosixStore, folder: str) -> int:
     """Let folders take new names again; their files stay without write permission: raw data are written once."""
     return _change(store, folder, is_writable=True)
-
-
-@contextmanager
-def writable(folder: int) -> Iterator[None]:
-    """Give the owner of an open folder the permission to write for the time of the block."""
-    mode = stat.S_IMODE(os.fstat(folder).st_mode)
-    if mode & stat.S_IWUSR:
-        yield
-        return
-    os.fchmod(folder, mode | stat.S_IWUSR)
-    try:
-        yield
-    finally:
-        os.fchmod(folder, mode)
 
 
 def _change(store: PosixStore, folder: str, *, is_writable: bool) -> int:

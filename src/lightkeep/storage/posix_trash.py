@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 from lightkeep.model.errors import Conflict, NotFound
-from lightkeep.storage.folders import Folders
+from lightkeep.storage.folders import Folders, writable
 from lightkeep.storage.keys import TRASH
 from lightkeep.storage.readback import buffer_for, read_back
 from lightkeep.storage.syscalls import rename_new
@@ -59,7 +59,8 @@ def destroy(root: int, names: Names) -> None:
     with Folders(root) as folders:
         try:
             folder = folders.open(names[:-1])
-            os.unlink(names[-1], dir_fd=folder)
+            with writable(folder):
+                os.unlink(names[-1], dir_fd=folder)
         except OSError as error:
             if error.errno not in (*_ABSENT, errno.EISDIR):
                 raise
@@ -67,7 +68,9 @@ def destroy(root: int, names: Names) -> None:
             os.fsync(folder)
         with suppress(OSError):
             for depth in range(len(names) - 1, 1, -1):
-                os.rmdir(names[depth - 1], dir_fd=folders.open(names[: depth - 1]))
+                above = folders.open(names[: depth - 1])
+                with writable(above):
+                    os.rmdir(names[depth - 1], dir_fd=above)
 
 
 def _move(
@@ -78,10 +81,11 @@ def _move(
         folder = _target_folder(targets, target)
         if standing is not None:
             old = sources.open(source[:-1])
-            if moved is not None and os.path.samestat(standing, moved):
-                os.unlink(source[-1], dir_fd=old)  # killed between link and unlink, where rename cannot do it
-            else:
-                _rename(source, target, old, folder)
+            with writable(old), writable(folder):  # a closed experiment's folders are read-only
+                if moved is not None and os.path.samestat(standing, moved):
+                    os.unlink(source[-1], dir_fd=old)  # killed between link and unlink, where rename cannot do it
+                else:
+                    _rename(source, target, old, folder)
         os.fsync(folder)
         for changed in targets.changed.values():  # a journal keeps the order of those that were made before
             os.fsync(changed)

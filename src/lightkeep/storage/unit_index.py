@@ -12,8 +12,8 @@ from typing import IO, Any, BinaryIO, Final, cast
 
 from lightkeep.model.errors import Corrupt, InvalidInput
 from lightkeep.model.stores import UNITS, member_key
+from lightkeep.storage.seekable_zstd import COMPRESSED
 
-COMPRESSED: Final = ".zst"
 INDEX_NAME: Final = "lightkeep-index.json"
 PATH_MARK: Final = "lightkeep-path="
 """What begins the pax comment that has a member's own path, in hexadecimal, where the tar's name is a safe one."""

@@ -52,7 +52,7 @@ class UnitSource:
 
     file: File
     open: Callable[[], BinaryIO]
-    """Called once, perhaps in another thread; for example `partial(store.open, replica.key)`."""
+    """Called in any thread, and twice when a sample is taken; for example `partial(store.open, replica.key)`."""
 
 
 class UnitStream:
@@ -270,6 +270,17 @@ def _open(source: UnitSource) -> BinaryIO:
         return source.open()
     except (OSError, LightkeepError) as error:
         raise _failed(source.file, "cannot be opened") from error
+
+
+def head(source: UnitSource, size: int) -> bytes:
+    """Return the first bytes of a file. Raises SourceError when it cannot be read."""
+    file = _open(source)
+    try:
+        return file.read(size)
+    except (OSError, LightkeepError) as error:
+        raise _failed(source.file, "cannot be read") from error
+    finally:
+        file.close()
 
 
 def _checked(file: File, sha256: str) -> str:

@@ -111,6 +111,16 @@ class StoreSuite(TrashSuite):
                 staging.write("x", io.BytesIO(b"12345"), size=announced)
             staging.write("x", io.BytesIO(b"12345"), size=5)
 
+    @pytest.mark.parametrize("size", [0, 5, 70_000, 9_000_001])
+    def test_a_source_of_unknown_length_is_read_to_its_end(self, store: Store, size: int) -> None:
+        content = os.urandom(size)
+        with store.stage() as staging:
+            assert staging.write("x", io.BytesIO(content), size=None).size == size
+            staging.sync()
+            staging.verify()
+            staging.publish()
+        assert content_of(store, "x") == content
+
     def test_a_source_that_breaks_leaves_no_part(self, store: Store) -> None:
         with store.stage() as staging:
             with pytest.raises(SourceError):
