@@ -61,6 +61,10 @@ class Bench:
             code = self._end()
         return code, re.findall(r"^\d+ +(\w+)\(", self._log(), re.MULTILINE)
 
+    def returned(self, call: str) -> list[int]:
+        """Return what each of a system call's times answered, in the last run traced."""
+        return [int(n) for n in re.findall(rf"^\d+ +{call}\(.*\) = (\d+)$", self._log(), re.MULTILINE)]
+
     def _log(self) -> str:
         return (self.root / "trace").read_text(errors="replace")
 

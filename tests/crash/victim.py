@@ -21,9 +21,10 @@ from lightkeep.lifecycle.transfer import Pace
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.people import SERVICE
+from lightkeep.storage.calls import machine
 from lightkeep.storage.posix import PosixStore
 
-PACE = Pace(files=10, size=1 << 20)  # four groups
+PACE = Pace(files=10, size=1 << 20, many=1)  # four groups
 BIG = 1 << 20
 
 
@@ -57,6 +58,7 @@ def answer(number: int) -> None:
 
 def main() -> None:
     """Serve until standard input closes."""
+    machine()
     for line in sys.stdin:
         order = json.loads(line)
         pid = os.fork()

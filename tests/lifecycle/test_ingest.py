@@ -507,3 +507,28 @@ def test_a_file_that_reaches_outside_itself_is_refused(facility, tmp_path):
     with pytest.raises(UnsafeFile):
         take_in(facility, tmp_path / "evil.h5")
     assert facility.catalog.view(SERVICE).dataset_named("e1", "evil") is None
+
+
+def test_files_taken_many_at_once_are_kept_as_one_by_one(facility, source):
+    odd = source / "odd"
+    odd.mkdir()
+    for number, name in enumerate({key.rpartition("/")[2] for key in ODD}):
+        (odd / name).write_bytes(os.urandom(4096 * number))
+    (odd / "large").write_bytes(os.urandom((2 << 20) + 1))
+    (odd / "link").symlink_to("large")
+    keys = {}
+    for name, many in (("by-one", 10**9), ("by-many", 1)):
+        dataset = take_in(facility, source, name=name, pace=Pace(files=7, many=many)).dataset
+        view = facility.catalog.view(ADA)
+        keys[name] = {file.path: (file.sha256, file.size, file.mtime_ns) for file in all_files(view, dataset.id)}
+        assert keys[name] == {
+            str(path.relative_to(source)): (
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+                path.stat().st_size,
+                path.stat().st_mtime_ns,
+            )
+            for path in source.rglob("*")
+            if path.is_file() and not path.is_symlink()
+        }
+        assert {replica.proof for replica in view.replicas(dataset.id)} == {Proof.DIRECT}
+    assert keys["by-one"] == keys["by-many"]

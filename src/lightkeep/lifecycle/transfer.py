@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from lightkeep.lifecycle.walk import Found, OpenSource, SourceReader, SourceTree
+from lightkeep.lifecycle.walk import Found, OpenSource, SourceReader, SourceTree, parts
 from lightkeep.model.errors import SourceError
-from lightkeep.model.stores import Proof, Staging, Store
+from lightkeep.model.stores import Proof, Seen, Staging, Store, TakesFiles
+from lightkeep.storage.plain import MANY, MANY_BYTES, MOST
 from lightkeep.storage.syscalls import sync_filesystem
-from lightkeep.storage.threads import share
+from lightkeep.storage.threads import batches, share
 
 _REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _WAIT_S: Final = 600.0  # how long another writer may hold the store
@@ -29,6 +32,8 @@ class Pace:
     """Most files in a group; from 100 on the catalogue's share is small, the disk's barriers want more."""
     size: int = 64 << 20
     """Most bytes in a group; a larger file is a group of its own."""
+    many: int = 1000
+    """From so many files on, those of one folder are copied by machine code: making that ready takes 0.2 s."""
     threads: int = 2
     """Files that are read at once; 1 -> 2 gains x1.5 (waiting for the disk), 2 -> 8 little on two cores."""
 
@@ -45,16 +50,7 @@ class Kept:
 
 def split(files: Sequence[Found], pace: Pace) -> Iterator[list[Found]]:
     """Cut into groups."""
-    group: list[Found] = []
-    size = 0
-    for found in files:
-        if group and (len(group) == pace.files or size + found.key.size > pace.size):
-            yield group
-            group, size = [], 0
-        group.append(found)
-        size += found.key.size
-    if group:
-        yield group
+    return batches(files, lambda found: found.key.size, most=pace.files, total=pace.size)
 
 
 @dataclass(frozen=True)
@@ -81,21 +77,22 @@ class Transfer:
         While one group is made durable, read back and given its names, the next one is copied: the disk's waiting
         hides behind the processor's work. With one thread they follow one another.
         """
+        is_many = sum(map(len, groups)) >= self.pace.many
         for begin in range(0, len(groups), _TURN):
-            yield from self._copy_turn(groups[begin : begin + _TURN])
+            yield from self._copy_turn(groups[begin : begin + _TURN], is_many=is_many)
 
     def register(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
         """Hash groups where they lie, on a store that is not managed; as `copy`, but nothing is written."""
         for group in groups:
             yield self._register_group(group)
 
-    def _copy_turn(self, groups: Sequence[Sequence[Found]]) -> Generator[list[Kept]]:
+    def _copy_turn(self, groups: Sequence[Sequence[Found]], *, is_many: bool) -> Generator[list[Kept]]:
         """Copy some groups, holding the store meanwhile."""
         finishing: Future[list[Kept]] | None = None
         with ExitStack() as held, ThreadPoolExecutor(1) as finisher:
             staging = held.enter_context(self.store.stage(wait_s=_WAIT_S))
             for group in groups:
-                copied = self._copy_group(staging, group)
+                copied = self._copy_group(staging, group, is_many=is_many)
                 following = held.enter_context(staging.beside()) if group is not groups[-1] else staging
                 if self.pace.threads == 1:
                     yield self._finish(staging, copied)
@@ -107,7 +104,7 @@ class Transfer:
             if finishing is not None:
                 yield finishing.result()
 
-    def _copy_group(self, staging: Staging, group: Sequence[Found]) -> list[Found]:
+    def _copy_group(self, staging: Staging, group: Sequence[Found], *, is_many: bool) -> list[Found]:
         copied: list[Found] = []
 
         def copy(source: OpenSource, found: Found) -> None:
@@ -127,8 +124,35 @@ class Transfer:
             else:
                 staging.discard(key)
 
-        _for_each(self.tree, group, copy, threads=self.pace.threads)
+        by_many = None
+        if is_many and isinstance(staging, TakesFiles):
+            by_many = partial(self._copy_plain, staging, copied)
+        _for_each(self.tree, group, copy, threads=self.pace.threads, by_many=by_many)
         return copied
+
+    def _copy_plain(
+        self, staging: TakesFiles, copied: list[Found], reader: SourceReader, files: Sequence[Found]
+    ) -> Sequence[Found]:
+        """Copy the plain ones of some files of one folder at once; return the others."""
+        plain = [found for found in files if found.key.size <= MOST]
+        if not plain:
+            return files
+        try:
+            folder = reader.folder(plain[0].key)
+        except OSError:
+            return files  # each of them says why
+        written = staging.write_files(
+            [self.prefix + found.key.path for found in plain],
+            [parts(found.key.path)[-1] for found in plain],
+            [Seen(*found.key[1:]) for found in plain],
+            folder=folder,
+            flags=self.tree.flags,
+        )
+        done = list(itertools.compress(plain, written))
+        copied.extend(done)
+        self.read(sum(found.key.size for found in done))
+        kept = {found.key.path for found in done}
+        return [found for found in files if found.key.path not in kept]
 
     def _finish(self, staging: Staging, copied: Sequence[Found]) -> list[Kept]:
         """Make a group durable, read it back, give it its names."""
@@ -170,22 +194,37 @@ class _Counted:
 
 
 def _for_each(
-    tree: SourceTree, group: Sequence[Found], work: Callable[[OpenSource, Found], None], *, threads: int
+    tree: SourceTree,
+    group: Sequence[Found],
+    work: Callable[[OpenSource, Found], None],
+    *,
+    threads: int,
+    by_many: Callable[[SourceReader, Sequence[Found]], Sequence[Found]] | None = None,
 ) -> None:
-    """Open each file and call `work`; the first error is raised."""
+    """Open each file and call `work`; the first error is raised.
 
-    def run(waiting: Iterator[Found]) -> None:
+    `by_many` gets files of one folder first, and returns those that `work` is for.
+    """
+
+    def run(waiting: Iterator[Sequence[Found]]) -> None:
         with SourceReader(tree) as reader:
-            for found in waiting:
-                try:
-                    with reader.open(found.key) as source:
-                        work(source, found)
-                except OSError as error:
-                    if error.errno in _REPLACED:
-                        continue  # gone, or something else now: the next walk tells
-                    raise _unreadable(tree, found, error.strerror or str(error)) from error
+            for files in waiting:
+                for found in by_many(reader, files) if by_many else files:
+                    try:
+                        with reader.open(found.key) as source:
+                            work(source, found)
+                    except OSError as error:
+                        if error.errno in _REPLACED:
+                            continue  # gone, or something else now: the next walk tells
+                        raise _unreadable(tree, found, error.strerror or str(error)) from error
 
-    share(group, run, threads=threads)
+    share(list(_together(group) if by_many else ([found] for found in group)), run, threads=threads)
+
+
+def _together(group: Sequence[Found]) -> Iterator[list[Found]]:
+    """Cut a group into files of one folder, a few at once."""
+    for _, files in itertools.groupby(group, key=lambda found: found.key.path.rpartition("/")[0]):
+        yield from batches(files, lambda found: found.key.size, most=MANY, total=MANY_BYTES)
 
 
 def _unreadable(tree: SourceTree, found: Found, why: str) -> SourceError:

@@ -80,6 +80,8 @@ class SourceTree:
     def __init__(self, source: Path) -> None:
         self.source = source
         self.path = Path(os.path.realpath(source))
+        self.flags = _OPEN | os.O_NOATIME
+        """To open what is in it with."""
         with self._errors(str(source)):
             self.is_file = not stat.S_ISDIR(os.stat(self.path).st_mode)
             self.root = self.path.parent if self.is_file else self.path
@@ -138,8 +140,8 @@ class SourceReader:
     """Opens the files of a source one after the other; one per thread. Use as a context manager."""
 
     def __init__(self, tree: SourceTree) -> None:
+        self._tree = tree
         self._folders = Folders(tree.descriptor)
-        self._flags = _OPEN | os.O_NOATIME
 
     def __enter__(self) -> SourceReader:
         return self
@@ -149,9 +151,12 @@ class SourceReader:
 
     def open(self, key: Key) -> OpenSource:
         """Open one file, to be closed before the next. Raises OSError."""
-        names = parts(key.path)
-        folder = self._folders.open(names[:-1])
-        return OpenSource(self._descriptor(names[-1], folder), names[-1], folder, key)
+        name, folder = parts(key.path)[-1], self.folder(key)
+        return OpenSource(self._descriptor(name, folder), name, folder, key)
+
+    def folder(self, key: Key) -> int:
+        """Return a descriptor of the folder of a file, valid until the next call. Raises OSError."""
+        return self._folders.open(parts(key.path)[:-1])
 
     def sha256(self, key: Key) -> str:
         """Return the hash of a file's content; "" when it is not what the key says. Raises OSError."""
@@ -164,12 +169,12 @@ class SourceReader:
 
     def _descriptor(self, name: str, folder: int) -> int:
         try:
-            return os.open(name, self._flags, dir_fd=folder)
+            return os.open(name, self._tree.flags, dir_fd=folder)
         except PermissionError:  # leaving the access time alone is for the owner only
-            if not self._flags & os.O_NOATIME:
+            if not self._tree.flags & os.O_NOATIME:
                 raise
-            self._flags = _OPEN
-            return os.open(name, self._flags, dir_fd=folder)
+            self._tree.flags = _OPEN
+            return os.open(name, _OPEN, dir_fd=folder)
 
 
 class OpenSource:

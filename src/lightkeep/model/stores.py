@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol, runtime_checkable
 
 
 class Tier(StrEnum):
@@ -127,11 +127,12 @@ class Staging(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def write(self, key: str, source: Readable, *, size: int) -> Verified:
+    def write(self, key: str, source: Readable, *, size: int | None) -> Verified:
         """Write one part, hashing it on the way; return what was written (proof: unproven).
 
         MUST be safe to call from several threads. MUST read the source to its end, and raise SourceError when
-        it does not hold exactly `size` bytes or cannot be read; StoreFull when there is no room. MUST keep nothing
+        it does not hold exactly `size` bytes (None: however many it has, as of a stream that is compressed on the
+        way) or cannot be read; StoreFull when there is no room. MUST keep nothing
         of a part whose write fails. MUST raise Conflict when the group has a part of that key.
         """
         ...
@@ -163,6 +164,39 @@ class Staging(Protocol):
         Where the key holds equal content already it MUST be adopted (a crash's orphan), and read past the cache
         as in `verify`. Where it holds anything else, that MUST stay as it is, and the part MUST be published under
         `version_key(key, sha256)`; the result names the key used.
+        """
+        ...
+
+
+class Seen(NamedTuple):
+    """What a source file was when it was found (invariant I2)."""
+
+    dev: int
+    ino: int
+    size: int
+    """Bytes."""
+    mtime_ns: int
+    ctime_ns: int
+
+
+@runtime_checkable
+class TakesFiles(Staging, Protocol):
+    """A group that can take many files of this machine at once: faster, and otherwise the same as one by one."""
+
+    def write_files(
+        self, keys: Sequence[str], names: Sequence[str], seen: Sequence[Seen], *, folder: int, flags: int
+    ) -> list[bool]:
+        """Write parts from files of one folder; return which were written. The others are left for `write`.
+
+        A part is written only from a regular file that, after it was read, still is what was seen: by its open
+        descriptor and by its name. MUST be safe to call from several threads, and raise Conflict when the group has
+        a part of one of the keys.
+
+        Parameters
+        ----------
+        keys, names, seen: (n,); what each part will be called, its source's name in the folder, and what it was.
+        folder: descriptor of the sources' folder.
+        flags: to open the sources with.
         """
         ...
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from lightkeep.model.errors import Conflict, Corrupt, SourceError, StorageError
-from lightkeep.model.stores import Proof, Readable, Replicated, Verified, version_key
+from lightkeep.model.stores import Proof, Readable, Replicated, Seen, Verified, version_key
+from lightkeep.storage.calls import machine
 from lightkeep.storage.folders import Folders
 from lightkeep.storage.keys import split_key, storage_error
+from lightkeep.storage.plain import MANY, MANY_BYTES, MOST, Memory, Plain
 from lightkeep.storage.readback import BLOCK, aligned_buffer, copy_big, copy_small, read_back
 from lightkeep.storage.syscalls import rename_new, sync_filesystem
-from lightkeep.storage.threads import share
+from lightkeep.storage.threads import batches, share
 
 _GROUP: Final = "group-"
 _PART: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,6 +59,8 @@ class PosixStaging:
         self._local = threading.local()
         self._name = f"{_GROUP}{number}"
         self._group = self._begin()
+        self._plain: Plain | None = None
+        """Set when the group takes many files at once."""
 
     def _begin(self) -> int:
         """Clear what an interrupted writer left, and make what it published durable: it may be adopted."""
@@ -99,7 +103,7 @@ class PosixStaging:
             os.close(self._root)
             os.close(self._incoming)  # the lock goes with the last group's
 
-    def write(self, key: str, source: Readable, *, size: int) -> Verified:
+    def write(self, key: str, source: Readable, *, size: int | None) -> Verified:
         """Write one part; see the protocol."""
         self._expect("open")
         split_key(key)
@@ -108,7 +112,7 @@ class PosixStaging:
             raise Conflict(f"the group has a part {key!r} already")
         try:
             part.sha256, part.size = self._copy(part, source, size)
-            if part.size != size:
+            if size is not None and part.size != size:
                 raise SourceError(
                     f"the source of {key!r} gave {part.size} bytes, not the {size} announced",
                     remedy="wait until the file is written, then ingest it again",
@@ -121,9 +125,31 @@ class PosixStaging:
             raise
         return Verified(part.sha256, part.size, Proof.UNPROVEN)
 
-    def _copy(self, part: _Part, source: Readable, size: int) -> tuple[str, int]:
+    def write_files(
+        self, keys: Sequence[str], names: Sequence[str], seen: Sequence[Seen], *, folder: int, flags: int
+    ) -> list[bool]:
+        """Write parts from plain files of one folder; see the protocol."""
+        self._expect("open")
+        if self._plain is None:
+            loop = machine()
+            if loop is None:
+                return [False] * len(keys)
+            self._plain = Plain(loop, self._group)
+        for key in keys:
+            split_key(key)
+            if key in self._parts:
+                raise Conflict(f"the group has a part {key!r} already")
+        parts = [str(next(self._numbers)) for _ in keys]
+        with self._store_errors("cannot write plain files"):
+            hashes = self._plain.copy(names, seen, parts, folder=folder, flags=flags, memory=self._memory())
+        for key, part, sha256, was in zip(keys, parts, hashes, seen, strict=True):
+            if sha256:
+                self._parts[key] = _Part(part, key, sha256, was.size)
+        return [bool(sha256) for sha256 in hashes]
+
+    def _copy(self, part: _Part, source: Readable, size: int | None) -> tuple[str, int]:
         descriptor = os.open(part.name, _PART, 0o644, dir_fd=self._group)
-        if size > self._big_size:
+        if size is None or size > self._big_size:
             self._big[part.key] = descriptor
             return copy_big(source, descriptor)
         try:
@@ -154,20 +180,40 @@ class PosixStaging:
         """Read every part back; see the protocol."""
         self._expect("synced")
         with self._store_errors("the store could not read the group back"):
-            share(list(self._parts.values()), self._verify_parts, threads=self._threads)
+            parts = self._parts.values()
+            most = 1 if self._plain is None else MANY
+            share(
+                list(batches(parts, lambda part: part.size, most=most, total=MANY_BYTES)),
+                self._verify_parts,
+                threads=self._threads,
+            )
         self._state = "verified"
 
-    def _verify_parts(self, parts: Iterator[_Part]) -> None:
-        buffer = self._buffer()
-        for part in parts:
-            found = read_back(part.name, folder=self._group, buffer=buffer)
-            if (found.sha256, found.size) != (part.sha256, part.size):
-                raise Corrupt(
-                    f"{part.key!r} came back from store {self._store_id} as other bytes than were written "
-                    f"({found.size} of {part.size} bytes)",
-                    remedy="check the store's disk; nothing of this group was kept, the source is untouched",
-                )
-            part.proof = found.proof
+    def _verify_parts(self, jobs: Iterator[Sequence[_Part]]) -> None:
+        for parts in jobs:
+            for part in self._verify_plain(parts):
+                found = read_back(part.name, folder=self._group, buffer=self._buffer())
+                self._compare(part, found)
+
+    def _verify_plain(self, parts: Sequence[_Part]) -> Sequence[_Part]:
+        """Read the plain ones back; return those that could not be read in this way."""
+        if self._plain is None:
+            return parts
+        plain = [part for part in parts if part.size <= MOST]
+        hashes = self._plain.read_back([p.name for p in plain], [p.size for p in plain], memory=self._memory())
+        for part, sha256 in zip(plain, hashes, strict=True):
+            if sha256:
+                self._compare(part, Verified(sha256, part.size, Proof.DIRECT))
+        return [part for part in parts if part.proof is Proof.UNPROVEN]
+
+    def _compare(self, part: _Part, found: Verified) -> None:
+        if (found.sha256, found.size) != (part.sha256, part.size):
+            raise Corrupt(
+                f"{part.key!r} came back from store {self._store_id} as other bytes than were written "
+                f"({found.size} of {part.size} bytes)",
+                remedy="check the store's disk; nothing of this group was kept, the source is untouched",
+            )
+        part.proof = found.proof
 
     def publish(self) -> Sequence[Replicated]:
         """Give every part its final name; see the protocol."""
@@ -177,7 +223,7 @@ class PosixStaging:
             Folders(self._root) as folders,
             self._store_errors("the store could not publish the group", poison=False),
         ):
-            results = [self._publish_part(part, folders) for part in self._parts.values()]
+            results = [each for parts in self._by_folder() for each in self._publish_parts(parts, folders)]
             if len(folders.changed) <= _FEW:
                 for folder in folders.changed.values():
                     os.fsync(folder)
@@ -186,6 +232,27 @@ class PosixStaging:
             os.rmdir(self._name, dir_fd=self._incoming)
         self._state = "published"
         return results
+
+    def _by_folder(self) -> Iterator[list[_Part]]:
+        """Parts in the order they were written, those that follow each other into one folder together."""
+        for _, parts in itertools.groupby(self._parts.values(), key=lambda part: part.key.rpartition("/")[0]):
+            yield list(parts)
+
+    def _publish_parts(self, parts: Sequence[_Part], folders: Folders) -> Iterator[Replicated]:
+        """Publish parts that go into one folder: the plain ones at once, then those whose names were taken."""
+        rest = parts
+        if self._plain is not None:
+            names = [split_key(part.key) for part in parts]
+            with suppress(NotADirectoryError):  # the path leads through a file or a symlink
+                folder = folders.open(names[0][:-1], make=True)
+                named = self._plain.rename([p.name for p in parts], [each[-1] for each in names], folder=folder)
+                if any(named):
+                    folders.note_change(names[0][:-1])
+                for part in itertools.compress(parts, named):
+                    yield Replicated(part.key, part.sha256, part.size, part.proof, asked=part.key)
+                rest = [part for part, is_named in zip(parts, named, strict=True) if not is_named]
+        for part in rest:
+            yield self._publish_part(part, folders)
 
     def _publish_part(self, part: _Part, folders: Folders) -> Replicated:
         for kind in ("own", "version"):
@@ -216,6 +283,13 @@ class PosixStaging:
             return None
         found = read_back(names[-1], folder=folder, buffer=self._buffer())
         return found.proof if (found.sha256, found.size) == (part.sha256, part.size) else None
+
+    def _memory(self) -> Memory:
+        """This thread's own memory for plain files."""
+        if not hasattr(self._local, "memory"):
+            self._local.memory = Memory()
+        memory: Memory = self._local.memory
+        return memory
 
     def _buffer(self) -> memoryview:
         """This thread's own buffer."""
