@@ -468,6 +468,7 @@ usage_sample = Table(
     Column("size", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+"""What a group gained or lost on a day: see `catalog.usage`."""
 
 growth = Table(
     "growth",

@@ -34,6 +34,7 @@ from lightkeep.catalog.plans import PlanViews
 from lightkeep.catalog.policies import PolicyViews
 from lightkeep.catalog.query import Query
 from lightkeep.catalog.text import encode_path, words
+from lightkeep.catalog.usage import UsageViews
 from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.model.datasets import Dataset, DatasetKind, File, SkippedFile
 from lightkeep.model.decision import Decision
@@ -51,7 +52,17 @@ _e, _d, _f, _r = schema.experiment, schema.dataset, schema.file, schema.replica
 
 
 class View(
-    ExperimentViews, HoldViews, FactViews, PlanViews, NoticeViews, PolicyViews, CaseViews, CopyViews, ViewBase
+    ExperimentViews,
+    HoldViews,
+    FactViews,
+    PlanViews,
+    NoticeViews,
+    PolicyViews,
+    CaseViews,
+    CandidateViews,
+    CopyViews,
+    UsageViews,
+    ViewBase,
 ):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""
 

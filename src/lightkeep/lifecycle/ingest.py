@@ -23,6 +23,7 @@ from lightkeep.facility import Facility
 from lightkeep.lifecycle import records
 from lightkeep.lifecycle.examine import Look, find_dataset, look_into, settled, still_written
 from lightkeep.lifecycle.transfer import Kept, Pace, Transfer, split
+from lightkeep.lifecycle.usage import check_quota
 from lightkeep.lifecycle.walk import Found, Key, SourceTree, Walk
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState, File, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput
@@ -151,6 +152,7 @@ class _Ingest:
         if self.dataset.state is DatasetState.COMPLETE:
             return Ingested(self.dataset, 0, len(walk.others), was_known=True)
         look = look_into(self.tree, walk)
+        self._check_quota([found for found in walk.files if known.get(found.key.path) != found.key])
         self.progress.total = sum(found.key.size for found in walk.files)
         with ThreadPoolExecutor(1) as catalogue:
             for _ in range(_ROUNDS):
@@ -166,6 +168,10 @@ class _Ingest:
                 catalogue.submit(self._commit, kept).result()
                 walk = settled(self.tree, self.quiet_s)
         raise still_written(self.tree, next(f.key.path for f in walk.files if known.get(f.key.path) != f.key))
+
+    def _check_quota(self, todo: Sequence[Found]) -> None:
+        if self.store.record.is_managed:
+            check_quota(self.facility, self.experiment, more=sum(found.key.size for found in todo))
 
     def _move_all(self, todo: Sequence[Found], known: dict[str, Key], catalogue: ThreadPoolExecutor) -> list[Kept]:
         """Move group by group, and make each known while the next ones move; return the last, still unknown."""

@@ -277,19 +277,3 @@ class Restore:
     created_by: str = ""
     created_at: datetime | None = None
     ended_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UsageSample:
-    """How much of what lay where on one day."""
-
-    day: datetime
-    """Midnight UTC."""
-    store_id: str
-    station_id: str
-    experiment_id: str
-    technique: str
-    kind: str
-    files: int
-    size: int
-    """Bytes."""
