@@ -27,6 +27,7 @@ from lightkeep.catalog.snapshot import DatasetSnapshot
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
 from lightkeep.catalog.transaction import Transaction, among, parts, same_grant
+from lightkeep.catalog.usage import UsageChanges
 from lightkeep.model.datasets import Dataset, DatasetState, File, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
@@ -45,6 +46,7 @@ class Change(
     PolicyChanges,
     CaseChanges,
     CopyChanges,
+    UsageChanges,
     Transaction,
 ):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""
