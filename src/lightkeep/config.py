@@ -61,7 +61,26 @@ class PurgeConfig:
 
     enabled: bool = _setting(True, "False: nothing is deleted, whatever the policies say.")
     max_fraction: float = _setting(0.1, "Part of a store's capacity that one plan may take.")
+    max_files: int = _setting(100_000, "Files that one plan may name.")
     max_bytes_per_day: int = _setting(0, "Bytes that one store may lose in a day; 0 means any number.")
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubConfig:
+    """How often every copy is read back, and how fast."""
+
+    days: int = _setting(25, "Days after which a copy is read back again; policies count copies of 30 days.")
+    tape_days: int = _setting(180, "The same for copies on tape.")
+    rate: int = _setting(100_000_000, "Bytes per second and store, on average; 0 means as fast as it goes.")
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveConfig:
+    """How archive units are made, and how long what is restored from them stays near."""
+
+    target: int = _setting(100_000_000_000, "Bytes of members from which on a unit is complete.")
+    cap: int = _setting(500_000_000_000, "Bytes that a unit may have, unless one file is larger.")
+    restore_days: int = _setting(30, "Days that a restored copy stays when nobody says how many.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +107,8 @@ class Config:
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     purge: PurgeConfig = field(default_factory=PurgeConfig)
+    scrub: ScrubConfig = field(default_factory=ScrubConfig)
+    archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     mail: MailConfig = field(default_factory=MailConfig)
     file: Path | None = field(default=None, metadata={"is_setting": False})
     """The file that was read, if any."""

@@ -18,6 +18,7 @@ from lightkeep.catalog.view_base import ViewBase
 from lightkeep.model.errors import Conflict
 from lightkeep.model.mail import Mail
 from lightkeep.model.retention import Notice, NoticeState
+from lightkeep.model.stores import ReplicaState
 
 _n, _o, _l = schema.notice.c, schema.outbox.c, schema.listing.c
 _e = schema.experiment
@@ -62,9 +63,7 @@ class NoticeChanges(Transaction):
             named = [(listing, replica_id) for replica_id in members]
             self._dialect.insert(self._connection, "listing", ("hash", "replica_id"), named)
         values: dict[str, Any] = {
-            column: getattr(notice, column)
-            for column in schema.notice.c.keys()
-            if column != "token_hash"  # noqa: SIM118
+            column: getattr(notice, column) for column in schema.notice.c.keys() if column != "token_hash"
         }
         values.update(
             recipients=to_json(notice.recipients),
@@ -95,6 +94,19 @@ class NoticeChanges(Transaction):
             values.update(acknowledged_by=self._principal.id, acknowledged_at=self._clock.now())
         self._set(schema.notice, notice_id, **values)
         self._record(f"notice.{state}", notice_id, row["experiment_id"], {"from": now, "why": why})
+
+    def notice(self, notice_id: str) -> Notice:
+        """Return a notice as this transaction sees it. NotFound."""
+        return notice_of(self._row(schema.notice, notice_id, "notice"))
+
+    def lose_recipients(self, notice_id: str, addresses: Sequence[str]) -> list[str]:
+        """Note that addresses did not take a notice's mail; return all that did not, in lower case."""
+        mine = _o.notice_id == notice_id
+        row = self._connection.execute(select(_o.error).where(mine)).first()
+        known = {each.strip().lower() for each in row.error.split(",") if "@" in each} if row else set()
+        lost = sorted(known | set(addresses))
+        self._connection.execute(update(schema.outbox).where(mine).values(error=", ".join(lost)))
+        return lost
 
     def forget_listings(self) -> None:
         """Drop the lists that no notice speaks of any more but void and bounced ones."""
@@ -181,16 +193,45 @@ class NoticeViews(ViewBase):
         found = select(*_COLUMNS).where(_n.token_hash == token_hash, _n.token_hash != "")
         return self._one(found, notice_of, "a notice of that link")
 
-    def unlisted(self, listing: str, replica_ids: Sequence[str]) -> int:
-        """Return how many of some replicas a listing does not name."""
-        named = 0
+    def live_listings(self, experiment_id: str, store_id: str) -> list[str]:
+        """Return the listings of an experiment on a store that notices still speak of."""
+        live = _n.state.in_([state.value for state in LIVE])
+        found = select(_n.listing).where(_n.experiment_id == experiment_id, _n.store_id == store_id, live)
         with self._read() as connection:
-            for part in parts(replica_ids):
-                found = select(func.count()).where(
-                    _l.hash == bytes.fromhex(listing), _l.replica_id.in_(list(part))
+            return sorted({row.listing for row in connection.execute(found)})
+
+    def last_bounce(self, experiment_id: str, store_id: str) -> datetime | None:
+        """Return when a notice of an experiment on a store came back last; None when none has."""
+        here = (_n.experiment_id == experiment_id) & (_n.store_id == store_id)
+        found = select(func.max(_n.created_at)).where(here, _n.state == NoticeState.BOUNCED.value)
+        with self._read() as connection:
+            return connection.execute(found).scalar()
+
+    def listed(self, listings: Sequence[str], replica_ids: Sequence[str]) -> set[str]:
+        """Return those of some replicas that are on one of some listings."""
+        hashes = [bytes.fromhex(each) for each in listings]
+        with self._read() as connection:
+            return {
+                row.replica_id
+                for part in parts(replica_ids if hashes else [])
+                for row in connection.execute(
+                    select(_l.replica_id).where(_l.hash.in_(hashes), _l.replica_id.in_(list(part)))
                 )
-                named += connection.execute(found).scalar_one()
-        return len(replica_ids) - named
+            }
+
+    def still_there(self, listing: str) -> dict[str, int]:
+        """Return id -> bytes of the replicas on a listing that are verified still."""
+        r, f, d, n = schema.replica.c, schema.file.c, schema.dataset.c, schema.notice.c
+        of = select(n.experiment_id).where(n.listing == listing)
+        joined = (
+            select(r.id, f.size)
+            .join_from(schema.dataset, schema.file, f.dataset_number == d.number)
+            .join(schema.replica, r.file_id == f.id)
+            .join(schema.listing, and_(_l.replica_id == r.id, _l.hash == bytes.fromhex(listing)))
+        )
+        with self._read() as connection:
+            found = joined.where(d.experiment_id.in_(of), r.state == ReplicaState.VERIFIED.value)
+            return {row.id: row.size for row in connection.execute(found)}
 
     def mail_waiting(self, *, limit: int = 100) -> list[Waiting]:
         """Mails whose time to be sent has come, the oldest first."""

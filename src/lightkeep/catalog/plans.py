@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
@@ -62,6 +63,16 @@ def list_hash(items: Iterable[PurgeItem]) -> str:
         line = json.dumps([item.position, *names, item.size, item.sha256, item.policy, item.notice_id])
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFlags:
+    """What asks for more than a manager's approval."""
+
+    last_copy_policies: tuple[str, ...]
+    """Stamps of the policies under which a last copy would go."""
+    is_public: bool
+    """True: public data would go."""
 
 
 class PlanChanges(Transaction):
@@ -159,6 +170,16 @@ class PlanChanges(Transaction):
             self._record(f"purge.{state}", item.file_id, item.experiment_id, {**detail, "evidence": why})
         self._count_freed(items, state)
 
+    def note_items(self, items: Sequence[PurgeItem], evidence: Mapping[str, Any], verb: str) -> None:
+        """Write down what is about to be done to items that stay in their state: durable before it is done."""
+        for item in items:
+            here = (_i.plan_id == item.plan_id) & (_i.position == item.position)
+            kept = to_json(evidence[item.replica_id])
+            self._connection.execute(update(schema.purge_item).where(here).values(evidence=kept))
+            detail = {"plan": item.plan_id, "position": item.position, "replica": item.replica_id}
+            why = {**detail, "evidence": evidence[item.replica_id]}
+            self._record(f"purge.{verb}", item.file_id, item.experiment_id, why)
+
     def _follow(self, item: PurgeItem, state: ItemState) -> None:
         """Move the replica as its item moves. Conflict when it is not in the state before."""
         c = schema.replica.c
@@ -240,6 +261,21 @@ class PlanViews(ViewBase):
         with self._read() as connection:
             return {row[0]: (row[1], int(row[2])) for row in connection.execute(found)}
 
+    def plan_experiments(self, plan_id: str) -> list[str]:
+        """Return the ids of the experiments whose files a plan names."""
+        found = select(_i.experiment_id).where(_i.plan_id == plan_id).distinct().order_by(_i.experiment_id)
+        with self._read() as connection:
+            return [row.experiment_id for row in connection.execute(found)]
+
+    def plan_flags(self, plan_id: str) -> PlanFlags:
+        """Return what is special about the items of a plan, as the planner noted it."""
+        found = select(_i.policy, _i.evidence).where(_i.plan_id == plan_id)
+        last, public = '%"is_last_copy":true%', '%"is_public":true%'
+        with self._read() as connection:
+            stamps = connection.execute(found.where(_i.evidence.like(last))).all()
+            is_public = connection.execute(found.where(_i.evidence.like(public)).limit(1)).first() is not None
+        return PlanFlags(tuple(sorted({row.policy for row in stamps})), is_public)
+
     def tombstones(self, dataset_id: str, *, limit: int = 1000, offset: int = 0) -> list[PurgeItem]:
         """What was purged of a dataset, or is in the trash, with the evidence, newest first: kept for ever."""
         found = select(schema.purge_item).join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
@@ -248,23 +284,33 @@ class PlanViews(ViewBase):
         ordered = found.order_by(_i.plan_id.desc(), _i.position).limit(row_limit(limit)).offset(row_offset(offset))
         return self._all(ordered, item_of)
 
+    def tombstones_of(self, file_id: str) -> list[PurgeItem]:
+        """What was purged of one file, the latest first."""
+        gone = [ItemState.PENDING.value, ItemState.TRASHED.value, ItemState.DESTROYED.value]
+        c = schema.replica.c
+        replicas = select(c.id).where(c.file_id == file_id)
+        found = select(schema.purge_item).join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
+        found = found.where(_i.replica_id.in_(replicas), _i.state.in_(gone), self._see)
+        return self._all(found.order_by(_i.plan_id.desc()), item_of)
+
     def items_to_finish(self) -> list[PurgeItem]:
         """Items whose intent is durable and whose bytes may or may not be in the trash: what a crash leaves."""
         found = select(schema.purge_item).where(_i.state == ItemState.PENDING.value)
         return self._all(found.order_by(_i.plan_id, _i.position), item_of)
 
-    def items_in_trash(
-        self, *, store_id: str = "", plan_id: str = "", until: datetime | None = None, limit: int = 1000
-    ) -> list[PurgeItem]:
-        """Items in the trash, those that may be destroyed first ahead; only those whose window ends by `until`."""
+    def items_in_trash(self, *, store_id: str = "", limit: int = 1000) -> list[PurgeItem]:
+        """Items whose bytes are in the trash, by plan and position."""
         found = select(schema.purge_item).where(_i.state == ItemState.TRASHED.value)
         if store_id:
             found = found.where(_i.store_id == store_id)
-        if plan_id:
-            found = found.where(_i.plan_id == plan_id)
-        if until is not None:
-            found = found.where(_i.destroy_after <= until)
-        return self._all(found.order_by(_i.destroy_after, _i.plan_id, _i.position).limit(limit), item_of)
+        return self._all(found.order_by(_i.plan_id, _i.position).limit(limit), item_of)
+
+    def plans_in_trash(self, *, until: datetime) -> list[str]:
+        """Return the plans with items in the trash whose window ends by a time."""
+        due = (_i.state == ItemState.TRASHED.value) & (_i.destroy_after <= until)
+        with self._read() as connection:
+            found = connection.execute(select(_i.plan_id).where(due).distinct().order_by(_i.plan_id))
+            return [row.plan_id for row in found]
 
     def freed_since(self, store_id: str, at: datetime) -> int:
         """Return the bytes that purges took from a store since a time."""

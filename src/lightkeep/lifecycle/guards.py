@@ -95,6 +95,11 @@ def status(facility: Facility) -> Status:
     return Status(not switch, switch, clock_doubt, catalog_doubt, high)
 
 
+def facts(state: Status) -> Guards:
+    """Return what the decision wants to know of a status."""
+    return Guards(state.is_enabled, None, state.clock_doubt, state.catalog_doubt)
+
+
 def switch(facility: Facility, *, on: bool, principal: Principal, why: str = "") -> Status:
     """Switch purges off, or on again. Needs `manage` on the facility."""
     facility.catalog.view(principal).require(Verb.MANAGE)
@@ -127,7 +132,8 @@ def confirm_catalog(facility: Facility, *, principal: Principal) -> None:
     ------
     Conflict: the comparison found an error; it must be dealt with first.
     """
-    from lightkeep.lifecycle.doctor import Severity, examine
+    from lightkeep.lifecycle.doctor import examine
+    from lightkeep.lifecycle.findings import Severity
 
     _must_be_person(principal)
     view = facility.catalog.view(principal)
