@@ -6,7 +6,7 @@ Whether the principal may do it has been asked before, with `View.require`: a ch
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -255,14 +255,16 @@ class Change(
         ------
         Conflict: there is something new, and the dataset is no longer receiving.
         """
-        row = self._row(schema.dataset, dataset_id, "dataset")
+        row = self._entry("dataset", dataset_id, ("id", "number", "experiment_id", "state", "files", "size"))
         for store_id in {replica.store_id for _, replica in pairs}:
-            self._row(schema.store, store_id, "store")
+            self._entry("store", store_id, ("id",))
         now = self._clock.now()
         group = manifest.new_group(
             pairs, dataset_id=dataset_id, number=row["number"], event_seq=self._chain.seq + 1, now=now
         )
-        if row["state"] != DatasetState.RECEIVING or not self._insert_files(group):
+        if row["state"] != DatasetState.RECEIVING or not self._insert_all(
+            "file", manifest.FILE_COLUMNS, group.file_rows
+        ):
             paths = [file_row[1] for file_row in group.file_rows]
             known = self._dialect.files_at(self._connection, row["number"], paths)
             group = manifest.mixed_group(group, pairs, known=known, now=now)
@@ -275,7 +277,9 @@ class Change(
             self._dialect.insert(self._connection, "file", manifest.FILE_COLUMNS, group.file_rows)
         self._dialect.insert(self._connection, "replica", manifest.REPLICA_COLUMNS, group.replica_rows)
         files, size = row["files"] + group.more_files, row["size"] + group.more_bytes
-        self._set(schema.dataset, dataset_id, files=files, size=size)
+        self._dialect.run(
+            self._connection, "UPDATE dataset SET files = ?, size = ? WHERE id = ?", (files, size, row["id"])
+        )
         detail = {
             "files": len(group.file_rows),
             "replicas": len(group.replica_rows),
@@ -369,14 +373,25 @@ class Change(
         state: ReplicaState,
         verified_at: datetime | None = None,
         proof: Proof | None = None,
+        only: Collection[ReplicaState] | None = None,
     ) -> None:
-        """Move replicas of one dataset on, all or none. Conflict: one may not; NotFound: one is missing."""
+        """Move replicas of one dataset on, all or none. Conflict: one may not; NotFound: one is missing.
+
+        Parameters
+        ----------
+        only: those that are not in one of these states any more are left as they are: for who looked at them
+            before this change began, and must not undo what was done meanwhile.
+        """
+        found = self._replicas(replicas)
+        if len(found) != (asked := len({replica.id for replica in replicas})):
+            raise NotFound(f"{asked - len(found)} of {asked} replicas do not exist")
+        if only is not None:
+            found = [row for row in found if row["state"] in only]
+            kept = {row["id"] for row in found}
+            replicas = [replica for replica in replicas if replica.id in kept]
         if not replicas:
             return
-        ids = sorted({replica.id for replica in replicas})
-        found = self._replicas(replicas)
-        if len(found) != len(ids):
-            raise NotFound(f"{len(ids) - len(found)} of {len(ids)} replicas do not exist")
+        ids = sorted(row["id"] for row in found)
         homes = {(row["dataset_id"], row["experiment_id"]) for row in found}
         if len(homes) > 1:
             raise InvalidInput("replicas of several datasets in one call", remedy="make one call for each dataset")
@@ -399,13 +414,16 @@ class Change(
         """Keep how source files looked when they were taken: the next ingest passes over them. No event."""
         c = schema.source_key.c
         for dataset_id, root in {(s.dataset_id, s.root) for s in sources}:
-            group = {encode_path(s.path): s for s in sources if (s.dataset_id, s.root) == (dataset_id, root)}
+            group = {encode_path(s.path): s for s in sources if s[:2] == (dataset_id, root)}
             place = encode_path(root)
+            columns = list(schema.source_key.c.keys())
+            values = [(dataset_id, place, path, *source[3:]) for path, source in group.items()]
+            if self._insert_all("source_key", columns, values):
+                continue
             for part in parts(list(group)):
                 here = (c.dataset_id == dataset_id) & (c.root == place) & c.path.in_(part)
                 self._connection.execute(delete(schema.source_key).where(here))
-            values = [(dataset_id, place, path, *source[3:]) for path, source in group.items()]
-            self._dialect.insert(self._connection, "source_key", list(schema.source_key.c.keys()), values)
+            self._dialect.insert(self._connection, "source_key", columns, values)
 
     # ---- runs
 

@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, select, true
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, or_, select
 
 from lightkeep.catalog import rows, schema, transitions
 from lightkeep.catalog.manifest import REPLICA_COLUMNS, replica_rows
 from lightkeep.catalog.page import Page
 from lightkeep.catalog.text import encode_path
 from lightkeep.catalog.transaction import Transaction, parts
-from lightkeep.catalog.view_base import ViewBase, row_limit
+from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.model.datasets import DatasetState, File
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.retention import ArchiveUnit, Restore, RestoreState
@@ -243,6 +243,10 @@ class CopyViews(ViewBase):
             found = found.where(_u.store_id == store_id)
         return self._page(found, (_u.created_at, _u.id), unit_of, limit, offset)
 
+    def unit(self, id: str) -> ArchiveUnit:  # noqa: A002
+        """One unit. NotFound."""
+        return self._one(self._units().where(_u.id == id), unit_of, f"unit {id!r}")
+
     def unit_at(self, store_id: str, key: str) -> ArchiveUnit:
         """The unit of a tar on a store. NotFound."""
         found = self._units().where(_u.store_id == store_id, _u.key == encode_path(key))
@@ -272,24 +276,15 @@ class CopyViews(ViewBase):
 
     # ---- what is to be read back
 
-    def due(self, store_id: str, *, before: datetime, limit: int = 1000) -> list[Held]:
-        """Replicas of a store to be read back: never proved and suspect ones first, then the oldest.
-
-        Parameters
-        ----------
-        before: verified replicas that were read back later are not due.
-        """
-        held: list[Held] = []
-        for state, late in (
-            (ReplicaState.PRESENT, true()),
-            (ReplicaState.SUSPECT, true()),
-            (ReplicaState.VERIFIED, _r.c.verified_at < before),
-        ):
-            if len(held) < limit:
-                found = self._held(and_(_r.c.store_id == store_id, _r.c.state == state.value, late))
-                found = found.order_by(_r.c.verified_at, _r.c.file_id, _r.c.id).limit(row_limit(limit - len(held)))
-                held += self._all(found, _held_of)
-        return held
+    def due(
+        self, store_id: str, state: ReplicaState, *, before: datetime, limit: int = 1000, offset: int = 0
+    ) -> list[Held]:
+        """Replicas of a store in one state that were not read back since a time, the oldest proof first."""
+        c = _r.c
+        late = or_(c.verified_at.is_(None), c.verified_at < before)
+        found = self._held(and_(c.store_id == store_id, c.state == state.value, late))
+        page = found.order_by(c.verified_at, c.file_id, c.id).limit(row_limit(limit)).offset(row_offset(offset))
+        return self._all(page, _held_of)
 
     def corrupt(self, store_id: str, *, limit: int = 1000) -> list[Held]:
         """Corrupt replicas of a store whose file has no other live one there: what waits for repair."""
@@ -303,6 +298,11 @@ class CopyViews(ViewBase):
             and_(_r.c.store_id == store_id, _r.c.state == ReplicaState.CORRUPT.value, ~live.exists())
         )
         return self._all(found.order_by(_r.c.file_id, _r.c.id).limit(row_limit(limit)), _held_of)
+
+    def held_of(self, dataset_id: str) -> list[Held]:
+        """Every replica of a dataset's files, with its file, by path."""
+        found = self._held(_d.c.id == dataset_id)
+        return self._all(found.order_by(_f.c.path, _f.c.version, _r.c.id), _held_of)
 
     def held(self, file_ids: Sequence[str]) -> list[Held]:
         """Every replica of some files, with its file, by file."""

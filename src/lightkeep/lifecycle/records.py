@@ -43,8 +43,12 @@ def write_dataset(facility: Facility, tx: Change, dataset: Dataset, *, store: St
     StorageError: it could not be written; the change must not be committed.
     """
     home = store if store.record.is_managed else facility.stores[facility.config.ingest.store]
-    name = f"{DATASETS}{dataset.experiment_id}/{dataset.name}.jsonl.gz"
-    home.write_record(name, packed(tx.dataset_snapshot(dataset.id)))
+    home.write_record(document_name(dataset), packed(tx.dataset_snapshot(dataset.id)))
+
+
+def document_name(dataset: Dataset) -> str:
+    """Return the name of a dataset's document on a store."""
+    return f"{DATASETS}{dataset.experiment_id}/{dataset.name}.jsonl.gz"
 
 
 def anchor(facility: Facility, *, age: timedelta = timedelta(0)) -> dict[str, str]:
