@@ -12,7 +12,8 @@ import pytest
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility, open_facility
 from lightkeep.lifecycle import experiments, set_up
-from lightkeep.lifecycle.doctor import Severity, examine
+from lightkeep.lifecycle.doctor import examine
+from lightkeep.lifecycle.findings import Severity
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Person, Principal

@@ -65,6 +65,7 @@ class _Root(Group):
         "runs": "runs:runs",
         "serve": "server:serve",
         "doctor": "doctor:doctor",
+        "drill": "drill:drill",
         "rebuild": "rebuild:rebuild",
         "config": "settings:config",
         "catalog": "settings:catalog",

@@ -7,50 +7,31 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from lightkeep.lifecycle import invariants
+from lightkeep.lifecycle.findings import Finding, Severity
+from lightkeep.lifecycle.sentinels import FOLDER
 from lightkeep.model.datasets import Dataset, DatasetState, File
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import Replica, ReplicaState, Store
 from lightkeep.model.techniques import Report
+from lightkeep.storage.units import index_key
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
 
 _GOOD: Final = (ReplicaState.VERIFIED, ReplicaState.PRESENT)
+_GIVEN_UP: Final = (ReplicaState.DELETE_PENDING, ReplicaState.DELETED)
 _PAGE: Final = 1000
 _LOW: Final = 1 << 30
 """Bytes of room below which a store is worth a warning."""
 _STALE: Final = timedelta(hours=1)
 """After this long without an end, an ingest is taken for interrupted."""
-
-
-class Severity(StrEnum):
-    """How bad a finding is."""
-
-    ERROR = "error"
-    """Data or records are not what they should be."""
-    WARNING = "warning"
-    """Nothing is lost; somebody should look."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as it should be."""
-
-    severity: Severity
-    subject: str
-    """Id of the thing."""
-    message: str
-    """One line: what is wrong with which thing."""
-    remedy: str = ""
-    """What to do next."""
 
 
 def examine(facility: Facility, *, full: bool = False, report: Report | None = None) -> list[Finding]:
@@ -72,7 +53,12 @@ def examine(facility: Facility, *, full: bool = False, report: Report | None = N
         findings += work.dataset(dataset)
         if report is not None:
             report((number + 1) / len(datasets), dataset.name)
-    findings += [*work.orphans(), *_counters(facility, datasets), *_scratch(facility)]
+    findings += [
+        *work.orphans(),
+        *invariants.examine(facility, work.answering),
+        *_counters(facility, datasets),
+        *_scratch(facility),
+    ]
     return sorted(findings, key=lambda found: found.severity is not Severity.ERROR)
 
 
@@ -114,7 +100,7 @@ class _Examination:
         self._facility = facility
         self._full = full
         self._view = facility.catalog.view(SERVICE)
-        self._stores: dict[str, Store] = {}
+        self.answering: dict[str, Store] = {}
         """Those that answer."""
         self._known: dict[str, set[str]] = {}
         """Store id -> the keys that some replica names."""
@@ -129,7 +115,7 @@ class _Examination:
             except LightkeepError as error:
                 yield Finding(Severity.ERROR, record.id, error.message, error.remedy)
                 continue
-            self._stores[record.id] = store
+            self.answering[record.id] = store
             if room is not None and room < _LOW and record.is_managed:
                 message = f"store {record.id} has {room / 1e6:.0f} MB left"
                 yield Finding(Severity.WARNING, record.id, message, "make some room on it")
@@ -160,6 +146,8 @@ class _Examination:
     def _file(self, dataset: Dataset, file: File, replicas: list[Replica]) -> Iterator[Finding]:
         where = f"{dataset.name}/{file.path}"
         good = [replica for replica in replicas if replica.state in _GOOD]
+        if not good and any(replica.state in _GIVEN_UP for replica in replicas):
+            return  # its record, checksum and tombstone stay: that is all it must be
         if not good:
             yield Finding(Severity.ERROR, file.id, f"{where} has no good copy", "ingest its source again")
         elif all(replica.state is not ReplicaState.VERIFIED for replica in good):
@@ -173,7 +161,7 @@ class _Examination:
 
     def _problem(self, file: File, replica: Replica) -> str:
         """Return what is wrong with a file on a store, or an empty string."""
-        store = self._stores.get(replica.store_id)
+        store = self.answering.get(replica.store_id)
         if store is None:  # said once, for the store
             return ""
         try:
@@ -190,11 +178,12 @@ class _Examination:
 
     def orphans(self) -> Iterator[Finding]:
         """Find objects that no replica names: what a crash left, adopted by the next ingest."""
-        for store_id, store in self._stores.items():
-            known = self._known.get(store_id, set())
+        for store_id, store in self.answering.items():
             if not store.record.is_managed:
                 continue
-            strangers = [found.key for found in store.list() if found.key not in known]
+            units = [unit.key for unit in self._view.units(store_id=store_id)]
+            known = self._known.get(store_id, set()).union(units, map(index_key, units))
+            strangers = [f.key for f in store.list() if f.key not in known and not f.key.startswith(FOLDER)]
             if strangers:
                 message = (
                     f"store {store_id} holds {len(strangers)} objects that no dataset names, e.g. {strangers[0]}"

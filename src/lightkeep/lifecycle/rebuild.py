@@ -58,7 +58,13 @@ def rebuild(facility: Facility, folders: Sequence[Path], *, report: Report | Non
     InvalidInput: a folder is no store. NotFound: no store holds a document.
     Conflict: the catalogue is not empty.
     """
-    work = _Rebuild([_store_in(folder, facility) for folder in folders])
+    found = [_store_in(folder, facility) for folder in folders]
+    return rebuild_from(facility, {store.record.id: store for store in found}, report=report)
+
+
+def rebuild_from(facility: Facility, stores: Mapping[str, Store], *, report: Report | None = None) -> Found:
+    """Fill the empty catalogue of a facility from stores that are open; as `rebuild`."""
+    work = _Rebuild(list(stores.values()))
     with rebuilding(facility.catalog, SERVICE) as filling:
         work.fill(filling, report)
         detail = {"stores": sorted(work.stores), "missing": work.missing, "state": work.head[0]}
