@@ -76,7 +76,7 @@ class Catalog:
         StoreFull: no room; nothing was changed.
         """
         with errors_of(self.dialect), self.writer.begin() as connection:
-            chain = audit.Chain(connection, *self.dialect.lock_chain(connection))
+            chain = audit.Chain(connection, self.dialect, *self.dialect.lock_chain(connection))
             yield Change(connection, dialect=self.dialect, chain=chain, principal=principal, clock=self.clock)
 
     def view(self, principal: Principal) -> View:

@@ -43,6 +43,14 @@ class Dialect(Protocol):
         """Wait until no other change is under way; return number and hash of the last event."""
         ...
 
+    def run(self, connection: Connection, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
+        """Run one statement past SQLAlchemy, which costs more than the statement; return the rows it gives.
+
+        For what every group of files needs. Parameters are marked `?`, everywhere else there is none; values are
+        raw, as for `insert`.
+        """
+        ...
+
     def insert(
         self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
     ) -> None:

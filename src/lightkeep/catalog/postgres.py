@@ -54,8 +54,14 @@ class Postgres:
 
     def lock_chain(self, connection: Connection) -> tuple[int, str]:
         """Lock the one row of chain_head."""
-        row = connection.exec_driver_sql("SELECT seq, hash FROM chain_head FOR UPDATE").one()
-        return row.seq, row.hash
+        ((seq, last),) = self.run(connection, "SELECT seq, hash FROM chain_head FOR UPDATE")
+        return seq, last
+
+    def run(self, connection: Connection, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
+        """Run it on psycopg's connection."""
+        driver: Any = connection.connection.driver_connection
+        done = driver.execute(statement.replace("?", "%s"), values)
+        return done.fetchall() if done.description else ()
 
     def insert(
         self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]

@@ -112,7 +112,7 @@ class Rebuilding:
         count, last = self._trail()
         self._withdraw()
         self._connection.execute(update(schema.chain_head).values(seq=count, hash=last))
-        chain = audit.Chain(self._connection, count, last)
+        chain = audit.Chain(self._connection, self._catalog.dialect, count, last)
         lost = len(self._events) - count
         at = self._catalog.clock.now()
         detail = {**detail, "datasets": self.datasets, "files": self.files, "events": count, "lost_events": lost}

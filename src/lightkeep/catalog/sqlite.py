@@ -63,8 +63,14 @@ class Sqlite:
 
     def lock_chain(self, connection: Connection) -> tuple[int, str]:
         """Return the chain's end; a writer is alone from its BEGIN IMMEDIATE."""
-        row = connection.exec_driver_sql("SELECT seq, hash FROM chain_head").one()
-        return row.seq, row.hash
+        ((seq, last),) = self.run(connection, "SELECT seq, hash FROM chain_head")
+        return seq, last
+
+    def run(self, connection: Connection, statement: str, values: Sequence[Any] = ()) -> Sequence[tuple[Any, ...]]:
+        """Run it on the driver's connection, which keeps the statements that it prepared."""
+        driver: Any = connection.connection.driver_connection
+        rows: list[tuple[Any, ...]] = driver.execute(statement, values).fetchall()
+        return rows
 
     def insert(
         self, connection: Connection, table: str, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]
@@ -75,10 +81,9 @@ class Sqlite:
         whole = len(rows) - len(rows) % _ROWS
         many = into + ", ".join([one] * _ROWS)
         for start in range(0, whole, _ROWS):
-            values = tuple(chain.from_iterable(rows[start : start + _ROWS]))
-            connection.exec_driver_sql(many, values)
-        if whole < len(rows):
-            connection.exec_driver_sql(into + one, list(rows[whole:]))
+            self.run(connection, many, tuple(chain.from_iterable(rows[start : start + _ROWS])))
+        driver: Any = connection.connection.driver_connection
+        driver.executemany(into + one, rows[whole:])
 
     def files_at(self, connection: Connection, number: int, paths: Sequence[bytes]) -> list[Known]:
         """Look the paths up by the table's own key."""

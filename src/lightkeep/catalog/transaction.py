@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sqlalchemy import (
@@ -19,12 +19,10 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.exc import SQLAlchemyError
 
-from lightkeep.catalog import manifest, schema
+from lightkeep.catalog import schema
 from lightkeep.catalog.audit import Chain
 from lightkeep.catalog.dialect import Dialect
-from lightkeep.catalog.manifest import Group
 from lightkeep.catalog.text import clean
 from lightkeep.model.clock import Clock
 from lightkeep.model.datasets import DatasetState
@@ -63,6 +61,14 @@ class Transaction:
             raise NotFound(f"{what} {id!r} does not exist")
         return row
 
+    def _entry(self, table: str, id: str, names: Sequence[str]) -> dict[str, Any]:  # noqa: A002
+        """Return some columns of a row, raw: for what every group of files looks up."""
+        statement = f"SELECT {', '.join(names)} FROM {table} WHERE id = ?"  # noqa: S608 (names are ours)
+        found = self._dialect.run(self._connection, statement, (clean(id),))
+        if not found:
+            raise NotFound(f"{table} {id!r} does not exist")
+        return dict(zip(names, found[0], strict=True))
+
     def _must_be_new(self, table: Table, id: str, what: str) -> None:  # noqa: A002
         if not clean(id).strip():
             raise InvalidInput(f"a {what} needs an id")
@@ -75,7 +81,7 @@ class Transaction:
     def _set(self, table: Table, id: str, **values: Any) -> None:  # noqa: A002
         self._connection.execute(_update_row(table), {"key": id, **values})
 
-    def _must_be_receiving(self, row: RowMapping, verb: str) -> None:
+    def _must_be_receiving(self, row: Mapping[str, Any] | RowMapping, verb: str) -> None:
         if row["state"] != DatasetState.RECEIVING:
             raise Conflict(
                 f"dataset {row['id']} is {row['state']} and can no longer {verb}",
@@ -116,15 +122,18 @@ class Transaction:
             )
         }
 
-    def _insert_files(self, group: Group) -> bool:
-        """Insert the files as all new; False, with nothing inserted, when a path is known."""
+    def _insert_all(self, table: str, columns: Sequence[str], found: Sequence[tuple[Any, ...]]) -> bool:
+        """Insert rows that are all new; False, with nothing inserted, when a key is taken."""
+        run = partial(self._dialect.run, self._connection)
+        run("SAVEPOINT rows")
         try:
-            with self._connection.begin_nested():
-                self._dialect.insert(self._connection, "file", manifest.FILE_COLUMNS, group.file_rows)
-        except (SQLAlchemyError, self._dialect.driver_error) as error:
-            if not self._dialect.is_duplicate(getattr(error, "orig", error)):
+            self._dialect.insert(self._connection, table, columns, found)
+        except self._dialect.driver_error as error:
+            if not self._dialect.is_duplicate(error):
                 raise
+            run("ROLLBACK TO SAVEPOINT rows")
             return False
+        run("RELEASE SAVEPOINT rows")
         return True
 
 
