@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, RowMapping, Select, and_, func, select, true
 
 from lightkeep.catalog import rows, schema, transitions
 from lightkeep.catalog.manifest import REPLICA_COLUMNS, replica_rows
@@ -277,11 +277,11 @@ class CopyViews(ViewBase):
     # ---- what is to be read back
 
     def due(
-        self, store_id: str, state: ReplicaState, *, before: datetime, limit: int = 1000, offset: int = 0
+        self, store_id: str, state: ReplicaState, *, before: datetime | None, limit: int = 1000, offset: int = 0
     ) -> list[Held]:
-        """Replicas of a store in one state that were not read back since a time, the oldest proof first."""
+        """Replicas of a store in one state that were not read back since a time, or at all; the oldest first."""
         c = _r.c
-        late = or_(c.verified_at.is_(None), c.verified_at < before)
+        late = true() if before is None else c.verified_at < before
         found = self._held(and_(c.store_id == store_id, c.state == state.value, late))
         page = found.order_by(c.verified_at, c.file_id, c.id).limit(row_limit(limit)).offset(row_offset(offset))
         return self._all(page, _held_of)

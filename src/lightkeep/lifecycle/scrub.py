@@ -170,9 +170,7 @@ class _Scrub:
     def _state(self, state: ReplicaState) -> bool:
         """Read back the replicas in one state that are due; False when the time, the rate or the store ended."""
         view = self.facility.catalog.view(SERVICE)
-        before = due_before(self.facility, self.record)
-        if state is not ReplicaState.VERIFIED:
-            before = self.facility.clock.now()
+        before = due_before(self.facility, self.record) if state is ReplicaState.VERIFIED else None
         tried: set[str] = set()
         offset = 0
         while found := view.due(self.record.id, state, before=before, limit=_BATCH, offset=offset):
@@ -196,7 +194,7 @@ class _Scrub:
         now = self.facility.clock.now()
         if last is not None and now < datetime.fromisoformat(last) + _AGAIN[state]:
             return False
-        if self.facility.catalog.view(SERVICE).due(self.record.id, state, before=now, limit=1):
+        if self.facility.catalog.view(SERVICE).due(self.record.id, state, before=None, limit=1):
             with self.facility.catalog.change(self.principal) as tx:
                 tx.set_fact(name, now.isoformat())
         return True
