@@ -14,8 +14,8 @@ from typing import Any
 from sqlalchemy import text
 
 from bench._harness import BUILD, Figure, interleaved
-from lightkeep.catalog import Catalog, View, counts
-from lightkeep.catalog.conditions import allowed
+from lightkeep.catalog import Catalog, View, counts, schema
+from lightkeep.catalog.columns import to_microseconds
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.datasets import Dataset, File
 from lightkeep.model.experiments import Experiment, Station
@@ -80,15 +80,16 @@ def _ours(view: View) -> tuple[int, dict[str, list[tuple[str, int]]]]:
 
 
 def _brute_force(catalog: Catalog) -> tuple[int, dict[str, list[tuple[str, int]]]]:
-    may = allowed(visible(_MEMBER, Verb.SEE))
+    now = datetime.now(UTC)
+    may = visible(_MEMBER, Verb.SEE, now=now)
     sql = (
         "SELECT experiment.station_id, technique, kind, format,"
         " strftime('%Y-%m', dataset.created_at / 1000000, 'unixepoch'), count(*)"
         " FROM dataset JOIN experiment ON experiment.id = dataset.experiment_id"
-        f" WHERE dataset.state = 'complete' AND {may.text} GROUP BY 1, 2, 3, 4, 5"
+        f" WHERE dataset.state = 'complete' AND {may.sql} GROUP BY 1, 2, 3, 4, 5"
     )
     with catalog.engine.connect() as connection:
-        rows = connection.execute(text(sql), {"access_person": _MEMBER.id}).all()
+        rows = connection.execute(text(sql), {**may.parameters, "access_now": to_microseconds(now)}).all()
     counted: dict[str, dict[str, int]] = {name: {} for name in _FIELDS}
     for *values, n in rows:
         for name, value in zip(_FIELDS, values, strict=True):
@@ -102,7 +103,7 @@ def _brute_force(catalog: Catalog) -> tuple[int, dict[str, list[tuple[str, int]]
 
 def _million() -> Path:
     """Return a catalogue of a million datasets, made once by plain SQL."""
-    path = BUILD / "million.db"
+    path = BUILD / f"million-{schema.VERSION}.db"
     if path.exists():
         return path
     BUILD.mkdir(parents=True, exist_ok=True)
@@ -126,13 +127,16 @@ def _million() -> Path:
 
 
 _FILL = """
-INSERT INTO person VALUES ('member', 'Member', '', 1, '', 0);
-INSERT INTO station SELECT value, '', '[]', 0 FROM json_each('["1", "2", "3", "4", "5", "6", "7", "8"]');
-INSERT INTO experiment
+INSERT INTO person (id, name, email, is_active, password_hash, created_at)
+  VALUES ('member', 'Member', '', 1, '', 0);
+INSERT INTO station (id, name, techniques, created_at)
+  SELECT value, '', '[]', 0 FROM json_each('["1", "2", "3", "4", "5", "6", "7", "8"]');
+INSERT INTO experiment (number, id, station_id, title, state, starts_at, ends_at, identifiers, searched,
+                        created_at, datasets, files, size, facets)
   WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {experiments})
   SELECT i + 1, printf('2026-%05d', i), CAST(i % 8 + 1 AS TEXT), 'Measurement', 'open', NULL, NULL,
          '{{}}', 'measurement', 1700000000000000 + i * 17280000000, 0, 0, 0, x'' FROM n;
-INSERT INTO access_grant
+INSERT INTO access_grant (person_id, scope, role, scope_id, created_at)
   SELECT 'member', 'experiment', 'member', id, 0 FROM experiment WHERE number % 2 = 0 LIMIT {mine};
 INSERT INTO dataset
   WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {datasets})

@@ -11,7 +11,7 @@ from typing import Protocol
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford base 32: no i, l, o, u
 _PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]
-_SHIFTS = range(70, -1, -10)
+_SHIFTS = range(70, 10, -10)
 
 
 class Clock(Protocol):
@@ -49,6 +49,8 @@ class SystemIds:
         self._lock = threading.Lock()
         self._last = 0
         self._process = 0
+        self._head = (-1, "")
+        """The first twelve characters, made once for a million identifiers in a row."""
 
     def new(self, prefix: str) -> str:
         """Return a new identifier such as `ds_01kb3x5e9q7m2r4t`."""
@@ -60,4 +62,7 @@ class SystemIds:
             else:
                 self._last += 1
             value = self._last
-        return f"{prefix}_{''.join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS])}"
+            if self._head[0] != value >> 20:
+                self._head = (value >> 20, "".join([_PAIRS[value >> shift & 1023] for shift in _SHIFTS]))
+            head = self._head[1]
+        return f"{prefix}_{head}{_PAIRS[value >> 10 & 1023]}{_PAIRS[value & 1023]}"
