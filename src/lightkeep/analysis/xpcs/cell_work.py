@@ -32,7 +32,7 @@ class CellWork:
         levels: int,
     ) -> None:
         kind = np.dtype(np.float32) if piece.event_ptr.size else piece.frames.dtype
-        if piece.event_ptr.size and piece.events.view(np.float32)[1::2].max(initial=0) < 4096:
+        if piece.event_ptr.size and not options.is_float and piece.events.view(np.float32)[1::2].max(initial=0) < 4096:
             kind = np.dtype(np.uint16)
         pitch = -(-len(delays.level) // 4) * 4
         labels = int(np.diff(layout.static_ptr).max(initial=0))

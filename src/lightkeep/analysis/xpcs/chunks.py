@@ -10,14 +10,19 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lightkeep.analysis.simd.record import packed
+from lightkeep.analysis.simd.units import Units
 from lightkeep.analysis.xpcs.blocks import Block, EventBlock, FrameBlock
-from lightkeep.analysis.xpcs.kernels.event_sort import Sorting, count_events, place_events
+from lightkeep.analysis.xpcs.kernels.event_job import Sorting
 from lightkeep.analysis.xpcs.kernels.layout import Layout
 from lightkeep.analysis.xpcs.kernels.state import CHUNK
 from lightkeep.analysis.xpcs.kernels.sweep import Piece
 
 KINDS: Final = ("uint8", "uint16", "uint32", "float32")
 """Counts that the kernels take as they are; all others become float32."""
+UNITS: Final = Units(
+    "lightkeep.analysis.xpcs.kernels", {"count_events": "event_sort", "place_events": "event_sort"}
+)
 SATURATED_EVENT: Final = np.float32(2**32)
 _NO_EVENTS: Final = (np.zeros((0, 0), np.int64), np.zeros(0, np.uint64))
 
@@ -203,7 +208,7 @@ class Chunks:
             stride=self._stride,
             average=self._average,
             done=self._done * CHUNK,
-            count=count,
+            wanted=count,
             begin=layout.begin,
             end=layout.end,
             tiles=tiles,
@@ -211,14 +216,15 @@ class Chunks:
             words=0,
         )
         columns = [(*(each.ctypes.data for each in some), some[0].size) for some in self._events]
+        asked = packed(job)
         for some in columns:
-            count_events(job, *some)
+            UNITS.function("count_events")(asked.ctypes.data, *some)
         pointer = np.cumsum(cursor).reshape(cursor.shape) - cursor
         words = np.empty(int(cursor.sum()), np.uint64)
         cursor[:] = pointer
-        job = job._replace(words=words.ctypes.data)
+        asked = packed(job._replace(words=words.ctypes.data))
         for some in columns:
-            place_events(job, *some)
+            UNITS.function("place_events")(asked.ctypes.data, *some)
         return Piece(np.zeros(0, np.float32), 0, layout.begin, self._done, count, pointer, words)
 
 

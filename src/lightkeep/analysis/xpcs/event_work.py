@@ -1,24 +1,28 @@
-"""One thread's multi-tau work on events: block by block as events where they are few, as frames where they are many."""
+"""One thread's multi-tau work on events: a block as events where they are few, as frames where they are many."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.simd.lanes import LANES
+from lightkeep.analysis.simd.record import packed
+from lightkeep.analysis.simd.units import Units
+from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.xpcs.cell_work import CellWork, place_of
-from lightkeep.analysis.xpcs.kernels.event import TILES, EventJob, finish_events
-from lightkeep.analysis.xpcs.kernels.event_state import HISTORY, advance_events
+from lightkeep.analysis.xpcs.kernels.event_job import HISTORY, TILES, EventJob
 from lightkeep.analysis.xpcs.kernels.job import Cells
 from lightkeep.analysis.xpcs.kernels.layout import BLOCK, Layout
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float64, Int64, State
 from lightkeep.analysis.xpcs.kernels.sweep import Gain, Options, Piece
 
+UNITS: Final = Units(
+    "lightkeep.analysis.xpcs.kernels",
+    {"correlate_pixel": "event", "finish_events": "event", "advance_events": "event_state"},
+)
 SPARSE: Final = 0.01
 """Events per pixel and frame of a block up to which they are worked on as events."""
 
@@ -28,7 +32,7 @@ class EventWork:
 
     def __init__(
         self,
-        cells: Cells,
+        cells: Callable[[], Cells],
         piece: Piece,
         layout: Layout,
         options: Options,
@@ -47,8 +51,9 @@ class EventWork:
         self._is_sparse = per_block <= (SPARSE * BLOCK * piece.n if is_whole else -1)
         pitch = -(-len(delays.level) // 4) * 4
         most = int(per_tile.max(initial=0)) + HISTORY
+        scale = 0.5**delays.level
         early, late, ends = _tables(delays, piece.n)
-        self._kept = {  # as long as their addresses are in use
+        self._kept: dict[str, NDArray[Any]] = {  # as long as their addresses are in use
             "event_ptr": piece.event_ptr,
             "events": piece.events,
             "group": layout.group,
@@ -59,7 +64,7 @@ class EventWork:
             "static_ptr": layout.static_ptr,
             "block_static": layout.block_static,
             "dynamic": layout.dynamic,
-            "level": delays.level,
+            "factor": np.array([scale * scale, scale]) / np.maximum(delays.pairs, 1),
             "pairs": delays.pairs,
             "early": early,
             "late": late,
@@ -76,11 +81,15 @@ class EventWork:
             "walk_times": np.zeros(most, np.int64),
             "walk_values": np.zeros(most),
             "out": np.zeros((3, pitch, LANES)),
+            "touched": np.zeros(max(pitch, 2 * HISTORY), np.int64),
+            "spans": np.zeros(2 * most, np.uint8),
+            "nearest": _nearest(piece.n, options.base + 4),
             "marks": np.zeros(pitch // 4, np.uint8),
             "weights": np.zeros(LANES),
             "sums": np.zeros((int(np.diff(layout.static_ptr).max(initial=0)), 6, pitch)),
         }
         self._job = EventJob(
+            correlate=UNITS.address("correlate_pixel"),
             chunks=len(piece.event_ptr),
             begin=layout.begin,
             end=layout.end,
@@ -101,13 +110,18 @@ class EventWork:
 
     def advance(self, begin: int, end: int, state: State, segment_frames: int) -> None:
         """Take the piece, whole chunks, into the state of blocks begin .. end."""
-        job, place = self._job._replace(segment_level=segment_frames.bit_length() - 1), place_of(state)
+        job = packed(self._job._replace(segment_level=segment_frames.bit_length() - 1))
+        place = packed(place_of(state))
+        function = UNITS.function("advance_events")
+
+        def as_events(first: int, last: int) -> int:
+            return function(job.ctypes.data, place.ctypes.data, first, last)
 
         def as_frames(first: int, last: int) -> None:
             for chunk in range(self._job.chunks):
                 self._as_frames(chunk, segment_frames).advance(first, last, state, segment_frames)
 
-        self._work(begin, end, partial(advance_events, job, place), as_frames)
+        self._work(begin, end, as_events, as_frames)
 
     def finish(
         self, begin: int, end: int, state: State, frames: int, segment_frames: int, piece_frames: Int64
@@ -116,15 +130,19 @@ class EventWork:
 
         As events when they are all of the run; what follows a state is less than a chunk.
         """
-        job = self._job._replace(segment_level=segment_frames.bit_length() - 1)
+        if state.total.size:
+            self._as_frames().finish(begin, end, state, frames, segment_frames, piece_frames)
+            return
+        job = packed(self._job._replace(segment_level=segment_frames.bit_length() - 1))
+        function = UNITS.function("finish_events")
+
+        def as_events(first: int, last: int) -> int:
+            return function(job.ctypes.data, first, last)
 
         def as_frames(first: int, last: int) -> None:
             self._as_frames().finish(first, last, state, frames, segment_frames, piece_frames)
 
-        if state.total.size:
-            as_frames(begin, end)
-        else:
-            self._work(begin, end, partial(finish_events, job), as_frames)
+        self._work(begin, end, as_events, as_frames)
 
     def _work(
         self, begin: int, end: int, as_events: Callable[[int, int], int], as_frames: Callable[[int, int], None]
@@ -146,7 +164,7 @@ class EventWork:
     def _as_frames(self, chunk: int | None = None, segment_frames: int = CHUNK) -> CellWork:
         """The same work on frames, on one chunk or on all of them."""
         if chunk not in self._dense:
-            cells, piece, layout, options, gain, *others = self._arguments
+            cells, piece, layout, options, gain, saxs, delays, remark, levels = self._arguments
             if chunk is not None:
                 piece = one_chunk(piece, chunk)
                 rows = slice(chunk * CHUNK // segment_frames, (chunk + 1) * CHUNK // segment_frames)
@@ -155,7 +173,7 @@ class EventWork:
                     segment_part=gain.segment_part[rows],
                     intensity=gain.intensity[chunk * CHUNK : (chunk + 1) * CHUNK],
                 )
-            self._dense[chunk] = CellWork(cells, piece, layout, options, gain, *others)
+            self._dense[chunk] = CellWork(cells(), piece, layout, options, gain, saxs, delays, remark, levels)
         return self._dense[chunk]
 
 
@@ -189,3 +207,13 @@ def _tables(delays: Delays, frames: int) -> tuple[NDArray[np.uint8], NDArray[np.
         (taus - np.searchsorted(each[::-1], t, side="right")).astype(np.uint8) for each in (whole - lag, whole)
     )
     return early, np.searchsorted(lag, t, side="right").astype(np.uint8), ends
+
+
+def _nearest(frames: int, most: int) -> NDArray[np.uint8]:
+    """The least level at which each distance, in frames, is `most` samples or less, rounded down."""
+    level = np.zeros(frames, np.uint8)
+    at = most + 1
+    while at < frames:
+        level[at:] += 1
+        at *= 2
+    return level

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
@@ -149,7 +150,7 @@ class MultiTau:
         self._layout = layout_of(qmap, pixels)
         self._chunks = Chunks(self._layout, begin=begin, end=end, stride=stride, average=average)
         self._bad = _frames_of(bad_frames, begin, stride, average)
-        self._cells = cells_of(self._layout) if self._is_simd(kernel) else bins_of(self._layout)
+        self._simd = self._is_simd(kernel)
         self._state = empty_state(0, dpl=dpl, levels=1, has_bad=False)
         self._saxs = np.zeros(qmap.static.size)
         self._intensity: list[Int64] = []
@@ -157,6 +158,14 @@ class MultiTau:
         self._segment_frames = 1
         self._others: list[MultiTauSums] = []
         self._waiting: list[Piece] = []  # whole chunks of events that are in no state yet
+
+    @cached_property
+    def _cells(self) -> Cells:
+        return cells_of(self._layout)
+
+    @cached_property
+    def _bins(self) -> Bins:
+        return bins_of(self._layout)
 
     @property
     def frames(self) -> int:
@@ -172,7 +181,7 @@ class MultiTau:
         """
         self._qmap.require(block.shape)
         for piece in self._chunks.push(block):
-            if isinstance(self._cells, Cells) and piece.event_ptr.size:
+            if self._simd and piece.event_ptr.size:
                 self._wait(piece)
                 continue
             for chunk in range(piece.n // CHUNK):
@@ -370,7 +379,7 @@ class MultiTau:
         remark: NDArray[np.uint8],
     ) -> Gain:
         """Work on all blocks in threads; add up what they gained."""
-        if isinstance(self._cells, Bins) and piece.frames.dtype not in (np.uint8, np.float32):
+        if not self._simd and piece.frames.dtype not in (np.uint8, np.float32):
             piece = piece._replace(frames=piece.frames.astype(np.float32))  # plain numba is slow to compile
         blocks, threads = self._layout.blocks, min(self._threads, self._layout.blocks)
         step = -(-blocks // (threads * _SHARES))
@@ -381,10 +390,10 @@ class MultiTau:
             gain = gain_of(len(delays.level), segments=segments, frames=piece.n, **bins)
             own = (piece, self._layout, self._options(), gain, saxs, delays, remark, levels)
             worker: Worker
-            if not isinstance(self._cells, Cells):
-                worker = PlainWork(self._cells, *own)
+            if not self._simd:
+                worker = PlainWork(self._bins, *own)
             elif piece.event_ptr.size:
-                worker = EventWork(self._cells, *own, is_whole=self._chunks.is_whole)
+                worker = EventWork(lambda: self._cells, *own, is_whole=self._chunks.is_whole)
             else:
                 worker = CellWork(self._cells, *own)
             for begin, end in ranges:  # the next free thread takes the next range

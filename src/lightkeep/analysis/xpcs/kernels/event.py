@@ -1,23 +1,23 @@
 """Multi-tau correlation of events as events: what has no event costs nothing.
 
-Products of samples are sums of products of counts, so a pixel with n events needs their pairs and never its frames.
-Level by level the events' times are halved, events of one sample add up, and each looks back as far as the longest
-lag. IP and IF are sums over the events before one frame and from another on, both monotonous in the delay: an event
-belongs to the first few delays, and how many these are depends on its frame only (`EventJob.early`, `late`, `ends`).
+Products of samples are sums of products of counts: a pixel with n events needs their pairs and never its frames.
+A few events are paired one by one, each pair on the levels that have its distance; more are halved in time level
+by level, and each looks back as far as the longest lag. IP and IF are sums over the events before one frame and
+from another on, both monotonous in the delay: an event belongs to the first few delays, and how many these are
+depends on its frame only (`EventJob.early`, `late`, `ends`).
 
-All of these are sums of whole numbers below 2**24, exact in whatever order and precision: the bytes are those of the
-dense kernel as long as a pixel has fewer than `MOST` counts, and a block with one that has more is left to it.
+All of these are sums of whole numbers below 2**24, exact in whatever order and precision: the bytes are those of
+the dense kernel as long as a pixel has fewer than `MOST` counts. A block with a pixel that has more is left to it.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
-
 import numpy as np
 
-from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.simd.lanes import LANES, add_row_sums_f64
+from lightkeep.analysis.simd.compile import part
+from lightkeep.analysis.simd.lanes import add_row_sums_f64
 from lightkeep.analysis.simd.memory import (
+    call,
     clear_bytes,
     get_f32,
     get_f64,
@@ -29,88 +29,35 @@ from lightkeep.analysis.simd.memory import (
     set_i64,
     set_u8,
 )
+from lightkeep.analysis.simd.record import record
+from lightkeep.analysis.simd.width import LANES
+from lightkeep.analysis.xpcs.kernels.event_job import FEW, MOST, TILES, EventJob
 from lightkeep.analysis.xpcs.kernels.kernel import FRACTION_BITS, INTENSITY_SCALE
 from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE
 from lightkeep.analysis.xpcs.kernels.state import CHUNK
 
-TILES: Final = BLOCK // TILE
-MOST: Final = 4096
-"""Counts of a pixel in a run: their square is below 2**24, and so is every sum of products that a float32 of the dense
-kernel holds."""
+event_job_at = record(EventJob)
 
 
-class EventJob(NamedTuple):
-    """Addresses and numbers of one thread's work; all integers."""
-
-    chunks: int
-    event_ptr: int
-    events: int
-    begin: int
-    end: int
-    """Pixels."""
-    tiles: int
-    group: int
-    tile_ptr: int
-    unused: int
-    unused_ptr: int
-    static: int
-    static_ptr: int
-    block_static: int
-    dynamic: int
-    base: int
-    lowest: int
-    n_static: int
-    n_dynamic: int
-    levels: int
-    first: int
-    """First frame of these; 0 for `finish_events`."""
-    frames: int
-    taus: int
-    tau_pitch: int
-    """taus, rounded up to a multiple of 4."""
-    level: int
-    pairs: int
-    early: int
-    """(frames,) uint8: to so many delays, from the first on, an event of this frame adds to IP."""
-    late: int
-    """Same: so many delays have begun to count it for IF."""
-    ends: int
-    """Same: in so many delays its frame is in a whole sample."""
-    segments: int
-    segment_level: int
-    whole: int
-    part: int
-    segment_whole: int
-    intensity: int
-    saxs: int
-    counts: int
-    """This thread's: (BLOCK,) int64, number of events of each pixel, then where they are."""
-    totals: int
-    """This thread's: (BLOCK,) float64."""
-    times: int
-    """This thread's: int64 frames of a tile's events, pixel by pixel."""
-    values: int
-    """This thread's: their float64 counts."""
-    walk_times: int
-    walk_values: int
-    """This thread's: a pixel's samples of one level."""
-    out: int
-    """This thread's: (3, tau_pitch, LANES) float64 G2, g and g^2 of a cell; zeros in between."""
-    marks: int
-    """This thread's: (tau_pitch / 4) bytes, where `out` is not zero."""
-    weights: int
-    """This thread's: (LANES,) float64."""
-    sums: int
-    """This thread's: (partitions of a block, 6, tau_pitch) float64; zeros in between."""
+@part
+def add_product(at: int, product: float, touched: int, k: int) -> int:
+    """Add to a sum; when it was 0, put its address into entry k of a list. How many entries that makes."""
+    before = get_f64(at, 0)
+    set_f64(at, 0, before + product)
+    if before == 0:
+        set_i64(touched, k, at)
+        return k + 1
+    return k
 
 
-@compiled
-def add_products(times: int, values: int, begin: int, n: int, base: int, low: int, high: int, step: int) -> int:
-    """Add the products of samples begin .. n with those up to base + 4 earlier; how many that were.
+@part
+def add_products(
+    times: int, values: int, begin: int, n: int, base: int, low: int, high: int, step: int, touched: int, k: int
+) -> int:
+    """Add the products of samples begin .. n with those up to base + 4 earlier; see `add_product` for k.
 
     low: where lag 0 goes, one `step` per lag; 0: lags up to `base` are not wanted. high: where lag base + 1 goes.
     """
-    found = 0
     for j in range(max(begin, 1), n):
         t = get_i64(times, j)
         v = get_f64(values, j)
@@ -125,18 +72,41 @@ def add_products(times: int, values: int, begin: int, n: int, base: int, low: in
             elif low:
                 at = low + lag * step
             if at:
-                set_f64(at, 0, get_f64(at, 0) + v * get_f64(values, i))
-                found += 1
+                k = add_product(at, v * get_f64(values, i), touched, k)
             i -= 1
-    return found
+    return k
 
 
-@compiled
-def coarsen(times: int, values: int, n: int, shift: int, last: int) -> int:
-    """From the samples of a level to those `shift` levels higher, before number `last`; how many they are."""
+@part
+def add_pairs(job: EventJob, n: int, low: int, high: int, k: int) -> int:
+    """The same on all levels, pair by pair of n events: the fastest for few of them."""
+    step = LANES * 8
+    for j in range(1, n):
+        t = get_i64(job.walk_times, j)
+        v = get_f64(job.walk_values, j)
+        for i in range(j):
+            s = get_i64(job.walk_times, i)
+            product = v * get_f64(job.walk_values, i)
+            if t - s <= job.base:
+                k = add_product(low + (t - s) * step, product, job.touched, k)
+                continue
+            level = get_u8(job.nearest, t - s)
+            lag = (t >> level) - (s >> level)
+            while lag > job.base:
+                if lag <= job.base + 4 and t >> level < job.frames >> level:
+                    at = high + (4 * level + lag - job.base - 1) * step
+                    k = add_product(at, product, job.touched, k)
+                level += 1
+                lag = (t >> level) - (s >> level)
+    return k
+
+
+@part
+def coarsen(times: int, values: int, n: int, last: int) -> int:
+    """From the samples of a level to those of the next before number `last`; how many they are."""
     w = -1
     for i in range(n):
-        t = get_i64(times, i) >> shift
+        t = get_i64(times, i) >> 1
         if t >= last:
             break
         v = get_f64(values, i)
@@ -149,82 +119,63 @@ def coarsen(times: int, values: int, n: int, shift: int, last: int) -> int:
     return w + 1
 
 
-@compiled
-def correlate_pixel(job: EventJob, begin: int, end: int, lane: int) -> int:
-    """Put a pixel's sums of products into a lane of `out`, and mark where; whether there are any.
+@part
+def correlate_pixel(address: int, begin: int, end: int, lane: int) -> int:
+    """Put a pixel's sums of products into a lane of `out`, and list where; the length of that list.
 
     begin, end: of the pixel's events in the tile's.
     """
+    job = event_job_at(address)
     times, values, step = job.walk_times, job.walk_values, LANES * 8
-    before = job.base + 1 - job.lowest  # delays before the first of four that every level has
     low = job.out + lane * 8 - job.lowest * step
-    high = job.out + lane * 8 + before * step
+    high = job.out + lane * 8 + (job.base + 1 - job.lowest) * step
     n = 0
-    nearest = job.frames
     for e in range(begin, end):
         t = get_i64(job.times, e)
         v = get_f64(job.values, e)
         if n > 0 and get_i64(times, n - 1) == t:
             set_f64(values, n - 1, get_f64(values, n - 1) + v)
         else:
-            if n > 0:
-                nearest = min(nearest, t - get_i64(times, n - 1))
             set_i64(times, n, t)
             set_f64(values, n, v)
             n += 1
-    found = 0
+    k = 0
     if job.lowest == 0:
         for i in range(n):
-            set_f64(low, 0, get_f64(low, 0) + get_f64(values, i) * get_f64(values, i))
-        set_u8(job.marks, 0, 1)
-        found = 1
+            k = add_product(low, get_f64(values, i) * get_f64(values, i), job.touched, k)
+    if n <= FEW:
+        return add_pairs(job, n, low, high, k)
     level = 0
-    while nearest >> level > job.base + 4:
-        level += 1  # too far from each other for the levels below
-    if level:
-        n = coarsen(times, values, n, level, job.frames >> level)
     while n > 1 and level < job.levels:
         if level and get_i64(times, n - 1) - get_i64(times, 0) <= job.base:
             break  # at higher levels they are nearer still
-        at = before + 4 * level
-        if add_products(times, values, 1, n, job.base, 0 if level else low, high + 4 * level * step, step):
-            set_u8(job.marks, at >> 2, 1)
-            set_u8(job.marks, (at + 3) >> 2, 1)
-            if level == 0:
-                set_u8(job.marks, 0, 1)
-            found = 1
+        at = high + 4 * level * step
+        k = add_products(times, values, 1, n, job.base, 0 if level else low, at, step, job.touched, k)
         level += 1
-        n = coarsen(times, values, n, 1, job.frames >> level)
-    return found
+        n = coarsen(times, values, n, job.frames >> level)
+    return k
 
 
-@compiled
-def normalise_pixel(job: EventJob, begin: int, end: int, lane: int) -> None:
-    """Put G2 / (IP IF) and its square beside a pixel's G2, where that is not zero."""
+@part
+def normalise_pixel(job: EventJob, begin: int, end: int, listed: int) -> None:
+    """Put G2 / (IP IF) and its square beside a pixel's sums of products, and mark where."""
     row = job.tau_pitch * LANES * 8
-    first, last, stop = begin, end, end
-    early = 0.0
-    for e in range(begin, end):
-        early += get_f64(job.values, e)
-    late = early
-    for d in range(job.taus):
-        product = get_f64(job.out, d * LANES + lane) if get_u8(job.marks, d >> 2) else 0.0
-        if product != 0:
-            while last > begin and get_u8(job.early, get_i64(job.times, last - 1)) <= d:
-                last -= 1
-                early -= get_f64(job.values, last)
-            while stop > first and get_u8(job.ends, get_i64(job.times, stop - 1)) <= d:
-                stop -= 1
-                late -= get_f64(job.values, stop)
-            while first < stop and get_u8(job.late, get_i64(job.times, first)) <= d:
-                late -= get_f64(job.values, first)
-                first += 1
-            ratio = product * float(get_i64(job.pairs, d)) / (early * late)
-            set_f64(job.out + row, d * LANES + lane, ratio)
-            set_f64(job.out + 2 * row, d * LANES + lane, ratio * ratio)
+    for k in range(listed):
+        at = get_i64(job.touched, k)
+        d = (at - job.out) // (LANES * 8)
+        early = 0.0
+        late = 0.0
+        for e in range(begin, end):
+            v = get_f64(job.values, e)
+            early += v if get_u8(job.spans, 2 * e) > d else 0.0
+            late += v if get_u8(job.spans, 2 * e + 1) > d else 0.0
+        ratio = get_f64(at, 0) * float(get_i64(job.pairs, d)) / (early * late)
+        set_f64(at + row, 0, ratio)
+        set_f64(at + 2 * row, 0, ratio * ratio)
+        set_u8(job.marks, d >> 2, 1)
 
 
-@compiled
+@part
 def take_light(job: EventJob, begin: int, end: int, static: int, q: int) -> None:
     """Add a pixel's events to the intensity of its bin and to the segments of its partition."""
     for e in range(begin, end):
@@ -238,7 +189,7 @@ def take_light(job: EventJob, begin: int, end: int, static: int, q: int) -> None
             set_i64(job.segment_whole, at, get_i64(job.segment_whole, at) + int(v))
 
 
-@compiled
+@part
 def take_sums(job: EventJob, begin: int, end: int, label: int) -> None:
     """Add a pixel's events to IP and IF of its partition, and to its number of pixels, each at the last delay that
     it belongs to: see `sum_delays`."""
@@ -250,6 +201,8 @@ def take_sums(job: EventJob, begin: int, end: int, label: int) -> None:
         v = get_f64(job.values, e)
         early = get_u8(job.early, t)
         late = min(get_u8(job.late, t), get_u8(job.ends, t))
+        set_u8(job.spans, 2 * e, early)
+        set_u8(job.spans, 2 * e + 1, late)
         if early:
             at = job.tau_pitch + early - 1
             set_f64(row, at, get_f64(row, at) + v)
@@ -264,7 +217,7 @@ def take_sums(job: EventJob, begin: int, end: int, label: int) -> None:
         set_f64(row, at, get_f64(row, at) + 1.0)
 
 
-@compiled
+@part
 def sum_delays(job: EventJob, labels: int) -> None:
     """What belongs to a delay belongs to all before it."""
     for label in range(labels):
@@ -277,7 +230,7 @@ def sum_delays(job: EventJob, labels: int) -> None:
                 set_f64(row, d, s)
 
 
-@compiled
+@part
 def add_cell(job: EventJob, static: int) -> None:
     """Add what is marked of `out` to the sums of the cell's partitions, as the dense kernel does; clear it.
 
@@ -287,11 +240,11 @@ def add_cell(job: EventJob, static: int) -> None:
     for first in range(LANES):
         label = get_i32(static, first)
         is_new = label >= 0
-        for i in range(LANES):
-            is_same = get_i32(static, i) == label
-            set_f64(job.weights, i, 1.0 if is_same else 0.0)
-            is_new = is_new and not (is_same and i < first)
+        for i in range(first):
+            is_new = is_new and get_i32(static, i) != label
         if is_new:
+            for i in range(LANES):
+                set_f64(job.weights, i, 1.0 if get_i32(static, i) == label else 0.0)
             for four in range(job.tau_pitch >> 2):
                 if get_u8(job.marks, four):
                     to = job.sums + (label * 6 * job.tau_pitch + 4 * four) * 8
@@ -306,18 +259,9 @@ def add_cell(job: EventJob, static: int) -> None:
                 clear_bytes(job.out + k * row + four * 32 * LANES, 32 * LANES)
 
 
-@compiled
-def exact_add(value: float, whole: int, part: int, at: int) -> None:
-    """Add a number to an ExactSum's element."""
-    down = np.floor(value)
-    fraction = get_i64(part, at) + np.int64(np.rint((value - down) * 2.0**FRACTION_BITS))
-    set_i64(whole, at, get_i64(whole, at) + np.int64(down) + (fraction >> FRACTION_BITS))
-    set_i64(part, at, fraction & ((1 << FRACTION_BITS) - 1))
-
-
-@compiled
+@part
 def give_sums(job: EventJob, names: int, labels: int) -> None:
-    """Add a block's sums to the run's, as means over pairs of mean samples, and make them zero."""
+    """Add a block's sums to the run's `ExactSum`s, as means over pairs of mean samples, and make them zero."""
     for j in range(labels):
         to = get_i64(job.block_static, names + j) * 6 * job.taus
         for k in range(6):
@@ -327,12 +271,15 @@ def give_sums(job: EventJob, names: int, labels: int) -> None:
                 if value != 0:
                     set_f64(job.sums, at, 0.0)
                     if k < 3:
-                        scale = 1.0 / (1 << get_i64(job.level, d))
-                        value *= scale * (scale if k == 0 else 1.0) / max(get_i64(job.pairs, d), 1)
-                    exact_add(value, job.whole, job.part, to + k * job.taus + d)
+                        value *= get_f64(job.factor, min(k, 1) * job.taus + d)
+                    at = to + k * job.taus + d
+                    down = np.floor(value)
+                    fraction = get_i64(job.part, at) + np.int64(np.rint((value - down) * 2.0**FRACTION_BITS))
+                    set_i64(job.whole, at, get_i64(job.whole, at) + np.int64(down) + (fraction >> FRACTION_BITS))
+                    set_i64(job.part, at, fraction & ((1 << FRACTION_BITS) - 1))
 
 
-@compiled
+@part
 def sort_tile(job: EventJob, tile: int, counts: int) -> None:
     """Put a tile's events in the order of its pixels, of each in the order of frames.
 
@@ -353,7 +300,7 @@ def sort_tile(job: EventJob, tile: int, counts: int) -> None:
             set_f64(job.values, at, float(get_f32(job.events, 2 * e + 1)))
 
 
-@compiled
+@part
 def count_block(job: EventJob, first_tile: int, last_tile: int) -> int:
     """Count events of a block's pixels, and their counts; whether any has too many."""
     clear_bytes(job.counts, BLOCK * 8)
@@ -372,12 +319,13 @@ def count_block(job: EventJob, first_tile: int, last_tile: int) -> int:
     return most >= MOST
 
 
-@compiled
-def finish_tile(job: EventJob, tile: int, counts: int, names: int) -> None:
+@part
+def finish_tile(address: int, tile: int, counts: int, names: int) -> None:
     """Sum over the pixels of a tile.
 
     counts: of its pixels, see `sort_tile`. names: place of the block's first partition in `block_static`.
     """
+    job = event_job_at(address)
     sort_tile(job, tile, counts)
     pixel = job.begin + tile * TILE
     for g in range(get_i64(job.tile_ptr, tile), get_i64(job.tile_ptr, tile + 1)):
@@ -394,19 +342,21 @@ def finish_tile(job: EventJob, tile: int, counts: int, names: int) -> None:
                 static = get_i64(job.block_static, names + label)
                 take_light(job, begin, end, static, get_i32(job.dynamic, at))
                 take_sums(job, begin, end, label)
-                if (end - begin > 1 or job.lowest == 0) and correlate_pixel(job, begin, end, i):
-                    normalise_pixel(job, begin, end, i)
-                    found = 1
+                if end - begin > 1 or job.lowest == 0:
+                    listed = call(job.correlate, (address, begin, end, i))
+                    normalise_pixel(job, begin, end, listed)
+                    found += listed
             if found:
                 add_cell(job, job.static + (g * GROUP + sub * LANES) * 4)
 
 
-@compiled
-def finish_events(job: EventJob, block_begin: int, block_end: int) -> int:
+@part
+def finish_events(address: int, block_begin: int, block_end: int) -> int:
     """`finish_cells` of a run that is all in these events: sum over the pixels of blocks.
 
     Returns the first block that is left to the dense kernel, as its counts are too high; `block_end`: none.
     """
+    job = event_job_at(address)
     for block in range(block_begin, block_end):
         first, last = block * TILES, min((block + 1) * TILES, job.tiles)
         if count_block(job, first, last):
@@ -416,7 +366,7 @@ def finish_events(job: EventJob, block_begin: int, block_end: int) -> int:
             set_f64(job.saxs, pixel + p, get_f64(job.saxs, pixel + p) + get_f64(job.totals, p))
         names = get_i64(job.static_ptr, block)
         for tile in range(first, last):
-            finish_tile(job, tile, job.counts + (tile - first) * TILE * 8, names)
+            finish_tile(address, tile, job.counts + (tile - first) * TILE * 8, names)
         labels = get_i64(job.static_ptr, block + 1) - names
         sum_delays(job, labels)
         give_sums(job, names, labels)

@@ -2,16 +2,17 @@
 
     word = frame in its chunk (16 bits) | pixel in its tile (16) | counts as float32 (32)
 
-A chunk's events of one tile lie side by side, in the order of frames. Nothing is moved twice: a detector's gigabytes of
-events are read here once, and a tile's events fit the cache from then on.
+A chunk's events of one tile lie side by side, in the order of frames: a tile's fit the cache from then on.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
-from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.simd.compile import part
 from lightkeep.analysis.simd.memory import get_f32, get_i64, get_u32, set_f32, set_i64, set_u16
+from lightkeep.analysis.simd.record import record
+from lightkeep.analysis.xpcs.kernels.event_job import Sorting
 from lightkeep.analysis.xpcs.kernels.layout import TILE
 from lightkeep.analysis.xpcs.kernels.state import CHUNK
 
@@ -19,28 +20,10 @@ TILE_BITS: Final = TILE.bit_length() - 1
 CHUNK_BITS: Final = CHUNK.bit_length() - 1
 
 
-class Sorting(NamedTuple):
-    """Which events are taken, and where they go; all integers."""
-
-    first: int
-    """First detector frame of the run."""
-    stride: int
-    average: int
-    done: int
-    """Frames, after stride and average, that went before."""
-    count: int
-    """Frames that are wanted now."""
-    begin: int
-    end: int
-    """Pixels."""
-    tiles: int
-    cursor: int
-    """Address of (chunks, tiles + 1) int64: numbers of events, then where the next one goes."""
-    words: int
-    """Address of the sorted events."""
+sorting_at = record(Sorting)
 
 
-@compiled
+@part
 def key_of(job: Sorting, frame: int, pixel: int) -> int:
     """A place in the cursors times CHUNK, plus the frame in its chunk; -1: not wanted."""
     if pixel < job.begin or pixel >= job.end:
@@ -53,25 +36,28 @@ def key_of(job: Sorting, frame: int, pixel: int) -> int:
     if job.average > 1:
         t //= job.average
     t -= job.done
-    if t >= job.count:
+    if t >= job.wanted:
         return -1
     place = (t >> CHUNK_BITS) * (job.tiles + 1) + ((pixel - job.begin) >> TILE_BITS)
     return (place << CHUNK_BITS) + (t & (CHUNK - 1))
 
 
-@compiled
-def count_events(job: Sorting, frame: int, pixel: int, value: int, n: int) -> None:
-    """Count the wanted ones among n events per chunk and tile; frame, pixel, value: addresses."""
+@part
+def count_events(address: int, frame: int, pixel: int, value: int, n: int) -> int:
+    """Count the wanted ones among n events per chunk and tile; frame, pixel, value: addresses. Returns 0."""
+    job = sorting_at(address)
     for e in range(n):
         key = key_of(job, get_u32(frame, e), get_u32(pixel, e))
         if key >= 0 and get_f32(value, e) != 0:
             at = key >> CHUNK_BITS
             set_i64(job.cursor, at, get_i64(job.cursor, at) + 1)
+    return 0
 
 
-@compiled
-def place_events(job: Sorting, frame: int, pixel: int, value: int, n: int) -> None:
-    """Put them where they belong."""
+@part
+def place_events(address: int, frame: int, pixel: int, value: int, n: int) -> int:
+    """Put them where they belong. Returns 0."""
+    job = sorting_at(address)
     for e in range(n):
         p = get_u32(pixel, e)
         key = key_of(job, get_u32(frame, e), p)
@@ -83,3 +69,4 @@ def place_events(job: Sorting, frame: int, pixel: int, value: int, n: int) -> No
             set_u16(job.words, 4 * to, key & (CHUNK - 1))
             set_u16(job.words, 4 * to + 1, (p - job.begin) & (TILE - 1))
             set_f32(job.words, 2 * to + 1, counts)
+    return 0

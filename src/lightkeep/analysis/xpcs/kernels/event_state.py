@@ -1,34 +1,34 @@
 """Events into the state of pixels, for runs that are followed: `event` is for those that are taken in whole.
 
-Only what a pixel remembers of the past is touched, once per call, whatever the number of frames: the last samples of
-each level move on, and the new events find their partners among themselves and in them.
+Only what a pixel remembers of the past is touched, once per call, whatever the number of frames: the last samples
+of each level move on, and the new events find their partners among themselves and in them.
 """
 
 from __future__ import annotations
 
-from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.simd.compile import part
 from lightkeep.analysis.simd.memory import get_f32, get_f64, get_i32, get_i64, get_u8, set_f32, set_f64, set_i64
+from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.xpcs.kernels.event import (
-    MOST,
-    TILES,
-    EventJob,
     add_products,
     coarsen,
     count_block,
+    event_job_at,
     sort_tile,
     take_light,
 )
+from lightkeep.analysis.xpcs.kernels.event_job import HISTORY, MOST, TILES, EventJob
 from lightkeep.analysis.xpcs.kernels.job import SLOTS, Place
 from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE
 
-HISTORY = 8
 ROW = 4 * GROUP
 """Bytes of a row of samples in a state."""
 SLOT = 8 * GROUP
 """Bytes of an accumulator in a state."""
+place_at = record(Place)
 
 
-@compiled
+@part
 def recall(job: EventJob, history: int, start: int) -> int:
     """Put the last samples of a pixel before number `start` in front of its new ones; how many that are."""
     h = 0
@@ -41,7 +41,7 @@ def recall(job: EventJob, history: int, start: int) -> int:
     return h
 
 
-@compiled
+@part
 def remember(job: EventJob, first: int, last: int, start: int, end: int, history: int, head: int) -> None:
     """Keep the last of the samples first .. last in the walk, up to number `end`; and the run's first ones.
 
@@ -63,7 +63,7 @@ def remember(job: EventJob, first: int, last: int, start: int, end: int, history
             set_f32(head + k * ROW, 0, get_f64(job.walk_values, i))
 
 
-@compiled
+@part
 def advance_pixel(job: EventJob, state: Place, begin: int, end: int, g: int, lane: int) -> None:
     """Take a pixel's events, begin .. end of the tile's, into its state."""
     n = 0
@@ -89,16 +89,16 @@ def advance_pixel(job: EventJob, state: Place, begin: int, end: int, g: int, lan
         before = HISTORY - h
         times, values = job.walk_times + before * 8, job.walk_values + before * 8
         high = state.acc + ((level + 1) * state.groups + g) * SLOTS * SLOT + lane * 8
-        add_products(times, values, h, h + n, job.base, 0 if level else low, high, SLOT)
+        add_products(times, values, h, h + n, job.base, 0 if level else low, high, SLOT, job.touched, 0)
         remember(job, before, HISTORY + n, start, start + new, state.history + place, state.head + place)
         # A new sample of the next level may begin with the last one before these.
         odd = int(start & 1 and h > 0 and get_i64(job.walk_times, HISTORY - 1) == start - 1)
         at = (HISTORY - odd) * 8
-        k = coarsen(job.walk_times + at, job.walk_values + at, n + odd, 1, (start + new) >> 1)
+        k = coarsen(job.walk_times + at, job.walk_values + at, n + odd, (start + new) >> 1)
         if odd:
-            for i in range(k):
-                set_i64(job.walk_times, HISTORY + i, get_i64(job.walk_times, HISTORY - 1 + i))
-                set_f64(job.walk_values, HISTORY + i, get_f64(job.walk_values, HISTORY - 1 + i))
+            for i in range(HISTORY + k - 1, HISTORY - 1, -1):
+                set_i64(job.walk_times, i, get_i64(job.walk_times, i - 1))
+                set_f64(job.walk_values, i, get_f64(job.walk_values, i - 1))
         n = k
         new = (new + (start & 1)) >> 1
         if new == 0:
@@ -106,7 +106,7 @@ def advance_pixel(job: EventJob, state: Place, begin: int, end: int, g: int, lan
         start >>= 1
 
 
-@compiled
+@part
 def is_too_high(job: EventJob, state: Place, first_tile: int, last_tile: int) -> int:
     """Whether a pixel of these tiles has too many counts with those before, or must not be counted."""
     for tile in range(first_tile, last_tile):
@@ -119,7 +119,7 @@ def is_too_high(job: EventJob, state: Place, first_tile: int, last_tile: int) ->
     return 0
 
 
-@compiled
+@part
 def advance_tile(job: EventJob, state: Place, tile: int, counts: int, names: int) -> None:
     """Take a tile's events into the state; counts, names: as of `finish_tile`."""
     sort_tile(job, tile, counts)
@@ -136,12 +136,13 @@ def advance_tile(job: EventJob, state: Place, tile: int, counts: int, names: int
                 advance_pixel(job, state, begin, end, g, i)
 
 
-@compiled
-def advance_events(job: EventJob, state: Place, block_begin: int, block_end: int) -> int:
+@part
+def advance_events(address: int, state_address: int, block_begin: int, block_end: int) -> int:
     """Take whole chunks of events into the state of all groups of some blocks.
 
     Returns the first block that is left to the dense kernel, as its counts are too high; `block_end`: none.
     """
+    job, state = event_job_at(address), place_at(state_address)
     for block in range(block_begin, block_end):
         first, last = block * TILES, min((block + 1) * TILES, job.tiles)
         if count_block(job, first, last) or is_too_high(job, state, first, last):
