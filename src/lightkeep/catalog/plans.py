@@ -305,6 +305,14 @@ class PlanViews(ViewBase):
             found = found.where(_i.store_id == store_id)
         return self._all(found.order_by(_i.plan_id, _i.position).limit(limit), item_of)
 
+    def trash_of(self, store_id: str) -> tuple[int, int, datetime | None]:
+        """Return (objects, bytes, when the last of them can no longer be undone) of a store's trash."""
+        here = (_i.state == ItemState.TRASHED.value) & (_i.store_id == store_id)
+        found = select(func.count(), func.coalesce(func.sum(_i.size), 0), func.max(_i.destroy_after)).where(here)
+        with self._read() as connection:
+            row = connection.execute(found).one()
+        return row[0], int(row[1]), row[2]
+
     def plans_in_trash(self, *, until: datetime) -> list[str]:
         """Return the plans with items in the trash whose window ends by a time."""
         due = (_i.state == ItemState.TRASHED.value) & (_i.destroy_after <= until)

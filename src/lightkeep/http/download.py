@@ -11,20 +11,25 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
+from lightkeep.lifecycle.leases import leased
+from lightkeep.lifecycle.purge_destroy import gone
 from lightkeep.model.datasets import File
-from lightkeep.model.errors import Conflict, Corrupt, StorageError, StoreUnavailable
+from lightkeep.model.errors import Corrupt, StorageError, StoreUnavailable
 from lightkeep.model.people import SERVICE
+from lightkeep.model.retention import LeaseKind
 from lightkeep.model.stores import Replica, ReplicaState
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
 
 _PIECE = 1 << 20
+_LARGE = 64 << 20
 _REMEMBERED = 10_000
 _READABLE = (ReplicaState.VERIFIED, ReplicaState.PRESENT)
 _REMEDY = "ask the station's staff to check the store; `lightkeep doctor` lists what is wrong"
@@ -64,17 +69,19 @@ def open_replica(facility: Facility, file: File, replicas: Sequence[Replica]) ->
 
     Raises
     ------
-    Conflict: all copies were deleted; the record stays.
+    Conflict: all copies were deleted, with `gone` in its data: when, under which policy; the record stays.
     StoreUnavailable: no copy can be read now.
     """
-    if replicas and all(each.state is ReplicaState.DELETED for each in replicas):
-        raise Conflict(f"{file.path} was deleted from every store", remedy="its record and checksum remain")
     for replica in sorted(replicas, key=lambda each: each.state is not ReplicaState.VERIFIED):
         if replica.state in _READABLE:
             try:
                 return Opened(file, replica, facility.stores[replica.store_id].open(replica.key))
             except StorageError:
                 continue  # the next copy may be there
+    left = [each for each in replicas if each.state not in (ReplicaState.DELETED, ReplicaState.DELETE_PENDING)]
+    purged = None if left else gone(facility, file.dataset_id, file.path)
+    if purged is not None:
+        raise purged
     raise StoreUnavailable(f"no copy of {file.path} can be read now", remedy=_REMEDY)
 
 
@@ -107,12 +114,13 @@ def whole(facility: Facility, opened: Opened, integrity: Integrity) -> Iterator[
     ------
     Corrupt: they do not; the replica is marked suspect.
     """
-    with opened.stream as stream:
+    with _lease(facility, opened) as renew, opened.stream as stream:
         before = _identity(stream)
         digest = hashlib.sha256()
         held = b""
         while piece := stream.read(_PIECE):
             yield held
+            renew()
             digest.update(piece)
             held = piece
         _expect(facility, opened, digest.hexdigest())
@@ -135,14 +143,28 @@ def part(facility: Facility, opened: Opened, integrity: Integrity, *, first: int
         _expect(facility, opened, digest.hexdigest())
         integrity.learn(opened.file, opened.stream, before=before)
     opened.stream.seek(first)
-    return _pieces(opened.stream, end - first)
+    return _pieces(facility, opened, end - first)
 
 
-def _pieces(stream: BinaryIO, left: int) -> Iterator[bytes]:
-    with stream:
+def _pieces(facility: Facility, opened: Opened, left: int) -> Iterator[bytes]:
+    with _lease(facility, opened) as renew, opened.stream as stream:
         while left and (piece := stream.read(min(_PIECE, left))):
             left -= len(piece)
             yield piece
+            renew()
+
+
+@contextmanager
+def _lease(facility: Facility, opened: Opened) -> Iterator[Callable[[], None]]:
+    """Keep a large file's dataset while it is sent (R2); yield what to call now and then.
+
+    A small file is sent before a lease would be worth its two commits, from a descriptor that is open already.
+    """
+    if opened.file.size < _LARGE:
+        yield lambda: None
+        return
+    with leased(facility, opened.file.dataset_id, LeaseKind.DOWNLOAD, holder="http") as lease:
+        yield lease.renew
 
 
 def _expect(facility: Facility, opened: Opened, sha256: str) -> None:

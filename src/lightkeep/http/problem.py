@@ -92,6 +92,8 @@ def of_error(error: LightkeepError) -> Problem:
     headers = {"WWW-Authenticate": 'Bearer realm="lightkeep"'} if status == HTTPStatus.UNAUTHORIZED else {}
     if wait := error.data.get("retry_after_s"):
         status, headers = HTTPStatus.TOO_MANY_REQUESTS, {"Retry-After": str(wait)}
+    if error.data.get("gone"):
+        status = HTTPStatus.GONE
     return Problem(status, error.message, code=error.code, remedy=error.remedy, headers=headers)
 
 

@@ -14,9 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from lightkeep.lifecycle.leases import leased
+from lightkeep.lifecycle.purge_destroy import gone
 from lightkeep.model.datasets import DatasetState, File
 from lightkeep.model.errors import Conflict, Corrupt, NotFound, SourceError, StorageError, StoreFull
 from lightkeep.model.people import SERVICE, Principal, Verb
+from lightkeep.model.retention import LeaseKind
 from lightkeep.model.stores import Replica, ReplicaState
 from lightkeep.model.techniques import Report
 from lightkeep.storage.folders import Folders
@@ -51,7 +54,8 @@ def get(
     Raises
     ------
     NotFound, Forbidden: the principal may not see or not read the dataset; a path is not in it.
-    Conflict: the dataset is not complete, or a file with other content stands in the way: it stays as it is.
+    Conflict: the dataset is not complete, its files were deleted from every store that is near, or a file with
+        other content stands in the way: it stays as it is.
     StorageError: no replica can be read whole. StoreFull: no room in the folder; what was copied stays, to go on.
     """
     view = facility.catalog.view(principal)
@@ -63,15 +67,18 @@ def get(
     total = sum(each.size for each in files) or 1
     copied = 0
 
-    def advance(count: int) -> None:
-        nonlocal copied
-        copied += count
-        if report is not None:
-            report(copied / total, "")
+    with leased(facility, dataset_id, LeaseKind.DOWNLOAD, holder=principal.id) as lease:
 
-    with _local_errors(folder), _opened(folder) as root, Folders(root) as folders:
-        for each in files:
-            _one(facility, each, folders, advance)
+        def advance(count: int) -> None:
+            nonlocal copied
+            copied += count
+            lease.renew()
+            if report is not None:
+                report(copied / total, "")
+
+        with _local_errors(folder), _opened(folder) as root, Folders(root) as folders:
+            for each in files:
+                _one(facility, each, folders, advance)
     return [folder / each.path for each in files]
 
 
@@ -181,6 +188,9 @@ def _copy(facility: Facility, file: File, part: str, parent: int, advance: Calla
             return
     if failures:
         raise StorageError(f"{file.path}: {failures[0].message}", remedy=failures[0].remedy) from failures[0]
+    purged = gone(facility, file.dataset_id, file.path)
+    if purged is not None:
+        raise purged
     raise StorageError(f"{file.path} has no readable copy on any store", remedy="run `lightkeep doctor`")
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from lightkeep.lifecycle import records
+from lightkeep.lifecycle import drill, records
+from lightkeep.lifecycle.sentinels import ALARM
 from lightkeep.model.errors import Conflict, Forbidden, LightkeepError
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.policy.case import Guards
@@ -43,13 +44,16 @@ class Status:
     """Who switched it off, and why; empty when it is on."""
     clock_doubt: str
     catalog_doubt: str
+    store_doubt: str
+    """A sentinel is missing, or the last drill of a restore failed."""
     high_water: datetime | None
     """The latest time that was trusted."""
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why nothing is deleted now, one sentence each; empty: purges may run."""
-        return tuple(each for each in (self.switch, self.clock_doubt, self.catalog_doubt) if each)
+        doubts = (self.switch, self.clock_doubt, self.catalog_doubt, self.store_doubt)
+        return tuple(each for each in doubts if each)
 
 
 def time(facility: Facility, tx: Change) -> tuple[datetime, Guards]:
@@ -68,6 +72,7 @@ def time(facility: Facility, tx: Change) -> tuple[datetime, Guards]:
     trusted = now if high is None or doubt else max(now, high)
     switch = _switched_off(facility, tx.fact(_SWITCH))
     catalog_doubt = tx.fact(_CATALOG_DOUBT) or _other_epoch(tx.fact(_EPOCH), tx.fact(_EPOCH_KNOWN))
+    catalog_doubt = catalog_doubt or tx.fact(ALARM) or ""
     return trusted, Guards(not switch, None if doubt else high, doubt, catalog_doubt)
 
 
@@ -92,12 +97,15 @@ def status(facility: Facility) -> Status:
     high = _time(view.fact(_CLOCK))
     clock_doubt = view.fact(_CLOCK_DOUBT) or _strange(facility.clock.now(), high)
     catalog_doubt = view.fact(_CATALOG_DOUBT) or _other_epoch(view.fact(_EPOCH), view.fact(_EPOCH_KNOWN))
-    return Status(not switch, switch, clock_doubt, catalog_doubt, high)
+    tried = drill.last(facility)
+    failed = "" if tried is None or tried.passed else "the last drill of a restore failed"
+    store_doubt = view.fact(ALARM) or failed
+    return Status(not switch, switch, clock_doubt, catalog_doubt, store_doubt, high)
 
 
 def facts(state: Status) -> Guards:
     """Return what the decision wants to know of a status."""
-    return Guards(state.is_enabled, None, state.clock_doubt, state.catalog_doubt)
+    return Guards(state.is_enabled, None, state.clock_doubt, state.catalog_doubt or state.store_doubt)
 
 
 def switch(facility: Facility, *, on: bool, principal: Principal, why: str = "") -> Status:
@@ -151,6 +159,7 @@ def confirm_catalog(facility: Facility, *, principal: Principal) -> None:
         tx.set_fact(_ACCEPTED, json.dumps(accepted, sort_keys=True), verb="purge.catalog_confirmed")
         tx.set_fact(_SEEN, json.dumps({name: anchor["seq"] for name, anchor in anchors.items()}))
         tx.set_fact(_CATALOG_DOUBT, "")
+        tx.set_fact(ALARM, "")
         tx.set_fact(_EPOCH_KNOWN, tx.fact(_EPOCH) or "")
 
 

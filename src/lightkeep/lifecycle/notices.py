@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from lightkeep.catalog.candidates import Expiring
-from lightkeep.lifecycle.outbox import PREFIX
+from lightkeep.lifecycle.outbox import PREFIX, is_address
 from lightkeep.model.errors import Conflict, NotFound
 from lightkeep.model.mail import Mail
 from lightkeep.model.people import SERVICE, Grant, Principal, Role, Scope, Verb
@@ -259,14 +259,7 @@ def _recipients(facility: Facility, experiment_id: str, grants: Sequence[Grant])
         or (each.scope is Scope.STATION and each.scope_id == station_id)
     }
     people = [view.person(each) for each in sorted(named)]
-    return sorted({each.email for each in people if each.is_active and _is_address(each.email)})
-
-
-def _is_address(text: str) -> bool:
-    name, at, domain = text.rpartition("@")
-    return (
-        bool(name and at and domain) and text.isascii() and text.isprintable() and not set(text) & set(" ,;<>\"'")
-    )
+    return sorted({each.email for each in people if each.is_active and is_address(each.email)})
 
 
 def _subject(notice: Notice) -> str:

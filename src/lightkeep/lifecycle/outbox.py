@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from lightkeep.catalog.notices import Waiting
 from lightkeep.mail import open_mailer
 from lightkeep.model.errors import InvalidInput, MailError
-from lightkeep.model.mail import Mailer
-from lightkeep.model.people import SERVICE, Principal, Verb
+from lightkeep.model.mail import Mail, Mailer
+from lightkeep.model.people import SERVICE, Principal, Role, Scope, Verb
 from lightkeep.model.retention import NoticeState
 
 if TYPE_CHECKING:
@@ -38,6 +38,28 @@ def send_waiting(facility: Facility, *, mailer: Mailer | None = None) -> int:
     )
     waiting = facility.catalog.view(SERVICE).mail_waiting()
     return sum(_send(facility, each, mailer) for each in waiting)
+
+
+def tell_admins(facility: Facility, key: str, *, subject: str, text: str) -> None:
+    """Put a mail to the administrators into the outbox; one of the same key goes once. Nobody to tell: nothing."""
+    view = facility.catalog.view(SERVICE)
+    named = {
+        each.person_id
+        for each in view.grants()
+        if each.scope is Scope.FACILITY and each.role is Role.FACILITY_ADMIN
+    }
+    people = [view.person(each) for each in sorted(named)]
+    to = tuple(sorted({each.email for each in people if each.is_active and is_address(each.email)}))
+    if to:
+        with facility.catalog.change(SERVICE) as tx:
+            tx.queue_mail(Mail(key, to, subject, text))
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text looks like an address that a mail server takes."""
+    name, at, domain = text.rpartition("@")
+    is_plain = text.isascii() and text.isprintable() and not set(text) & set(" ,;<>'" + '"')
+    return bool(name and at and domain) and is_plain
 
 
 def _send(facility: Facility, waiting: Waiting, mailer: Mailer) -> bool:

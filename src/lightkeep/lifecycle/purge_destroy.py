@@ -11,8 +11,9 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle.purge import Piece, Purged, Session, all_items, evidence_of, pieces
+from lightkeep.lifecycle.purge import Purged
 from lightkeep.lifecycle.purge_plan import must_not_be_suspended
+from lightkeep.lifecycle.purge_session import Piece, Session, all_items, evidence_of, pieces
 from lightkeep.lifecycle.purger import purger
 from lightkeep.model.errors import Conflict, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE, Principal, Verb
@@ -36,9 +37,9 @@ def destroy(facility: Facility, *, principal: Principal, plan_id: str = "") -> l
 
     Raises
     ------
-    Forbidden: the principal does not manage the facility. Conflict: purges are suspended.
+    Forbidden: the principal may not destroy on the facility. Conflict: purges are suspended.
     """
-    facility.catalog.view(principal).require(Verb.MANAGE)
+    facility.catalog.view(principal).require(Verb.DESTROY)
     must_not_be_suspended(facility)
     now = facility.clock.now()
     done: list[Purged] = []

@@ -103,7 +103,8 @@ def plan(
     found = _list(facility, store, reason, set(experiments) if experiments is not None else None)
     if not found.items:
         raise Conflict(
-            f"nothing can go from store {store_id} now: " + ("; ".join(found.refused.values()) or "nothing is over"),
+            f"nothing can go from store {store_id} now: "
+            + ("; ".join(found.refused.values()) or "nothing is over"),
             remedy="`lightkeep explain DATASET` says until when each dataset stays, and why",
         )
     now = facility.clock.now()

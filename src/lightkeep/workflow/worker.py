@@ -1,5 +1,8 @@
 """The process that `workflow.apart` keeps alive: the facility's worker, until its stdin closes.
 
+Beside the runs it does the upkeep of `lifecycle.upkeep`, in a thread of its own that nothing waits for: what it does
+is known to the catalogue step by step, so it may end with the process at any instruction.
+
 Started as `python -m lightkeep.workflow.worker PARENT`.
 """
 
@@ -9,13 +12,20 @@ import pickle
 import select
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event, Thread
 
 from lightkeep.engines.worker import die_with
-from lightkeep.facility import open_facility
+from lightkeep.facility import Facility, open_facility
+from lightkeep.lifecycle.upkeep import upkeep
+from lightkeep.model.errors import LightkeepError
 from lightkeep.workflow.orchestrator import open_workflow
 
 _AGAIN_S = 1.0
 """Pause between two looks at a lock that somebody else has."""
+_UPKEEP_S = 60.0
+"""Pause before, and between, two ticks of upkeep."""
 
 
 def main(parent: int) -> None:
@@ -24,8 +34,21 @@ def main(parent: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops all processes at once
     sys.path[:], config = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from the process that started this one
     with open_facility(config) as facility, open_workflow(facility) as work:
+        ending = Event()
+        Thread(target=keep_up, args=(facility, work.work, ending), name="lightkeep-upkeep", daemon=True).start()
         while not select.select([sys.stdin], [], [], _AGAIN_S)[0]:
             work.work()
+        ending.set()
+
+
+def keep_up(
+    facility: Facility, is_worker: Callable[[], bool], ending: Event, *, pause_s: float = _UPKEEP_S
+) -> None:
+    """Do the facility's upkeep again and again, while this process is its worker."""
+    while not ending.wait(pause_s):
+        if is_worker():
+            with suppress(LightkeepError):  # the next tick tries again; `doctor` says what is behind
+                upkeep(facility)
 
 
 if __name__ == "__main__":
