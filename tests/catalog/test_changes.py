@@ -21,6 +21,7 @@ from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scop
 from lightkeep.model.quantity import Quantity
 from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Proof, ReplicaState, StoreRecord
+from lightkeep.model.usage import Growth, Quota
 
 Mutator = Callable[[Change, Any, Dataset], Any]
 
@@ -36,6 +37,13 @@ MUTATORS: dict[str, Mutator] = {
     "release_experiment": lambda tx, house, dataset: tx.release_experiment(
         "a1", at=datetime(2027, 1, 1, tzinfo=UTC)
     ),
+    "set_store": lambda tx, house, dataset: tx.set_store(
+        replace(house.view("lightkeep").store("central"), capacity=10**15)
+    ),
+    "set_growth": lambda tx, house, dataset: tx.set_growth(Growth("A", bytes_per_day=1e12)),
+    "set_quota": lambda tx, house, dataset: tx.set_quota(Quota(Scope.EXPERIMENT, "a1", 10**12)),
+    "remove_growth": lambda tx, house, dataset: tx.remove_growth("B"),
+    "remove_quota": lambda tx, house, dataset: tx.remove_quota(Scope.STATION, "B"),
     "add_store": lambda tx, house, dataset: tx.add_store(StoreRecord("tape", "posix", "/tape", "uuid-2")),
     "add_dataset": lambda tx, house, dataset: tx.add_dataset(Dataset("ds_new", "a1", "new")),
     "add_files": lambda tx, house, dataset: tx.add_files(dataset.id, house.files(dataset.id, {"new": b"new"})),
@@ -54,7 +62,7 @@ MUTATORS: dict[str, Mutator] = {
     "add_token": lambda tx, house, dataset: tx.add_token("pi", token_hash="beef", kind="api", label="script"),
     "remove_token": lambda tx, house, dataset: tx.remove_token("cafe"),
 }
-WITHOUT_EVENT = {"remember_sources"}
+WITHOUT_EVENT = {"add_samples", "remember_sources"}
 """A cache of ingest: it says nothing about what the catalogue holds."""
 
 
@@ -69,6 +77,8 @@ def receiving(house: Any) -> Dataset:
     with house.catalog.change(SERVICE) as tx:
         tx.add_run(Run("run_1", "a1", dataset.id, "tomography"))
         tx.add_token("pi", token_hash="cafe", kind="session", label="browser")
+        tx.set_growth(Growth("B", bytes_per_day=1.0))
+        tx.set_quota(Quota(Scope.STATION, "B", 1))
     return dataset
 
 
@@ -112,7 +122,16 @@ def test_doing_it_again_is_refused_or_does_nothing(house: Any, receiving: Datase
     with house.catalog.change(SERVICE) as tx:
         MUTATORS[name](tx, house, receiving)
     head = house.catalog.head()
-    if name in ("add_grant", "remove_token", "update_run", "revise_experiment", "release_experiment"):
+    if name in (
+        "add_grant",
+        "remove_token",
+        "update_run",
+        "revise_experiment",
+        "release_experiment",
+        "set_growth",
+        "set_store",
+        "set_quota",
+    ):
         with house.catalog.change(SERVICE) as tx:
             MUTATORS[name](tx, house, receiving)
         assert house.catalog.head() == head

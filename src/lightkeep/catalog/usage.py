@@ -24,6 +24,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
     true,
     type_coerce,
@@ -39,7 +40,7 @@ from lightkeep.model.datasets import DatasetKind, DatasetState
 from lightkeep.model.errors import Conflict, NotFound
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import Scope
-from lightkeep.model.stores import ReplicaState
+from lightkeep.model.stores import ReplicaState, StoreRecord
 from lightkeep.model.usage import Growth, Quota, Step
 
 SAMPLED = "usage.seq"
@@ -104,7 +105,7 @@ class Fresh:
 
 
 class UsageChanges(Transaction):
-    """The part of `Change` about usage, growth and quotas."""
+    """The part of `Change` about room: samples, stores, growth and quotas."""
 
     def add_samples(self, day: datetime, fresh: Fresh) -> None:
         """Write down what changed, on a day (midnight UTC). No event: it repeats what the trail says.
@@ -137,6 +138,22 @@ class UsageChanges(Transaction):
         else:
             changed = {"value": str(fresh.upto), "changed_at": now}
             self._connection.execute(update(schema.fact).where(c.name == SAMPLED).values(changed))
+
+    def set_store(self, store: StoreRecord) -> None:
+        """Change what is said of a store: tier, failure domain, durability and room. The same again: nothing."""
+        row = self._row(schema.store, store.id, "store")
+        values = {
+            "tier": store.tier.value,
+            "failure_domain": store.failure_domain,
+            "is_durable": store.is_durable,
+            "capacity": store.capacity,
+            "high": store.high,
+            "low": store.low,
+        }
+        changed = {name: value for name, value in values.items() if row[name] != value}
+        if changed:
+            self._set(schema.store, store.id, **changed)
+            self._record("store.changed", store.id, "", changed)
 
     def set_growth(self, growth: Growth) -> None:
         """Say how fast a station will grow, in place of what was measured. The same again: nothing."""
@@ -237,7 +254,7 @@ class UsageViews(ViewBase):
         The running sum is what lay there. Before `since` everything counts as one change on that day.
         """
         key = _u.c[by]
-        clamped = _u.c.day if since is None else case((_u.c.day < since, since), else_=_u.c.day)
+        clamped = _u.c.day if since is None else case((_u.c.day < since, literal(since, Instant())), else_=_u.c.day)
         day = type_coerce(clamped, Instant()).label("day")
         found = (
             select(day, key.label("key"), func.sum(_u.c.files), func.sum(_u.c.size))

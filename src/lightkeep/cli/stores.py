@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from lightkeep.cli.app import Group
 from lightkeep.cli.output import emit, plain, say, size, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import StorageError
+from lightkeep.model.stores import Tier
 
 
 @click.group(cls=Group, examples=("lightkeep store add 2-bm-disk /data/2-bm --in-place",))
@@ -24,16 +26,79 @@ def store() -> None:
 @click.argument("store_id", metavar="STORE")
 @click.argument("folder", type=click.Path(readable=False, path_type=Path))
 @click.option("--in-place", is_flag=True, help="A station's own disk: files stay as they are, nothing is written.")
+@click.option("--tier", type=click.Choice(list(Tier)), default="hot", show_default=True, help="How near it is.")
+@click.option("--domain", default="", help="What fails together with it, e.g. a building.")
+@click.option("--durable", is_flag=True, help="Its medium is kept for years, such as tape.")
+@click.option("--capacity", default="", help='What may be used: "1.5 PB"; all of the medium when left out.')
 @click.pass_obj
-def add(session: Session, store_id: str, folder: Path, in_place: bool) -> None:
+def add(
+    session: Session,
+    store_id: str,
+    folder: Path,
+    in_place: bool,
+    tier: str,
+    domain: str,
+    durable: bool,
+    capacity: str,
+) -> None:
     """Register FOLDER as a store: an empty one to copy to, or with --in-place a disk that holds data already."""
-    from lightkeep.lifecycle import set_up
+    from lightkeep.lifecycle import scenarios, set_up
 
     with session.opened() as work:
         record = set_up.add_store(
-            work.facility, store_id, folder, principal=work.principal, is_managed=not in_place
+            work.facility,
+            store_id,
+            folder,
+            principal=work.principal,
+            is_managed=not in_place,
+            tier=Tier(tier),
+            failure_domain=domain,
+            is_durable=durable,
+            capacity=scenarios.size(capacity) if capacity else 0,
         )
     emit(session, record, lambda: say(f"Added store {record.id} at {record.location}"))
+
+
+@store.command("set", examples=('lightkeep store set central --capacity "1.5 PB" --high 0.9 --low 0.8',))
+@click.argument("store_id", metavar="STORE")
+@click.option("--tier", type=click.Choice(list(Tier)), help="How near it is.")
+@click.option("--domain", help="What fails together with it, e.g. a building.")
+@click.option("--durable/--not-durable", default=None, help="Its medium is kept for years, such as tape.")
+@click.option("--capacity", help='What may be used: "1.5 PB"; "0 B" for all of the medium.')
+@click.option("--high", type=float, help="Fraction of it above which a purge under pressure begins.")
+@click.option("--low", type=float, help="Fraction at which it stops.")
+@click.pass_obj
+def set_(
+    session: Session,
+    store_id: str,
+    tier: str | None,
+    domain: str | None,
+    durable: bool | None,
+    capacity: str | None,
+    high: float | None,
+    low: float | None,
+) -> None:
+    """Change what is said of a store; what is left out stays."""
+    from lightkeep.lifecycle import scenarios, set_up
+
+    with session.opened() as work:
+        old = work.view.store(store_id)
+        new = replace(
+            old,
+            tier=Tier(tier) if tier else old.tier,
+            failure_domain=old.failure_domain if domain is None else domain,
+            is_durable=old.is_durable if durable is None else durable,
+            capacity=old.capacity if capacity is None else scenarios.size(capacity),
+            high=old.high if high is None else high,
+            low=old.low if low is None else low,
+        )
+        set_up.set_store(work.facility, new, principal=work.principal)
+    room = size(new.capacity) if new.capacity else "all of its medium"
+    emit(
+        session,
+        new,
+        lambda: say(f"Store {new.id}: {new.tier}, {room}, purge from {new.high:.0%} to {new.low:.0%}"),
+    )
 
 
 @store.command("list", examples=("lightkeep store list",))

@@ -6,13 +6,14 @@ Each verb asks `policy.access` first, on behalf of the principal, and leaves one
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.experiments import Station
 from lightkeep.model.people import Grant, Person, Principal, Scope, Verb
-from lightkeep.model.stores import StoreRecord
+from lightkeep.model.stores import StoreRecord, Tier
 from lightkeep.policy import access
 
 if TYPE_CHECKING:
@@ -40,13 +41,25 @@ def add_station(facility: Facility, station: Station, *, principal: Principal) -
 
 
 def add_store(
-    facility: Facility, store_id: str, folder: Path, *, principal: Principal, is_managed: bool = True
+    facility: Facility,
+    store_id: str,
+    folder: Path,
+    *,
+    principal: Principal,
+    is_managed: bool = True,
+    tier: Tier = Tier.HOT,
+    failure_domain: str = "",
+    is_durable: bool = False,
+    capacity: int = 0,
 ) -> StoreRecord:
     """Register a folder as a store and return its record. Needs `manage` on the facility; Conflict when it exists.
 
     Parameters
     ----------
     is_managed: False for a station's own disk: files are registered where they are, nothing is written there.
+    failure_domain: what fails together with it; empty: nothing else does.
+    is_durable: its medium is kept for years.
+    capacity: bytes that may be used; 0: all that the medium has.
     """
     from lightkeep.storage.posix import PosixStore
 
@@ -55,10 +68,33 @@ def add_store(
     view.require(Verb.MANAGE)
     if any(each.id == store_id for each in view.stores()):
         raise Conflict(f"store {store_id} exists already", remedy="choose another name")
-    record = PosixStore.initialise(folder, store_id, ids=facility.ids, is_managed=is_managed)
+    record = replace(
+        PosixStore.initialise(
+            folder, store_id, ids=facility.ids, is_managed=is_managed, tier=tier, failure_domain=failure_domain
+        ),
+        is_durable=is_durable,
+        capacity=capacity,
+    )
+    _check_room(record)
     with facility.catalog.change(principal) as tx:
         tx.add_store(record)
     return record
+
+
+def set_store(facility: Facility, record: StoreRecord, *, principal: Principal) -> None:
+    """Change what is said of a store: tier, failure domain, durability, room. Needs `manage` on the facility."""
+    facility.catalog.view(principal).require(Verb.MANAGE)
+    _check_room(record)
+    with facility.catalog.change(principal) as tx:
+        tx.set_store(record)
+
+
+def _check_room(record: StoreRecord) -> None:
+    if record.capacity < 0 or not 0 < record.low < record.high <= 1:
+        raise InvalidInput(
+            f"store {record.id} needs a capacity of 0 or more and 0 < low < high <= 1",
+            remedy="e.g. a high watermark of 0.9 and a low one of 0.8",
+        )
 
 
 def add_person(facility: Facility, person: Person, *, principal: Principal, password_hash: str = "") -> None:
