@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lightkeep.catalog import parse
+from lightkeep.catalog import counts, parse
 from lightkeep.model.datasets import DatasetKind, Metadata
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.experiments import Experiment
@@ -228,6 +229,18 @@ def test_facets_of_a_query_are_a_group_by_of_what_it_finds(house: Any) -> None:
         listed = view.datasets(query, limit=100).items
         facets = view.facets(query)
         assert dict(facets["technique"]) == Counter(d.technique for d in listed if d.technique)
-        counts = [n for _, n in facets["technique"]]
-        assert counts == sorted(counts, reverse=True)
+        found = [n for _, n in facets["technique"]]
+        assert found == sorted(found, reverse=True)
         assert sum(n for _, n in facets["kind"]) == len(listed)
+
+
+def test_counts_of_thousands_of_experiments_add_up_like_those_of_a_few() -> None:
+    rng = random.Random(1)
+    tallies = [
+        {rng.randrange(300): rng.randrange(1, 1 << 20) for _ in range(rng.randrange(12))} for _ in range(3000)
+    ]
+    expected: Counter[int] = Counter()
+    for tally in tallies:
+        expected.update(tally)
+    assert counts.unpack(map(counts.pack, tallies)) == expected
+    assert sum((counts.unpack([counts.pack(tally)]) for tally in tallies), Counter()) == expected

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Table, func, insert, select, update
 from lightkeep.catalog import schema
 from lightkeep.model.datasets import Dataset
 
+_MUCH = 1 << 16  # bytes: some 8 000 counts, which take the plain loop a millisecond
 _U32 = "I" if array("I").itemsize == 4 else "L"
 
 
@@ -65,13 +66,25 @@ def pack(tally: Mapping[int, int]) -> bytes:
 
 def unpack(packed: Iterable[bytes]) -> Counter[int]:
     """Return the sum of the counts that `pack` packed, by number of facet value."""
-    flat = array(_U32, b"".join(packed))
+    joined = b"".join(packed)
+    if len(joined) >= _MUCH:
+        return _sum(joined)
+    flat = array(_U32, joined)
     if sys.byteorder == "big":
         flat.byteswap()
-    totals = [0] * (max(flat[::2], default=-1) + 1)
-    for number, n in zip(flat[::2], flat[1::2], strict=True):  # a list, because this loop is the page's whole cost
+    totals: Counter[int] = Counter()
+    for number, n in zip(flat[::2], flat[1::2], strict=True):
         totals[number] += n
-    return Counter({number: n for number, n in enumerate(totals) if n})
+    return totals
+
+
+def _sum(joined: bytes) -> Counter[int]:
+    """As `unpack`, for those who see thousands of experiments: that pays for loading numpy (0.1 s)."""
+    import numpy as np
+
+    numbers, counts = np.frombuffer(joined, "<u4").reshape(-1, 2).T
+    totals = np.bincount(numbers, weights=counts)  # exact: float64 holds integers to 2**53
+    return Counter({int(number): int(totals[number]) for number in np.flatnonzero(totals)})
 
 
 def next_number(connection: Connection, table: Table) -> int:
