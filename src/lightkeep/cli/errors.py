@@ -30,6 +30,7 @@ EXIT_CODES: dict[type[LightkeepError], int] = {
     errors.RunFailed: 14,
     errors.RunCancelled: 15,
     errors.ConfigError: 16,
+    errors.Archived: 17,
 }
 
 _HINTS: dict[type[LightkeepError], str] = {
@@ -39,6 +40,7 @@ _HINTS: dict[type[LightkeepError], str] = {
     errors.Forbidden: "ask the principal investigator or the station's staff for a grant",
     errors.SignInRequired: "ask an administrator to add you: lightkeep person add USER",
     errors.Conflict: "look at its state first: `lightkeep ls`",
+    errors.Archived: "bring it near first: lightkeep restore DATASET",
     errors.BadFile: "look at the file with the program that wrote it",
     errors.SourceError: "check the path and its permissions; nothing was registered",
     errors.StorageError: "`lightkeep doctor` says what is wrong with the store",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
+from lightkeep.lifecycle.copies import LIVE, archived, is_near
 from lightkeep.lifecycle.leases import leased
 from lightkeep.lifecycle.purge_destroy import gone
 from lightkeep.model.datasets import File
@@ -45,13 +47,14 @@ class Integrity:
 
     def knows(self, file: File, opened: BinaryIO) -> bool:
         """Return whether these very bytes were hashed before."""
-        return self._known.get(file.id) == _identity(opened)
+        found = _identity(opened)
+        return found is not None and self._known.get(file.id) == found
 
-    def learn(self, file: File, opened: BinaryIO, *, before: Identity) -> None:
+    def learn(self, file: File, opened: BinaryIO, *, before: Identity | None) -> None:
         """Remember an inode that was hashed right and did not change meanwhile."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        if _identity(opened) == before:
+        if before is not None and _identity(opened) == before:
             self._known[file.id] = before
 
 
@@ -73,7 +76,7 @@ def open_replica(facility: Facility, file: File, replicas: Sequence[Replica]) ->
     StoreUnavailable: no copy can be read now.
     """
     for replica in sorted(replicas, key=lambda each: each.state is not ReplicaState.VERIFIED):
-        if replica.state in _READABLE:
+        if replica.state in _READABLE and is_near(replica, facility.stores):
             try:
                 return Opened(file, replica, facility.stores[replica.store_id].open(replica.key))
             except StorageError:
@@ -82,6 +85,9 @@ def open_replica(facility: Facility, file: File, replicas: Sequence[Replica]) ->
     purged = None if left else gone(facility, file.dataset_id, file.path)
     if purged is not None:
         raise purged
+    live = [each for each in replicas if each.state in LIVE]
+    if live and not any(is_near(each, facility.stores) for each in live):
+        raise archived(file)
     raise StoreUnavailable(f"no copy of {file.path} can be read now", remedy=_REMEDY)
 
 
@@ -176,8 +182,12 @@ def _expect(facility: Facility, opened: Opened, sha256: str) -> None:
     raise Corrupt(f"{opened.file.path} differs from its checksum on {opened.replica.store_id}", remedy=_REMEDY)
 
 
-def _identity(stream: BinaryIO) -> Identity:
-    found = os.fstat(stream.fileno())
+def _identity(stream: BinaryIO) -> Identity | None:
+    """Return what tells an inode from every other and from its past; None for bytes inside an archive unit."""
+    try:
+        found = os.fstat(stream.fileno())
+    except io.UnsupportedOperation:
+        return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from lightkeep.model.errors import (
+    Archived,
     BadFile,
     ConfigError,
     Conflict,
@@ -36,6 +37,7 @@ STATUS: Mapping[type[LightkeepError], int] = {
     Forbidden: 403,
     SignInRequired: 401,
     Conflict: 409,
+    Archived: 409,
     InvalidInput: 422,
     BadFile: 422,
     UnsafeFile: 422,

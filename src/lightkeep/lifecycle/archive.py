@@ -9,14 +9,13 @@ there is nothing of a unit, or a whole one with a record of what is in it, which
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from lightkeep.catalog import query
 from lightkeep.lifecycle.copies import (
     LIVE,
     by_file,
@@ -27,7 +26,7 @@ from lightkeep.lifecycle.copies import (
     sources_of,
 )
 from lightkeep.lifecycle.leases import leased
-from lightkeep.lifecycle.manifest import all_files
+from lightkeep.lifecycle.manifest import all_files, complete_datasets
 from lightkeep.lifecycle.transfer import Pace
 from lightkeep.model.datasets import Dataset, DatasetState, File
 from lightkeep.model.errors import Conflict, Corrupt, InvalidInput, NotFound, SourceError, StoreUnavailable
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
     from lightkeep.lifecycle.leases import Holding
 
 _WAIT_S: Final = 600.0
-_PAGE: Final = 1000
 
 
 @dataclass(slots=True)
@@ -101,7 +99,7 @@ def archive(
         if datasets[0].state is not DatasetState.COMPLETE:
             raise Conflict(f"dataset {datasets[0].name} is {datasets[0].state}", remedy="complete it first")
     else:
-        datasets = list(_complete(facility, view.experiment(experiment_id).id))
+        datasets = list(complete_datasets(facility, view.experiment(experiment_id).id))
     store = _checked(facility, store_id)
     files = [file for dataset in datasets for file in all_files(facility.catalog.view(SERVICE), dataset.id)]
     work = _Archiving(facility, principal, store, datasets, pace, report)
@@ -409,14 +407,3 @@ def _checked(facility: Facility, store_id: str) -> Store:
             f"store {store_id} is registered in place: Lightkeep never writes there", remedy="name a managed store"
         )
     return store
-
-
-def _complete(facility: Facility, experiment_id: str) -> Iterator[Dataset]:
-    """Yield the complete datasets of an experiment, by name."""
-    view = facility.catalog.view(SERVICE)
-    offset = 0
-    while page := view.datasets(
-        query.Query(), experiment_id=experiment_id, limit=_PAGE, offset=offset, order="name"
-    ).items:
-        yield from page
-        offset += len(page)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from lightkeep.lifecycle import records
 from lightkeep.lifecycle.transfer import Pace
-from lightkeep.model.errors import LightkeepError, NotFound, SourceError, StorageError, StoreUnavailable
+from lightkeep.model.errors import Archived, LightkeepError, NotFound, SourceError, StorageError, StoreUnavailable
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import (
     Proof,
@@ -70,6 +70,8 @@ class Copied:
     """Paths with a source that was not what the manifest says: another one was taken."""
     failed: dict[str, str] = field(default_factory=dict)
     """Path -> why no source of it could be read whole."""
+    unavailable: set[str] = field(default_factory=set)
+    """Those of them with a source whose store was not there: later it may be."""
 
 
 class Copying:
@@ -97,6 +99,8 @@ class Copying:
         self._lock = threading.Lock()
         self._bad: list[tuple[Replica, File]] = []
         self.done = Copied()
+        self.copied: set[str] = set()
+        """Ids of the files that the store has got."""
 
     def run(self, sought: Sequence[Sought]) -> Copied:
         """Copy all of them; return what was done. A file that no source gives whole is left out and named.
@@ -136,6 +140,7 @@ class Copying:
                 source = open_source(self._facility, replica)
             except StoreUnavailable as error:
                 why = error.message
+                self.done.unavailable.add(sought.file.path)
                 continue
             except (NotFound, StorageError) as error:
                 why = error.message
@@ -178,6 +183,7 @@ class Copying:
                     for sought, each in pairs
                 ]
                 tx.add_replicas(dataset_id, rows, gone=[each for sought, _ in pairs for each in sought.gone])
+        self.copied.update(sought.file.id for sought, _ in group)
         self.done.files += len(group)
         self.done.size += sum(sought.file.size for sought, _ in group)
 
@@ -261,6 +267,20 @@ def sources_of(replicas: Iterable[Replica], *, stores: Mapping[str, Store]) -> t
         return is_far, READABLE.index(replica.state), replica.id
 
     return tuple(sorted((each for each in replicas if each.state in LIVE), key=rank))
+
+
+def is_near(replica: Replica, stores: Mapping[str, Store]) -> bool:
+    """Return whether a replica can be read without somebody fetching a tape."""
+    return replica.state in LIVE and stores[replica.store_id].record.tier is not Tier.TAPE
+
+
+def archived(file: File) -> Archived:
+    """Return what to say of a file that is in the archive only."""
+    return Archived(
+        f"{file.path} of dataset {file.dataset_id} is in the archive only",
+        remedy=f"bring it near: lightkeep restore {file.dataset_id}",
+        dataset_id=file.dataset_id,
+    )
 
 
 def open_source(facility: Facility, replica: Replica) -> BinaryIO:

@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from lightkeep.lifecycle.copies import archived, is_near, sources_of
 from lightkeep.lifecycle.leases import leased
 from lightkeep.lifecycle.purge_destroy import gone
 from lightkeep.model.datasets import DatasetState, File
 from lightkeep.model.errors import Conflict, Corrupt, NotFound, SourceError, StorageError, StoreFull
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.retention import LeaseKind
-from lightkeep.model.stores import Replica, ReplicaState
+from lightkeep.model.stores import Replica
 from lightkeep.model.techniques import Report
 from lightkeep.storage.folders import Folders
 from lightkeep.storage.syscalls import rename_new
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _BLOCK: Final = 4 << 20
 _PAGE: Final = 1000
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_READABLE: Final = (ReplicaState.VERIFIED, ReplicaState.PRESENT, ReplicaState.SUSPECT)  # the best first
 
 
 def get(
@@ -56,6 +56,7 @@ def get(
     NotFound, Forbidden: the principal may not see or not read the dataset; a path is not in it.
     Conflict: the dataset is not complete, its files were deleted from every store that is near, or a file with
         other content stands in the way: it stays as it is.
+    Archived: the bytes are on tape only: `lightkeep.lifecycle.restore` brings them near.
     StorageError: no replica can be read whole. StoreFull: no room in the folder; what was copied stays, to go on.
     """
     view = facility.catalog.view(principal)
@@ -179,7 +180,11 @@ def _in_the_way(file: File) -> Conflict:
 def _copy(facility: Facility, file: File, part: str, parent: int, advance: Callable[[int], None]) -> None:
     """Append to the part what it lacks, from the best replica that can be read."""
     failures: list[StorageError | NotFound] = []
-    for replica in _replicas(facility, file):
+    replicas = _replicas(facility, file)
+    near = [each for each in replicas if is_near(each, facility.stores)]
+    if replicas and not near:
+        raise archived(file)
+    for replica in near:
         try:
             _append(facility, file, replica, part, parent, advance)
         except (StorageError, NotFound) as error:
@@ -195,10 +200,7 @@ def _copy(facility: Facility, file: File, part: str, parent: int, advance: Calla
 
 
 def _replicas(facility: Facility, file: File) -> list[Replica]:
-    found = facility.catalog.view(SERVICE).replicas([file.id])
-    return sorted(
-        (each for each in found if each.state in _READABLE), key=lambda each: _READABLE.index(each.state)
-    )
+    return list(sources_of(facility.catalog.view(SERVICE).replicas([file.id]), stores=facility.stores))
 
 
 def _append(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightkeep.facility import Facility
+from lightkeep.lifecycle.copies import LIVE, archived, is_near
 from lightkeep.model.errors import Corrupt, NotFound, StoreUnavailable
 from lightkeep.model.people import SERVICE
-from lightkeep.model.stores import Replica, ReplicaState
+from lightkeep.model.stores import Replica, ReplicaState, split_member
 
 _READABLE = (ReplicaState.VERIFIED, ReplicaState.PRESENT)
 
@@ -21,15 +22,17 @@ def local_path(facility: Facility, dataset_id: str, path: str) -> Path:
     Raises
     ------
     NotFound: no such file, or no replica of it on this machine.
+    Archived: it is in an archive unit or on tape only, where no program can open it by a path.
     StoreUnavailable: every replica is on a store that is not mounted.
     Corrupt: what lies there has another size.
     """
     view = facility.catalog.view(SERVICE)
     file = view.file(dataset_id, path)
     error: StoreUnavailable | None = None
-    for replica in sorted(view.replicas([file.id]), key=_preference):
+    replicas = view.replicas([file.id])
+    for replica in sorted(replicas, key=_preference):
         store = facility.stores[replica.store_id]
-        if replica.state not in _READABLE or store.record.kind != "posix":
+        if replica.state not in _READABLE or store.record.kind != "posix" or split_member(replica.key):
             continue
         try:
             found = store.stat(replica.key)
@@ -42,6 +45,8 @@ def local_path(facility: Facility, dataset_id: str, path: str) -> Path:
                 remedy=f"run `lightkeep verify {dataset_id}`; restore it from another copy",
             )
         return Path(store.record.location, replica.key)
+    if error is None and any(_is_far(facility, each) for each in replicas):
+        raise archived(file)
     raise error or NotFound(
         f"{path} of dataset {dataset_id} has no readable copy on this machine", remedy="restore the dataset first"
     )
@@ -49,3 +54,8 @@ def local_path(facility: Facility, dataset_id: str, path: str) -> Path:
 
 def _preference(replica: Replica) -> int:
     return _READABLE.index(replica.state) if replica.state in _READABLE else len(_READABLE)
+
+
+def _is_far(facility: Facility, replica: Replica) -> bool:
+    is_packed = split_member(replica.key) is not None
+    return replica.state in LIVE and (is_packed or not is_near(replica, facility.stores))

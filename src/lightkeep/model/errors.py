@@ -5,6 +5,7 @@
     ├── Forbidden           the person sees the thing but may not do this to it
     ├── SignInRequired      no person is known for this request
     ├── Conflict            the thing exists already, or is not in the state that the verb needs
+    │   └── Archived        the bytes are safe, but far away: restore them first
     ├── InvalidInput        a value from outside is wrong: a parameter, a query, a name
     │   └── BadFile         a file's content is not what its format promises
     │       └── UnsafeFile  the file tries to reach outside itself, or is built to exhaust the reader
@@ -69,6 +70,12 @@ class Conflict(LightkeepError):
     """Exists already, or is in the wrong state; catch it where a verb is repeated on purpose."""
 
     code = "conflict"
+
+
+class Archived(Conflict):
+    """The bytes are in the archive only; catch it to offer a restore."""
+
+    code = "archived"
 
 
 class InvalidInput(LightkeepError):
