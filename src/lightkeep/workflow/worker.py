@@ -1,7 +1,7 @@
 """The process that `workflow.apart` keeps alive: the facility's worker, until its stdin closes.
 
-Beside the runs it does the upkeep of `lifecycle.upkeep`, in a thread of its own that nothing waits for: what it does
-is known to the catalogue step by step, so it may end with the process at any instruction.
+Beside the runs it does the upkeep of `lifecycle.upkeep`, in a thread of its own that nothing waits for: what it
+does is known to the catalogue step by step, so it may end with the process at any instruction.
 
 Started as `python -m lightkeep.workflow.worker PARENT`.
 """

@@ -1,0 +1,76 @@
+"""A closed experiment past its three months, on stores in memory: everything that may go, may go now."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lightkeep.lifecycle import purge_plan
+from lightkeep.model.people import SERVICE
+from lightkeep.testing.retained import ADMIN, MANAGER, Retained, retained
+
+NewKept = Callable[..., Retained]
+CONTENTS = {"scan": {"a.h5": b"a" * 1000, "b.h5": b"b" * 2000}, "flat": {"c.h5": b"c" * 500}}
+
+
+@pytest.fixture(scope="session")
+def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A catalogue with its tables: a copy costs a hundredth of making it."""
+    folder = tmp_path_factory.mktemp("empty")
+    made = retained(folder, policy="")
+    made.facility.close()
+    made.restart()
+    fresh = folder / "fresh.db"
+    from lightkeep.catalog import Catalog
+
+    Catalog.open(f"sqlite:///{fresh}", clock=made.clock, ids=made.facility.ids).close()
+    return fresh
+
+
+@pytest.fixture
+def new_kept(empty_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewKept]:
+    """A function that makes a facility with two datasets that have expired, told of and read back just now."""
+    made: list[Retained] = []
+
+    def new(*, expired: bool = True, told: bool = True, **more: Any) -> Retained:
+        folder = tmp_path_factory.mktemp("kept")
+        shutil.copy(empty_catalog, folder / "catalog.db")
+        kept = retained(folder, **more)
+        made.append(kept)
+        for name, contents in CONTENTS.items():
+            kept.dataset(name, contents)
+        kept.close()
+        if expired:
+            kept.clock.at += timedelta(days=100)
+            if told:
+                kept.told()
+            kept.verified()
+            kept.trust_clock()
+        return kept
+
+    yield new
+    for each in made:
+        each.facility.close()
+
+
+@pytest.fixture
+def kept(new_kept: NewKept) -> Retained:
+    return new_kept()
+
+
+@pytest.fixture
+def approved(kept: Retained) -> str:
+    """Id of an approved plan of all that is on `central`."""
+    return approve(kept)
+
+
+def approve(kept: Retained, **more: Any) -> str:
+    """Return the id of a new, approved plan."""
+    plan = purge_plan.plan(kept.facility, "central", principal=ADMIN, **more)
+    assert kept.facility.catalog.view(SERVICE).plan(plan.id) == plan
+    return purge_plan.approve(kept.facility, plan.id, principal=MANAGER).id
