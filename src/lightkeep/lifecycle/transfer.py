@@ -15,7 +15,7 @@ from typing import Final
 from lightkeep.lifecycle.walk import Found, OpenSource, SourceReader, SourceTree, parts
 from lightkeep.model.errors import SourceError
 from lightkeep.model.stores import Proof, Seen, Staging, Store, TakesFiles
-from lightkeep.storage.plain import MANY, MANY_BYTES, MOST
+from lightkeep.storage.plain import MANY, MANY_BYTES, MOST, WAITING
 from lightkeep.storage.syscalls import sync_filesystem
 from lightkeep.storage.threads import batches, share
 
@@ -33,7 +33,7 @@ class Pace:
     size: int = 64 << 20
     """Most bytes in a group; a larger file is a group of its own."""
     many: int = 1000
-    """From so many files on, those of one folder are copied by machine code: making that ready takes 0.2 s."""
+    """From so many files on, they are copied without Python's lock (`storage.calls`): making that ready takes 0.1 s."""
     threads: int = 2
     """Files that are read at once; 1 -> 2 gains x1.5 (waiting for the disk), 2 -> 8 little on two cores."""
 
@@ -124,10 +124,11 @@ class Transfer:
             else:
                 staging.discard(key)
 
-        by_many = None
+        by_many, threads = None, self.pace.threads
         if is_many and isinstance(staging, TakesFiles):
             by_many = partial(self._copy_plain, staging, copied)
-        _for_each(self.tree, group, copy, threads=self.pace.threads, by_many=by_many)
+            threads = threads if threads == 1 else threads * WAITING
+        _for_each(self.tree, group, copy, threads=threads, by_many=by_many)
         return copied
 
     def _copy_plain(

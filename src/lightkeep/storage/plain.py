@@ -23,6 +23,8 @@ MANY: Final = 64
 """Files that a thread takes at once: enough to pay for it, few enough to share out evenly."""
 MANY_BYTES: Final = 4 << 20
 """Most bytes of them."""
+WAITING: Final = 2
+"""Threads for each one that Python's way would take: they wait for the disk, and for nobody's lock."""
 
 _PAGE: Final = 4096
 _PART: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

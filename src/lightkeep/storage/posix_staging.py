@@ -16,7 +16,7 @@ from lightkeep.model.stores import Proof, Readable, Replicated, Seen, Verified, 
 from lightkeep.storage.calls import machine
 from lightkeep.storage.folders import Folders
 from lightkeep.storage.keys import split_key, storage_error
-from lightkeep.storage.plain import MANY, MANY_BYTES, MOST, Memory, Plain
+from lightkeep.storage.plain import MANY, MANY_BYTES, MOST, WAITING, Memory, Plain
 from lightkeep.storage.readback import BLOCK, aligned_buffer, copy_big, copy_small, read_back
 from lightkeep.storage.syscalls import rename_new, sync_filesystem
 from lightkeep.storage.threads import batches, share
@@ -181,12 +181,11 @@ class PosixStaging:
         self._expect("synced")
         with self._store_errors("the store could not read the group back"):
             parts = self._parts.values()
-            most = 1 if self._plain is None else MANY
-            share(
-                list(batches(parts, lambda part: part.size, most=most, total=MANY_BYTES)),
-                self._verify_parts,
-                threads=self._threads,
-            )
+            most, threads = 1, self._threads
+            if self._plain is not None:
+                most, threads = MANY, threads if threads == 1 else threads * WAITING
+            jobs = list(batches(parts, lambda part: part.size, most=most, total=MANY_BYTES))
+            share(jobs, self._verify_parts, threads=threads)
         self._state = "verified"
 
     def _verify_parts(self, jobs: Iterator[Sequence[_Part]]) -> None:
