@@ -23,6 +23,7 @@ from lightkeep.analysis.xpcs import (
     segment_length,
     shards,
 )
+from lightkeep.analysis.xpcs.sums import interval_length
 
 SHAPE = (48, 64)
 ROWS, COLUMNS = np.mgrid[: SHAPE[0], : SHAPE[1]]
@@ -126,10 +127,12 @@ def test_a_message_survives_its_journey() -> None:
         np.testing.assert_equal(content(there), content(sums))
 
 
-def test_the_message_of_a_shard_is_below_a_megabyte() -> None:
-    """A quarter of a 512k-pixel detector with 360 partitions in 36 bins, 4000 frames."""
+@pytest.mark.parametrize("frames", [4000, 5555, 100_000, 200_000])
+def test_the_message_of_a_shard_is_below_a_megabyte(frames: int) -> None:
+    """A quarter of a 512k-pixel detector with 360 partitions in 36 bins."""
     rng = np.random.default_rng(0)
-    delays = np.array(levels(4000))
+    delays = np.array(levels(frames))
+    light, single = interval_length(frames, 2), interval_length(frames, 36)
     pixels, n_static, n_dynamic = 512 * 1024, 360, 36
 
     def noise(*shape: int) -> ExactSum:
@@ -140,23 +143,50 @@ def test_the_message_of_a_shard_is_below_a_megabyte() -> None:
     sums = MultiTauSums(
         level=delays[:, 0],
         lag=delays[:, 1],
-        pairs=np.full(len(delays), 4000),
+        pairs=np.full(len(delays), frames),
         G2=noise(n_static),
         IP=noise(n_static),
         IF=noise(n_static),
         g=noise(n_dynamic),
         gg=noise(n_dynamic),
         n=np.full((len(delays), n_dynamic), 3641),
-        intensity=rng.poisson(182, (4000, n_dynamic)) << 20,
-        good=np.ones(4000, bool),
+        light=rng.poisson(6552 * light, -(-frames // light)) << 20,
+        intensity=rng.poisson(182 * single, (-(-frames // single), n_dynamic)) << 20,
+        good=np.ones(frames, bool),
         saxs_2d=image.reshape(512, 1024),
         segments=ExactSum.of(rng.poisson(7e4, (15, n_static))),
         segment_frames=256,
         excluded=np.zeros(n_static, np.int64),
         dead=np.zeros((512, 1024), bool),
         pixels=((0, pixels // 4),),
+        light_frames=light,
+        intensity_frames=single,
     )
     assert len(sums.to_bytes()) < 1e6
+
+
+def test_in_long_runs_the_intensity_of_single_bins_is_a_mean_over_frames_and_nothing_else_changes() -> None:
+    qmap = QMap.from_labels(1 + np.arange(60).reshape(6, 10))
+    run = np.random.default_rng(6).poisson(0.3, (9001, 6, 10)).astype(np.uint8)
+    found, followed = (
+        multitau(run, qmap, bad_frames=[4, 5, 6, 7, 9000]),
+        MultiTau(qmap, bad_frames=[4, 5, 6, 7, 9000]),
+    )
+    for begin in range(0, 9001, 700):
+        followed.push(FrameBlock(begin, run[begin : begin + 700]))
+    np.testing.assert_equal(content(followed.finish()), content(found))
+    assert has_flag(found, "mean over 4 frames")
+    good = np.ones(9001, bool)
+    good[[4, 5, 6, 7, 9000]] = False
+    np.testing.assert_allclose(found.intensity[good], run.mean(axis=(1, 2))[good])
+    fours = run[:9000].reshape(2250, 4, 60).mean(axis=1).repeat(4, axis=0)
+    np.testing.assert_allclose(found.intensity_q[:9000][good[:9000]], fours[good[:9000]])
+    assert np.isnan(found.intensity_q[~good]).all()
+    series = multitau(run, qmap, normalise="ratio_of_sums")
+    assert not has_flag(series, "mean over")
+    np.testing.assert_allclose(series.intensity_q, run.reshape(9001, 60))
+    with pytest.raises(ValueError, match="needs the intensity of every frame"):
+        result_of(followed.sums(), qmap, normalise="ratio_of_sums")
 
 
 def test_shards_that_do_not_belong_together_are_refused() -> None:

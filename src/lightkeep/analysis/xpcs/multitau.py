@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,20 +15,22 @@ from lightkeep.analysis.xpcs.blocks import Block, Blocks, FrameBlock, iterate
 from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
 from lightkeep.analysis.xpcs.event_work import EventWork, joined, one_chunk
-from lightkeep.analysis.xpcs.kernels.job import Cells, cells_of
-from lightkeep.analysis.xpcs.kernels.kernel import INVALID, NEGATIVE, SATURATED
 from lightkeep.analysis.xpcs.kernels.layout import layout_of
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state
-from lightkeep.analysis.xpcs.kernels.sweep import Bins, Gain, Options, Piece, bins_of, gain_of
+from lightkeep.analysis.xpcs.kernels.work import INVALID, NEGATIVE, SATURATED, Gain, Options, Piece, gain_of
 from lightkeep.analysis.xpcs.normalise import result_of
-from lightkeep.analysis.xpcs.plain_work import PlainWork
 from lightkeep.analysis.xpcs.qmap import QMap
 from lightkeep.analysis.xpcs.result import MultiTauResult, Normalisation
 from lightkeep.analysis.xpcs.schemes import Scheme, levels
-from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, carried, segment_length
+from lightkeep.analysis.xpcs.sums import ExactSum, MultiTauSums, carried, interval_length, segment_length
+
+if TYPE_CHECKING:  # with numba, which is slow to import: when it is needed
+    from lightkeep.analysis.xpcs.kernels.sweep import Bins
+    from lightkeep.analysis.xpcs.plain_work import PlainWork
+
+    Worker = PlainWork | CellWork | EventWork
 
 Kernel = Literal["auto", "simd", "plain"]
-Worker = PlainWork | CellWork | EventWork
 SWITCH: Final = "LIGHTKEEP_XPCS_SIMD"
 """Set to 0 in the environment, the SIMD kernels are not used."""
 _WAITING: Final = 16
@@ -160,11 +162,9 @@ class MultiTau:
         self._waiting: list[Piece] = []  # whole chunks of events that are in no state yet
 
     @cached_property
-    def _cells(self) -> Cells:
-        return cells_of(self._layout)
-
-    @cached_property
     def _bins(self) -> Bins:
+        from lightkeep.analysis.xpcs.kernels.sweep import bins_of
+
         return bins_of(self._layout)
 
     @property
@@ -335,6 +335,10 @@ class MultiTau:
         rows = min(kept.shape[0], segments.shape[0])
         whole, part = carried(segments.whole[:rows] + kept.whole[:rows], segments.part[:rows] + kept.part[:rows])
         segments.whole[:rows], segments.part[:rows] = whole, part
+        intensity = np.concatenate([*self._intensity, gain.intensity])
+        needs_all = self._normalise == "ratio_of_sums"
+        light_frames = interval_length(frames, 2)  # every frame of runs up to 100,000
+        intensity_frames = 1 if needs_all else interval_length(frames, bins)
         good = np.ones(frames, np.bool_)
         good[self._bad[self._bad < frames]] = False
         used = self._layout.static >= 0
@@ -351,7 +355,8 @@ class MultiTau:
             g=g.grouped(owner, bins),
             gg=gg.grouped(owner, bins),
             n=n.grouped(owner, bins).whole,
-            intensity=np.concatenate([*self._intensity, gain.intensity]),
+            light=_joined_frames(intensity.sum(axis=1), light_frames),
+            intensity=_joined_frames(intensity, intensity_frames),
             good=good,
             saxs_2d=saxs.reshape(self._qmap.shape),
             segments=segments,
@@ -362,6 +367,8 @@ class MultiTau:
             begin=self._begin,
             stride=self._stride,
             average=self._average,
+            light_frames=light_frames,
+            intensity_frames=intensity_frames,
             counters={
                 name: int(np.count_nonzero(used & (remark & bit > 0)))
                 for name, bit in (("negative", NEGATIVE), ("invalid", INVALID))
@@ -391,11 +398,13 @@ class MultiTau:
             own = (piece, self._layout, self._options(), gain, saxs, delays, remark, levels)
             worker: Worker
             if not self._simd:
+                from lightkeep.analysis.xpcs.plain_work import PlainWork
+
                 worker = PlainWork(self._bins, *own)
             elif piece.event_ptr.size:
-                worker = EventWork(lambda: self._cells, *own, is_whole=self._chunks.is_whole)
+                worker = EventWork(*own, is_whole=self._chunks.is_whole)
             else:
-                worker = CellWork(self._cells, *own)
+                worker = CellWork(*own)
             for begin, end in ranges:  # the next free thread takes the next range
                 work(worker, begin, end)
             return gain
@@ -414,6 +423,11 @@ def _added(gains: list[Gain]) -> Gain:
         segments = carried(first.segment_whole + other.segment_whole, first.segment_part + other.segment_part)
         first = Gain(whole, part, *segments, first.intensity + other.intensity)
     return first
+
+
+def _joined_frames(series: Int64, count: int) -> Int64:
+    """Sums of every `count` frames; the last may be of fewer."""
+    return series if count == 1 else np.add.reduceat(series, np.arange(0, len(series), count), axis=0)
 
 
 def _joined_rows(rows: ExactSum, count: int) -> ExactSum:

@@ -99,14 +99,23 @@ def result_of(
 def _light(sums: MultiTauSums, qmap: QMap, partition_sizes: Int64, sizes: Int64) -> tuple[Float64, ...]:
     """saxs_2d, saxs_1d, its segments, intensity, and intensity per bin."""
     image = np.where(sums.dead, np.nan, sums.saxs_2d / (int(sums.good.sum()) * sums.average))
-    counts = np.where(sums.good[:, None], sums.intensity * 2.0**-INTENSITY_BITS / sums.average, np.nan)
+    light = _per_frame(sums, sums.light[:, None], sums.light_frames)[:, 0]
+    counts = _per_frame(sums, sums.intensity, sums.intensity_frames)
     return (
         image,
         _over(_partition_sums(np.where(sums.dead, 0, image), qmap), partition_sizes),
         _over(_segments(sums), partition_sizes),
-        _over(counts.sum(axis=1), sizes.sum()),
+        _over(light, sizes.sum()),
         _over(counts, sizes),
     )
+
+
+def _per_frame(sums: MultiTauSums, intervals: Int64, length: int) -> Float64:
+    """(N, n) counts in a frame: in all of an interval of `length` frames the mean over it; NaN in bad frames."""
+    good = np.add.reduceat(sums.good.astype(np.int64), np.arange(0, sums.good.size, length))[:, None]
+    counts = intervals * 2.0**-INTENSITY_BITS / sums.average
+    mean = np.divide(counts, good, out=np.zeros(counts.shape), where=good > 0)
+    return np.where(sums.good[:, None], np.repeat(mean, length, axis=0)[: sums.good.size], np.nan)
 
 
 def _require_complete(sums: MultiTauSums, qmap: QMap) -> None:
@@ -164,6 +173,11 @@ def _pooled(sums: MultiTauSums, qmap: QMap, sizes: Int64) -> Float64:
 
 
 def _ratio_of_sums(sums: MultiTauSums, qmap: QMap, sizes: Int64) -> Float64:
+    if sums.intensity_frames > 1:
+        raise ValueError(
+            f"ratio_of_sums needs the intensity of every frame, these sums have it over {sums.intensity_frames}: "
+            "make them with normalise='ratio_of_sums'"
+        )
     above = _over(sums.G2.grouped(qmap.static_to_dynamic, qmap.n_dynamic).value * sums.pairs[:, None], sizes)
     series = _over(np.where(sums.good[:, None], sums.intensity * 2.0**-INTENSITY_BITS, np.nan), sizes)
     below = np.empty_like(above)
@@ -217,6 +231,10 @@ def _flags(sums: MultiTauSums, partial: Float64, error: Float64, sizes: Int64) -
             f"dynamic bins with fewer than {ENOUGH:g} counts per pixel in the run have errors that are too small: "
             f"{_numbers(few)}"
         )
+    if sums.intensity_frames > 1:
+        flags.append(f"the intensity of single bins is the mean over {sums.intensity_frames} frames")
+    if sums.light_frames > 1:
+        flags.append(f"the intensity is the mean over {sums.light_frames} frames")
     if sums.excluded.any():
         flags.append(f"{int(sums.excluded.sum())} used pixels reached the highest possible count and are left out")
     remarks = {

@@ -58,7 +58,7 @@ class MultiTauResult:
     intensity: Float64
     """(N,) mean counts/pixel/frame over the used pixels; NaN for a bad frame."""
     intensity_q: Float64
-    """(N, n_q) same, per dynamic bin."""
+    """(N, n_q) same, per dynamic bin; in long runs means over several frames, which a flag says."""
     q: Float64
     """(n_q,) momentum transfer of each dynamic bin, 1/angstrom; NaN where not known."""
     static_q: Float64

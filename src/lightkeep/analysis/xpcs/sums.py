@@ -24,6 +24,9 @@ FRACTION_BITS = 48
 word before their carry has to be taken (`carried`)."""
 INTENSITY_BITS = 20
 """Bits behind the point of `MultiTauSums.intensity`; in front of it remain 43: 8.8e12 counts per frame and bin."""
+INTENSITY_VALUES = 200_000
+"""Most values of an intensity over time in a message. Photons are noise, which no packing makes small: a byte and
+more each."""
 
 
 def carried(whole: Int64, part: Int64) -> tuple[Int64, Int64]:
@@ -86,6 +89,9 @@ class ExactSum:
         return self.whole.shape
 
 
+_OF_THE_RUN = ("segment_frames", "light_frames", "intensity_frames", "begin", "stride", "average")
+
+
 @dataclass(frozen=True, eq=False)
 class MultiTauSums:
     """Sums over a shard of the detector's pixels, whole runs in time.
@@ -116,8 +122,11 @@ class MultiTauSums:
     """(n_tau, n_dynamic) same of (G2 / (IP * IF))**2."""
     n: Int64
     """(n_tau, n_dynamic) number of those pixels."""
+    light: Int64
+    """(n_intervals,) counts of the used pixels in each interval of `light_frames`, times 2**INTENSITY_BITS; bad
+    frames are 0."""
     intensity: Int64
-    """(N, n_dynamic) counts of the bin's pixels in each frame, times 2**INTENSITY_BITS; bad frames are 0."""
+    """(n_intervals, n_dynamic) same of the bin's pixels in each interval of `intensity_frames`."""
     good: NDArray[np.bool_]
     """(N,) False where a frame is bad."""
     saxs_2d: Float64
@@ -138,17 +147,21 @@ class MultiTauSums:
     """Only every stride-th detector frame was taken."""
     average: int = 1
     """Number of taken detector frames in a frame."""
+    light_frames: int = 1
+    """Frames per interval, see `interval_length`."""
+    intensity_frames: int = 1
+    """Same; `ratio_of_sums` needs 1."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Numbers of used pixels with a remark, which add up: `negative`, `invalid` (not finite; taken as 0)."""
 
     def __add__(self, other: MultiTauSums) -> MultiTauSums:
         """Raises ValueError when the shards are of different runs, or overlap."""
-        for name in ("level", "lag", "pairs", "good", "segment_frames", "begin", "stride", "average"):
+        for name in (*_OF_THE_RUN, "level", "lag", "pairs", "good"):
             if not np.array_equal(getattr(self, name), getattr(other, name)):
                 raise ValueError(f"these are not shards of one run: they differ in {name}")
         added = {
             name: getattr(self, name) + getattr(other, name)
-            for name in ("G2", "IP", "IF", "g", "gg", "n", "intensity", "saxs_2d", "segments", "excluded")
+            for name in ("G2", "IP", "IF", "g", "gg", "n", "light", "intensity", "saxs_2d", "segments", "excluded")
         }
         names = sorted({*self.counters, *other.counters})
         return MultiTauSums(
@@ -157,11 +170,8 @@ class MultiTauSums:
             pairs=self.pairs,
             good=self.good,
             dead=self.dead | other.dead,
-            segment_frames=self.segment_frames,
             pixels=_joined(self.pixels, other.pixels),
-            begin=self.begin,
-            stride=self.stride,
-            average=self.average,
+            **{name: getattr(self, name) for name in _OF_THE_RUN},
             counters={name: self.counters.get(name, 0) + other.counters.get(name, 0) for name in names},
             **added,
         )
@@ -216,6 +226,18 @@ def segment_length(n_frames: int) -> int:
     """
     length = 1
     while n_frames // length > 16:
+        length *= 2
+    return length
+
+
+def interval_length(n_frames: int, n_series: int) -> int:
+    """Frames per interval of so many intensities over time: the least power of two that makes them fit a message.
+
+    >>> interval_length(5000, 36), interval_length(100_000, 36), interval_length(100_000, 2)
+    (1, 32, 1)
+    """
+    length = 1
+    while -(-n_frames // length) * n_series > INTENSITY_VALUES and length < n_frames:
         length *= 2
     return length
 
