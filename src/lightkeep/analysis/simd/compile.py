@@ -12,7 +12,7 @@ Therefore every key here carries a stamp of the sources that belong together.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -22,6 +22,7 @@ import numba.core.caching
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NUMBA: Any = numba  # most of it has no types
+_OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
 
 
 class _StampedCache(_NUMBA.core.caching.FunctionCache):  # type: ignore[misc]
@@ -54,6 +55,29 @@ def compiled(function: F) -> F:
     The compiled code is made anew when any module beside `function`'s, or of `lightkeep.analysis.simd`, changes.
     """
     stamp = _stamp((Path(__file__).parent, Path(function.__code__.co_filename).parent))
-    dispatcher: Any = _NUMBA.njit(nogil=True, error_model="numpy", fastmath={"contract", "nsz"})(function)
+    dispatcher: Any = _NUMBA.njit(**_OPTIONS)(function)
     dispatcher._cache = _StampedCache(function, stamp)
     return cast("F", dispatcher)
+
+
+def part(function: F) -> F:
+    """Like `compiled`, but for use in other compiled functions only: it becomes a part of them."""
+    dispatcher: Any = _NUMBA.njit(**_OPTIONS, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    template = dispatcher.get_call_template
+
+    def of_types(types: Sequence[Any], keywords: Any) -> Any:
+        """Once for every type: numba would compile it again for 1 and for 2."""
+        return template([_NUMBA.types.unliteral(each) for each in types], keywords)
+
+    dispatcher.get_call_template = of_types
+    return cast("F", dispatcher)
+
+
+def compile_unit(function: Any) -> tuple[bytes, str, int]:
+    """Machine code of a `part` of whole numbers, its name in there, and its number of arguments."""
+    arguments = int(function.py_func.__code__.co_argcount)
+    numbers = (_NUMBA.int64,) * arguments
+    function.compile(_NUMBA.int64(*numbers))
+    result = function.overloads[numbers]
+    _, _, (code, _) = result.library.serialize_using_object_code()
+    return bytes(code), str(result.fndesc.llvm_func_name), arguments

@@ -15,7 +15,7 @@ compiler).
             store(y + at, fmuladd(factor, load(x + at), load(y + at)))
 
 Memory is addressed in bytes by integers, without bounds, and the arrays behind must be kept alive by the caller.
-+ - * / work lane by lane. LANES is 16 with AVX-512, 8 with AVX, else 4; read it, never assume it.
++ - * / work lane by lane. LANES is 16 with AVX-512, else 8; read it, never assume it.
 """
 
 # ruff: noqa: ARG001  (numba matches an intrinsic's arguments by their names, LLVM's generators by their places)
@@ -26,25 +26,17 @@ import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import llvmlite.binding
 from llvmlite import ir
 from numba.core import cgutils as _untyped_cgutils
 from numba.core import types
 from numba.extending import intrinsic as _untyped_intrinsic
 from numba.extending import models, overload, register_model
 
+from lightkeep.analysis.simd.width import FEATURES, LANES
+
 intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
 cgutils: Any = _untyped_cgutils
 _MODELS: Any = models
-
-
-def _widest() -> int:
-    features = llvmlite.binding.get_host_cpu_features()
-    return 16 if features.get("avx512f") else 8 if features.get("avx") else 4
-
-
-LANES: Final = _widest()
-"""float32 numbers in a vector."""
 
 
 class LanesType(types.Type):
@@ -330,7 +322,7 @@ def add_row_sums_f64(context: Any, rows: Any, weights: Any, target: Any) -> Any:
     return _operation(types.void, (types.int64,) * 3, emit)
 
 
-HAS_BYTE_SUMS: Final = LANES == 8 and bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
+HAS_BYTE_SUMS: Final = LANES == 8 and bool(FEATURES.get("avx2"))
 """Whether `add_byte_sums` is one instruction here; elsewhere it is emulated."""
 
 

@@ -68,6 +68,23 @@ set_f32: Any = _setter(ir.FloatType(), types.float32, False)
 set_f64: Any = _setter(ir.DoubleType(), types.float64, False)
 
 
+@intrinsic
+def call(context: Any, address: Any, values: Any) -> Any:
+    """call(address, (a, b, ...)) -> int64: another unit, with int64 arguments."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        at, packed = given
+        arguments = cgutils.unpack_tuple(builder, packed)
+        result = cgutils.alloca_once(builder, _LONG)
+        error = cgutils.alloca_once(builder, _BYTE.as_pointer())
+        kinds = [result.type, error.type, *(each.type for each in arguments)]
+        function = builder.inttoptr(at, ir.FunctionType(_WORD, kinds).as_pointer())
+        builder.call(function, [result, error, *arguments])
+        return builder.load(result)
+
+    return types.int64(types.int64, values), generate
+
+
 def _bulk(name: str, arguments: int, emit: Any) -> Any:
     """llvm.memcpy or llvm.memset with int64 arguments."""
 
@@ -79,6 +96,16 @@ def _bulk(name: str, arguments: int, emit: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * arguments), generate
+
+
+@intrinsic
+def prefetch(context: Any, address: Any) -> Any:
+    """prefetch(address): have the line of memory in the cache soon; any address will do."""
+
+    def emit(builder: Any, pointer: Any, at: Any) -> list[Any]:
+        return [builder.inttoptr(at, pointer), _WORD(0), _WORD(3), _WORD(1)]
+
+    return _bulk("llvm.prefetch.p0i8", 1, emit)
 
 
 @intrinsic

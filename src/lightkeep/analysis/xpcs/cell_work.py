@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.simd.lanes import LANES
-from lightkeep.analysis.xpcs.kernels.cell import HISTORY, ROW
-from lightkeep.analysis.xpcs.kernels.cell_sweep import advance_cells, finish_cells
-from lightkeep.analysis.xpcs.kernels.job import CELL_PAD, CELLS, KINDS, MOST_PIECES, Cells, Job, Place
-from lightkeep.analysis.xpcs.kernels.layout import Layout
+from lightkeep.analysis.simd.units import Units, packed
+from lightkeep.analysis.simd.width import LANES
+from lightkeep.analysis.xpcs.kernels.job import (
+    CELL_PAD,
+    CELLS,
+    HISTORY,
+    KINDS,
+    LINE,
+    MOST_PIECES,
+    ROW,
+    Job,
+    Place,
+)
+from lightkeep.analysis.xpcs.kernels.layout import GROUPS, TILE, Layout
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float64, Int64, State, empty_state
-from lightkeep.analysis.xpcs.kernels.sweep import GROUPS, Gain, Options, Piece
+from lightkeep.analysis.xpcs.kernels.work import Gain, Options, Piece
+
+UNITS: Final = Units(
+    "lightkeep.analysis.xpcs.kernels",
+    {
+        "advance_rows": "cell",
+        "take_lines": "byte_chunk",
+        "fill_lines": "byte_chunk",
+        "multiply_first": "byte_chunk",
+        "advance_lines": "byte_chunk",
+        "take_cells": "cell_chunk",
+        "finish_cell": "cell_sweep",
+        "advance_cells": "cell_sweep",
+        "finish_cells": "cell_sweep",
+    },
+)
+_SHORTS: Final = LANES * (64 * 5 + 2048)
+"""Bytes of the lines of int16 of a cell, on 5 levels."""
 
 
 class CellWork:
@@ -21,7 +47,6 @@ class CellWork:
 
     def __init__(
         self,
-        cells: Cells,
         piece: Piece,
         layout: Layout,
         options: Options,
@@ -32,22 +57,28 @@ class CellWork:
         levels: int,
     ) -> None:
         kind = np.dtype(np.float32) if piece.event_ptr.size else piece.frames.dtype
-        if piece.event_ptr.size and not options.is_float and piece.events.view(np.float32)[1::2].max(initial=0) < 4096:
-            kind = np.dtype(np.uint16)
+        if piece.event_ptr.size and not options.is_float:
+            most = piece.events.view(np.float32)[1::2].max(initial=0)
+            kind = np.dtype(np.uint16 if most < 4096 else np.float32)
+        is_byte = kind == np.uint8
         pitch = -(-len(delays.level) // 4) * 4
         labels = int(np.diff(layout.static_ptr).max(initial=0))
         n_static, n_dynamic = gain.segment_whole.shape[1], gain.intensity.shape[1]
-        self._tile = np.zeros(CELLS * (CHUNK * LANES * kind.itemsize + CELL_PAD), np.uint8)
+        self._n, self._gain = piece.n, gain
+        self._tile = _aligned(TILE * LINE if is_byte else CELLS * (CHUNK * LANES * kind.itemsize + CELL_PAD))
         self._rows = np.zeros((2, HISTORY + CHUNK + 8, LANES), np.float32)
         self._scratch = np.zeros((8, LANES))
-        self._bins = np.zeros(n_dynamic * (CHUNK + 1))
+        self._bins = np.zeros((n_dynamic, CHUNK), np.uint16 if is_byte else np.float64)
+        self._marks = np.zeros(n_dynamic, np.uint8)
+        self._lines = _aligned(_SHORTS + 8 * LANES * 32 + 32 * TILE if is_byte else 0)
         self._out = np.zeros((6, pitch, LANES))
         self._segments = np.zeros(MOST_PIECES * labels)
         self._sums = np.zeros((labels, 6, pitch))
+        self._intensity = np.zeros((n_dynamic, -(-piece.n // CHUNK) * CHUNK), np.int64)
         self._state = empty_state(GROUPS, dpl=4, levels=levels, has_bad=False)
-        self._kept = (piece, layout, cells, options, gain, saxs, delays, remark)
-        x = self._rows.ctypes.data + HISTORY * ROW
-        self._job = Job(
+        self._kept = (piece, layout, options, gain, saxs, delays, remark)
+        x, lines = _at(self._rows) + HISTORY * ROW, _at(self._lines)
+        job = Job(
             kind=KINDS[kind.name],
             frames=_at(piece.frames),
             stride=piece.stride * piece.frames.itemsize,
@@ -65,15 +96,9 @@ class CellWork:
             unused=_at(layout.unused),
             unused_ptr=_at(layout.unused_ptr),
             static=_at(layout.static),
+            dynamic=_at(layout.dynamic),
             static_ptr=_at(layout.static_ptr),
             block_static=_at(layout.block_static),
-            cell_dynamic_ptr=_at(cells.dynamic_ptr),
-            cell_dynamic=_at(cells.dynamic),
-            cell_dynamic_byte=_at(cells.dynamic_byte),
-            cell_dynamic_float=_at(cells.dynamic_float),
-            cell_static_ptr=_at(cells.static_ptr),
-            cell_static=_at(cells.static),
-            cell_static_weight=_at(cells.static_weight),
             base=options.base,
             lowest=options.lowest,
             is_float=int(options.is_float),
@@ -85,6 +110,10 @@ class CellWork:
             y=x + self._rows.strides[0],
             scratch=_at(self._scratch),
             bins=_at(self._bins),
+            marks=_at(self._marks),
+            shorts=lines,
+            products=lines + _SHORTS,
+            spare=lines + _SHORTS + 8 * LANES * 32,
             taus=len(delays.level),
             tau_pitch=pitch,
             level=_at(delays.level),
@@ -98,25 +127,35 @@ class CellWork:
             segment_whole=_at(gain.segment_whole),
             segment_part=_at(gain.segment_part),
             segments=len(gain.segment_whole),
-            intensity=_at(gain.intensity),
+            intensity=_at(self._intensity),
+            intensity_pitch=self._intensity.shape[1],
             saxs=_at(saxs),
             remark=_at(remark),
+            take_chunk=UNITS.address("take_lines" if is_byte else "take_cells"),
+            fill_lines=UNITS.address("fill_lines") if is_byte else 0,
+            multiply_first=UNITS.address("multiply_first") if is_byte else 0,
+            advance_lines=UNITS.address("advance_lines") if is_byte else 0,
+            advance_rows=UNITS.address("advance_rows"),
+            finish_cell=UNITS.address("finish_cell"),
         )
+        self._job = packed(job)
 
     def advance(self, begin: int, end: int, state: State, segment_frames: int) -> None:
         """Take the piece, one chunk, into the state of blocks begin .. end."""
-        level = segment_frames.bit_length() - 1
-        advance_cells(self._job, place_of(state), begin, end, level, _at(self._segments))
+        level, place = segment_frames.bit_length() - 1, packed(place_of(state))
+        UNITS.function("advance_cells")(_at(self._job), _at(place), begin, end, level, _at(self._segments))
+        self._give_intensity()
 
     def finish(
         self, begin: int, end: int, state: State, frames: int, segment_frames: int, piece_frames: Int64
     ) -> None:
         """Take the piece, the last frames, and sum over the pixels of blocks begin .. end."""
         levels = np.array([int(each).bit_length() - 1 for each in piece_frames], np.int64)
-        finish_cells(
-            self._job,
-            place_of(state),
-            place_of(self._state),
+        place, own = packed(place_of(state)), packed(place_of(self._state))
+        UNITS.function("finish_cells")(
+            _at(self._job),
+            _at(place),
+            _at(own),
             begin,
             end,
             frames,
@@ -125,6 +164,11 @@ class CellWork:
             _at(self._segments),
             _at(self._sums),
         )
+        self._give_intensity()
+
+    def _give_intensity(self) -> None:
+        self._gain.intensity[:] += self._intensity[:, : self._n].T
+        self._intensity.fill(0)
 
 
 def place_of(state: State) -> Place:
@@ -138,6 +182,12 @@ def place_of(state: State) -> Place:
         total=_at(state.total),
         remark=_at(state.remark),
     )
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Zeros from the beginning of a line of the cache."""
+    memory = np.zeros(size + 64, np.uint8)
+    return memory[-memory.ctypes.data % 64 :][:size]
 
 
 def _at(array: NDArray[Any]) -> int:

@@ -10,13 +10,12 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.simd.record import packed
-from lightkeep.analysis.simd.units import Units
+from lightkeep.analysis.simd.units import Units, packed
 from lightkeep.analysis.xpcs.blocks import Block, EventBlock, FrameBlock
 from lightkeep.analysis.xpcs.kernels.event_job import Sorting
 from lightkeep.analysis.xpcs.kernels.layout import Layout
 from lightkeep.analysis.xpcs.kernels.state import CHUNK
-from lightkeep.analysis.xpcs.kernels.sweep import Piece
+from lightkeep.analysis.xpcs.kernels.work import Piece
 
 KINDS: Final = ("uint8", "uint16", "uint32", "float32")
 """Counts that the kernels take as they are; all others become float32."""

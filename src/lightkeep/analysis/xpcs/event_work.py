@@ -9,15 +9,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.analysis.simd.record import packed
-from lightkeep.analysis.simd.units import Units
+from lightkeep.analysis.simd.units import Units, packed
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.xpcs.cell_work import CellWork, place_of
 from lightkeep.analysis.xpcs.kernels.event_job import HISTORY, TILES, EventJob
-from lightkeep.analysis.xpcs.kernels.job import Cells
 from lightkeep.analysis.xpcs.kernels.layout import BLOCK, Layout
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float64, Int64, State
-from lightkeep.analysis.xpcs.kernels.sweep import Gain, Options, Piece
+from lightkeep.analysis.xpcs.kernels.work import Gain, Options, Piece
 
 UNITS: Final = Units(
     "lightkeep.analysis.xpcs.kernels",
@@ -32,7 +30,6 @@ class EventWork:
 
     def __init__(
         self,
-        cells: Callable[[], Cells],
         piece: Piece,
         layout: Layout,
         options: Options,
@@ -44,7 +41,7 @@ class EventWork:
         *,
         is_whole: bool,
     ) -> None:
-        self._arguments = (cells, piece, layout, options, gain, saxs, delays, remark, levels)
+        self._arguments = (piece, layout, options, gain, saxs, delays, remark, levels)
         self._dense: dict[int | None, CellWork] = {}
         per_tile = np.diff(piece.event_ptr).sum(axis=0)
         per_block = np.add.reduceat(per_tile, np.arange(0, len(per_tile), TILES))
@@ -164,7 +161,7 @@ class EventWork:
     def _as_frames(self, chunk: int | None = None, segment_frames: int = CHUNK) -> CellWork:
         """The same work on frames, on one chunk or on all of them."""
         if chunk not in self._dense:
-            cells, piece, layout, options, gain, saxs, delays, remark, levels = self._arguments
+            piece, layout, options, gain, saxs, delays, remark, levels = self._arguments
             if chunk is not None:
                 piece = one_chunk(piece, chunk)
                 rows = slice(chunk * CHUNK // segment_frames, (chunk + 1) * CHUNK // segment_frames)
@@ -173,7 +170,7 @@ class EventWork:
                     segment_part=gain.segment_part[rows],
                     intensity=gain.intensity[chunk * CHUNK : (chunk + 1) * CHUNK],
                 )
-            self._dense[chunk] = CellWork(cells(), piece, layout, options, gain, saxs, delays, remark, levels)
+            self._dense[chunk] = CellWork(piece, layout, options, gain, saxs, delays, remark, levels)
         return self._dense[chunk]
 
 

@@ -9,13 +9,11 @@ from lightkeep.analysis.xpcs.kernels.layout import Layout
 from lightkeep.analysis.xpcs.kernels.state import Delays, Float64, Int64, State
 from lightkeep.analysis.xpcs.kernels.sweep import (
     Bins,
-    Gain,
-    Options,
-    Piece,
     advance_blocks,
     finish_blocks,
     work_of,
 )
+from lightkeep.analysis.xpcs.kernels.work import Gain, Options, Piece
 
 
 class PlainWork:

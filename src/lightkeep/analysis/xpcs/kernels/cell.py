@@ -10,23 +10,19 @@ earlier sample is loaded once for up to 4 multiply-adds. No load feeds fewer, no
 
 from __future__ import annotations
 
-from typing import Final
-
-from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.simd.lanes import LANES, add_to_f64, fmuladd, load, store, zero
+from lightkeep.analysis.simd.compile import part
+from lightkeep.analysis.simd.lanes import add_to_f64, fmuladd, load, store, zero
 from lightkeep.analysis.simd.memory import get_f32, get_f64, get_i32, set_f64
+from lightkeep.analysis.simd.record import record
+from lightkeep.analysis.simd.width import LANES
+from lightkeep.analysis.xpcs.kernels.job import HISTORY, ROW, SLOT, SLOTS, STATE_ROW, Job, Place
 from lightkeep.analysis.xpcs.kernels.layout import GROUP
 
-ROW: Final = 4 * LANES
-"""Bytes of a row of samples."""
-HISTORY: Final = 8
-STATE_ROW: Final = 4 * GROUP
-"""Bytes of a row of samples in a state."""
-SLOT: Final = 8 * GROUP
-"""Bytes of an accumulator in a state."""
+job_at = record(Job)
+place_at = record(Place)
 
 
-@compiled
+@part
 def first_level(x: int, n: int, y: int, first: int, fourth: int, fifth: int) -> None:
     """Add the products of n samples (a multiple of 4) with those 1 .. 8 earlier; sums of pairs of samples go to y.
 
@@ -99,7 +95,7 @@ def first_level(x: int, n: int, y: int, first: int, fourth: int, fifth: int) -> 
     add_to_f64(fifth + 3 * SLOT, a8)
 
 
-@compiled
+@part
 def upper_level(x: int, n: int, y: int, base: int, acc: int) -> None:
     """The same for the lags base + 1 .. base + 4, in two chains, as one would wait for itself."""
     a1 = zero()
@@ -149,7 +145,7 @@ def upper_level(x: int, n: int, y: int, base: int, acc: int) -> None:
     add_to_f64(acc + 3 * SLOT, a4 + b4)
 
 
-@compiled
+@part
 def squares(x: int, n: int, acc: int) -> None:
     """Add the squares of n samples."""
     a = zero()
@@ -159,14 +155,14 @@ def squares(x: int, n: int, acc: int) -> None:
     add_to_f64(acc, a)
 
 
-@compiled
+@part
 def recall(x: int, history: int) -> None:
     """Put the last samples before this chunk in front of a buffer."""
     for t in range(HISTORY):
         store(x + (t - HISTORY) * ROW, load(history + t * STATE_ROW))
 
 
-@compiled
+@part
 def remember(x: int, n: int, start: int, history: int, head: int) -> None:
     """Keep the last samples of a level, and its first where this chunk has them; `start`: number of its first."""
     for t in range(HISTORY):
@@ -175,14 +171,14 @@ def remember(x: int, n: int, start: int, history: int, head: int) -> None:
         store(head + t * STATE_ROW, load(x + (t - start) * ROW))
 
 
-@compiled
+@part
 def pad(x: int, n: int) -> None:
     """Zeros behind n samples, up to a multiple of 4."""
     for t in range(n, (n + 3) & ~3):
         store(x + t * ROW, zero())
 
 
-@compiled
+@part
 def take_sums(x: int, rows: int, static: int, total: int, segments: int, pitch: int) -> None:
     """Add rows of sums over frames to the pixels' total and, row by row, to the segments of their partitions.
 
@@ -197,7 +193,26 @@ def take_sums(x: int, rows: int, static: int, total: int, segments: int, pitch: 
                 set_f64(segments, at, get_f64(segments, at) + get_f32(x + r * ROW, i))
 
 
-@compiled
+@part
+def is_used(labels: int) -> bool:
+    """Whether any of a cell's pixels has a label."""
+    most = -1
+    for i in range(LANES):
+        most = max(most, get_i32(labels, i))
+    return most >= 0
+
+
+@part
+def is_first(labels: int, i: int) -> bool:
+    """Whether pixel i of a cell has a label, and is the first with this one."""
+    label = get_i32(labels, i)
+    for j in range(i):
+        if get_i32(labels, j) == label:
+            return False
+    return bool(label >= 0)
+
+
+@part
 def piece_sums(x: int, n: int, frames: int, out: int) -> int:
     """Rows of sums over every `frames` of n samples, the last of fewer; how many."""
     rows = (n + frames - 1) // frames
@@ -207,3 +222,43 @@ def piece_sums(x: int, n: int, frames: int, out: int) -> int:
             s = s + load(x + t * ROW)
         store(out + r * ROW, s)
     return rows
+
+
+@part
+def advance_rows(
+    job_address: int, place_address: int, g: int, sub: int, n: int, start: int, level: int, piece_level: int,
+    segments: int, static: int, pitch: int,
+) -> int:  # fmt: skip
+    """Take n samples of a level and the next ones, in the job's buffer x, into the state of a cell.
+
+    start: number of the first sample. Sums over pieces are taken on the level `piece_level`; -1: they are already.
+    """
+    job, state = job_at(job_address), place_at(place_address)
+    x, y = job.x, job.y
+    while level < state.levels and n > 0:
+        pad(x, n)
+        if level == piece_level:
+            take_sums(x, n, static, state.total + (g * GROUP + sub * LANES) * 8, segments, pitch)
+        place = (level * state.groups + g) * HISTORY * STATE_ROW + sub * ROW
+        recall(x, state.history + place)
+        acc = state.acc + ((level + 1) * state.groups + g) * SLOTS * SLOT + sub * LANES * 8
+        m = (n + 3) & ~3
+        if level == 0:
+            low = state.acc + g * SLOTS * SLOT + sub * LANES * 8
+            if job.base == 4:
+                first_level(x, m, y, low + SLOT, low + 4 * SLOT, acc)
+            else:
+                first_level(x, m, y, low + SLOT, acc, acc + SLOT)
+            if job.lowest == 0:
+                squares(x, n, low)
+        else:
+            upper_level(x, m, y, job.base, acc)
+        remember(x, n, start, state.history + place, state.head + place)
+        if start & 1:
+            for t in range((n + 1) >> 1):
+                store(y + t * ROW, load(x + (2 * t - 1) * ROW) + load(x + 2 * t * ROW))
+        n = (n + (start & 1)) >> 1
+        start >>= 1
+        level += 1
+        x, y = y, x
+    return 0

@@ -1,317 +1,46 @@
 """Loops of the SIMD multi-tau kernels over blocks, tiles, chunks and cells; `sweep` is the same in plain numba.
 
-Everything is passed by address: see `lightkeep.analysis.simd.memory` for why. The arrays behind are `sweep`'s, and
-live as long as the `Job`.
+Everything is passed by address: see `lightkeep.analysis.simd.memory` for why. The arrays behind live as long as
+the `Job`. `advance_cells`, `finish_cells` and `finish_cell` are units.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.simd.lanes import (
-    LANES,
-    add_byte_sums,
-    add_row_sums,
-    add_row_sums_f64,
-    add_to_f64,
-    finish_pixels,
-    load,
-    load_u8,
-    load_u16,
-    load_u32,
-    select_less,
-    splat,
-    store,
-    zero,
-)
+from lightkeep.analysis.simd.compile import part
+from lightkeep.analysis.simd.lanes import add_row_sums_f64, add_to_f64, finish_pixels, load, zero
 from lightkeep.analysis.simd.memory import (
+    call,
     clear_bytes,
     copy_bytes,
-    get_f32,
     get_f64,
+    get_i32,
     get_i64,
     get_u8,
-    get_u16,
-    set_f32,
     set_f64,
     set_i64,
     set_u8,
-    set_u16,
 )
-from lightkeep.analysis.xpcs.kernels.cell import (
+from lightkeep.analysis.simd.width import LANES
+from lightkeep.analysis.xpcs.kernels.cell import is_first, is_used, job_at, place_at
+from lightkeep.analysis.xpcs.kernels.job import (
     HISTORY,
+    MOST_PIECES,
     ROW,
     SLOT,
-    STATE_ROW,
-    first_level,
-    pad,
-    piece_sums,
-    recall,
-    remember,
-    squares,
-    take_sums,
-    upper_level,
-)
-from lightkeep.analysis.xpcs.kernels.job import (
-    CELL_PAD,
-    CELLS,
-    F32,
-    MOST_PIECES,
     SLOTS,
+    STATE_ROW,
     TILES,
-    U8,
-    U16,
-    U32,
     Job,
     Place,
 )
-from lightkeep.analysis.xpcs.kernels.kernel import (
-    FLOAT_NOISE,
-    FRACTION_BITS,
-    INTENSITY_SCALE,
-    INVALID,
-    NEGATIVE,
-    SATURATED,
-)
-from lightkeep.analysis.xpcs.kernels.layout import GROUP, TILE
+from lightkeep.analysis.xpcs.kernels.layout import GROUP
 from lightkeep.analysis.xpcs.kernels.state import CHUNK
+from lightkeep.analysis.xpcs.kernels.work import FLOAT_NOISE, FRACTION_BITS, SATURATED
 
 
-@compiled
-def clear_tile(job: Job, rows: int) -> None:
-    """Zeros in the first rows of a tile."""
-    size = LANES * min(job.kind, 4)
-    step = CHUNK * size + CELL_PAD
-    for cell in range(CELLS):
-        clear_bytes(job.tile + cell * step, rows * size)
-
-
-@compiled
-def fill_events(job: Job, tile: int, chunk: int) -> None:
-    """Put a chunk's events into a tile that is clear, uint16 or float32."""
-    size = min(job.kind, 4)
-    step = CHUNK * LANES * size + CELL_PAD
-    pointer = (chunk - job.first_chunk) * (job.tiles + 1) + tile
-    for e in range(get_i64(job.event_ptr, pointer), get_i64(job.event_ptr, pointer + 1)):
-        p = get_u16(job.events, 4 * e + 1)
-        at = job.tile + (p // LANES) * step
-        i = get_u16(job.events, 4 * e) * LANES + p % LANES
-        value = get_f32(job.events, 2 * e + 1)
-        if job.kind == F32:
-            set_f32(at, i, get_f32(at, i) + value)
-        else:
-            set_u16(at, i, min(get_u16(at, i) + int(value), 65535))
-
-
-@compiled
-def fill_frames(job: Job, tile: int, chunk: int, n: int) -> None:
-    """Put n frames of a chunk into a tile, cell by cell."""
-    size = min(job.kind, 4)
-    pixel = job.begin + tile * TILE
-    width = min(TILE, job.end - pixel)
-    row = LANES * size
-    step = CHUNK * row + CELL_PAD
-    source = job.frames + (pixel - job.origin) * size + (chunk - job.first_chunk) * CHUNK * job.stride
-    full = width // LANES
-    for t in range(n):
-        to = job.tile + t * row
-        if row == 8:
-            for cell in range(full):
-                set_i64(to + cell * step, 0, get_i64(source, cell))
-        else:
-            for cell in range(full):
-                for i in range(row >> 3):
-                    set_i64(to + cell * step, i, get_i64(source + cell * row, i))
-        if full < CELLS:
-            clear_bytes(to + full * step, row)
-            copy_bytes(source + full * row, to + full * step, width * size - full * row)
-        source += job.stride
-
-
-@compiled
-def load_cell(job: Job, cell: int, n: int, x: int) -> int:
-    """Put a cell's n frames into a buffer as float32; return in how many of its lanes there is something to
-    note."""
-    size = min(job.kind, 4)
-    at = job.tile + cell * (CHUNK * LANES * size + CELL_PAD)
-    peak = zero()
-    step = LANES * size
-    if job.kind == U8:
-        for t in range(n):
-            v = load_u8(at + t * step)
-            store(x + t * ROW, v)
-            peak = select_less(peak, v, v, peak)
-    elif job.kind == U16:
-        for t in range(n):
-            v = load_u16(at + t * step)
-            store(x + t * ROW, v)
-            peak = select_less(peak, v, v, peak)
-    elif job.kind == U32:
-        for t in range(n):
-            v = load_u32(at + t * step)
-            store(x + t * ROW, v)
-            peak = select_less(peak, v, v, peak)
-    else:
-        low = zero()
-        odd = zero()
-        for t in range(n):
-            v = load(at + t * step)
-            store(x + t * ROW, v)
-            peak = select_less(peak, v, v, peak)
-            low = select_less(v, low, v, low)
-            odd = odd + (v - v)  # NaN where v is not finite
-        if job.is_float:
-            peak = select_less(low, odd, splat(np.inf), odd)
-    store(job.scratch, peak)
-    reached = 0
-    for i in range(LANES):
-        reached += not get_f32(job.scratch, i) < job.limit
-    return reached
-
-
-@compiled
-def inspect(job: Job, cell: int, n: int, x: int, reached: int, remark: int) -> None:
-    """Blank the counts of a cell that must not be counted, and say so in the pixels' remarks."""
-    if job.is_float:
-        for t in range(n if reached else 0):
-            for i in range(LANES):
-                v = get_f32(x, t * LANES + i)
-                if not abs(v) < np.inf:
-                    set_f32(x, t * LANES + i, np.float32(0))
-                    set_u8(remark, i, get_u8(remark, i) | INVALID)
-                elif v < 0:
-                    set_u8(remark, i, get_u8(remark, i) | NEGATIVE)
-        return
-    for i in range(LANES):
-        if reached and get_f32(job.scratch, i) >= job.limit:
-            set_u8(remark, i, get_u8(remark, i) | SATURATED)
-        if get_u8(remark, i) & SATURATED:
-            bytes_ = job.tile + cell * (CHUNK * LANES * job.kind + CELL_PAD)
-            for t in range(n):
-                set_f32(x, t * LANES + i, np.float32(0))
-                if job.kind == U8:
-                    set_u8(bytes_, t * LANES + i, 0)
-
-
-@compiled
-def add_intensity(job: Job, place: int, cell: int, n: int, x: int) -> None:
-    """Add n frames of a cell to the tile's counts of each dynamic bin; place: the cell's in the CSR."""
-    rows = job.tile + cell * (CHUNK * LANES + CELL_PAD)
-    for e in range(get_i64(job.cell_dynamic_ptr, place), get_i64(job.cell_dynamic_ptr, place + 1)):
-        q = get_i64(job.cell_dynamic, e)
-        to = job.bins + q * CHUNK * 8
-        set_f64(job.bins, job.n_dynamic * CHUNK + q, 1.0)
-        if job.kind == U8:
-            mask = job.cell_dynamic_byte + e * LANES
-            for t in range(0, n, 4):
-                add_byte_sums(rows + t * LANES, mask, to + t * 8)
-        else:
-            weights = job.cell_dynamic_float + e * ROW
-            for t in range(0, n, 4):
-                add_row_sums(x + t * ROW, weights, to + t * 8)
-
-
-@compiled
-def give_intensity(job: Job, n: int, frame: int) -> None:
-    """Add a tile's counts of each dynamic bin to the run's, and make them zero."""
-    for q in range(job.n_dynamic):
-        mark = job.n_dynamic * CHUNK + q
-        if get_f64(job.bins, mark) != 0:
-            set_f64(job.bins, mark, 0.0)
-            for t in range((n + 3) & ~3):
-                v = get_f64(job.bins, q * CHUNK + t)
-                set_f64(job.bins, q * CHUNK + t, 0.0)
-                if t < n:
-                    at = (frame + t) * job.n_dynamic + q
-                    set_i64(job.intensity, at, get_i64(job.intensity, at) + np.int64(np.rint(v * INTENSITY_SCALE)))
-
-
-@compiled
-def advance_cell(
-    job: Job, state: Place, g: int, sub: int, n: int, chunk: int, piece_level: int, static: int, segments: int,
-    pitch: int,
-) -> None:  # fmt: skip
-    """Take n frames of a chunk, in buffer x, into the state of a cell (`sub` of group g)."""
-    x, y = job.x, job.y
-    whole = n == CHUNK
-    total = state.total + (g * GROUP + sub * LANES) * 8
-    if not whole:
-        rows = piece_sums(x, n, 1 << piece_level, y)
-        take_sums(y, rows, static, total, segments, pitch)
-    start = chunk * CHUNK
-    for level in range(state.levels):
-        pad(x, n)
-        if whole and level == piece_level:
-            take_sums(x, n, static, total, segments, pitch)
-        place = (level * state.groups + g) * HISTORY * STATE_ROW + sub * ROW
-        recall(x, state.history + place)
-        acc = state.acc + ((level + 1) * state.groups + g) * SLOTS * SLOT + sub * LANES * 8
-        m = (n + 3) & ~3
-        if level == 0:
-            low = state.acc + g * SLOTS * SLOT + sub * LANES * 8
-            if job.base == 4:
-                first_level(x, m, y, low + SLOT, low + 4 * SLOT, acc)
-            else:
-                first_level(x, m, y, low + SLOT, acc, acc + SLOT)
-            if job.lowest == 0:
-                squares(x, n, low)
-        else:
-            upper_level(x, m, y, job.base, acc)
-        remember(x, n, start, state.history + place, state.head + place)
-        if start & 1:
-            for t in range((n + 1) >> 1):
-                store(y + t * ROW, load(x + (2 * t - 1) * ROW) + load(x + 2 * t * ROW))
-        n = (n + (start & 1)) >> 1
-        if n == 0:
-            return
-        start >>= 1
-        x, y = y, x
-
-
-@compiled
-def take_chunk(
-    job: Job, state: Place, offset: int, tile: int, chunk: int, n: int, piece_level: int, segments: int, pitch: int
-) -> None:
-    """Take n frames of a chunk into the state of a tile's groups; segments: (n, pitch) float64, added to."""
-    if job.has_events:
-        clear_tile(job, n)
-        fill_events(job, tile, chunk)
-    else:
-        fill_frames(job, tile, chunk, n)
-    pixel = job.begin + tile * TILE
-    for u in range(get_i64(job.unused_ptr, tile), get_i64(job.unused_ptr, tile + 1)):
-        start = get_i64(job.unused, u)
-        for cell in range(
-            (start - pixel) // LANES, min(start - pixel + GROUP, job.end - pixel + LANES - 1) // LANES
-        ):
-            load_cell(job, cell, n, job.x)
-            piece_sums(job.x, n, CHUNK, job.y)
-            for i in range(min(LANES, job.end - pixel - cell * LANES)):
-                at = pixel + cell * LANES + i
-                set_f64(job.saxs, at, get_f64(job.saxs, at) + get_f32(job.y, i))
-    begin = get_i64(job.tile_ptr, tile)
-    for g in range(begin, get_i64(job.tile_ptr, tile + 1)):
-        first = (get_i64(job.group, g) - pixel) // LANES
-        for sub in range(GROUP // LANES):
-            place = g * (GROUP // LANES) + sub
-            at = offset + g - begin
-            cell = first + sub
-            reached = load_cell(job, cell, n, job.x)
-            remark = state.remark + at * GROUP + sub * LANES
-            inspect(job, cell, n, job.x, reached, remark)
-            if get_i64(job.cell_static_ptr, place) == get_i64(job.cell_static_ptr, place + 1):
-                piece_sums(job.x, n, CHUNK, job.y)
-                add_to_f64(state.total + (at * GROUP + sub * LANES) * 8, load(job.y))
-                continue
-            pad(job.x, n)
-            add_intensity(job, place, cell, n, job.x)
-            static = job.static + (g * GROUP + sub * LANES) * 4
-            advance_cell(job, state, at, sub, n, chunk, piece_level, static, segments, pitch)
-    give_intensity(job, n, (chunk - job.first_chunk) * CHUNK)
-
-
-@compiled
+@part
 def exact_add(value: float, whole: int, part: int, at: int) -> None:
     """Add a number to an ExactSum's element."""
     down = np.floor(value)
@@ -320,7 +49,7 @@ def exact_add(value: float, whole: int, part: int, at: int) -> None:
     set_i64(part, at, fraction & ((1 << FRACTION_BITS) - 1))
 
 
-@compiled
+@part
 def give_segments(job: Job, block: int, segments: int, rows: int, per_segment: int, first: int) -> None:
     """Add a tile's segments, `per_segment` of which make one of the run's, to those; then make them zero."""
     begin = get_i64(job.static_ptr, block)
@@ -336,13 +65,14 @@ def give_segments(job: Job, block: int, segments: int, rows: int, per_segment: i
                     exact_add(value, job.segment_whole, job.segment_part, at)
 
 
-@compiled
-def finish_cell(job: Job, state: Place, g: int, sub: int, frames: int, place: int, sums: int) -> None:
-    """Add the results of a cell's pixels to the rows of their partitions; place: the cell's in the CSR.
+@part
+def finish_cell(job_address: int, place_address: int, g: int, sub: int, frames: int, place: int, sums: int) -> int:
+    """Add the results of a cell's pixels to the rows of their partitions; place: the cell's in the layout.
 
     sums: (n_static of the block, 6, tau_pitch) float64: G2, IP, IF (sums over the pairs), g, g^2, number of
     pixels.
     """
+    job, state = job_at(job_address), place_at(place_address)
     total = job.scratch
     lane = sub * LANES
     for i in range(LANES):
@@ -376,17 +106,21 @@ def finish_cell(job: Job, state: Place, g: int, sub: int, frames: int, place: in
             job.out + d * 8 * LANES,
             job.tau_pitch * 8 * LANES,
         )
-    weights = job.scratch + 24 * LANES
-    for e in range(get_i64(job.cell_static_ptr, place), get_i64(job.cell_static_ptr, place + 1)):
+    weights, labels = job.scratch + 24 * LANES, job.static + place * LANES * 4
+    for first in range(LANES):
+        if not is_first(labels, first):
+            continue
+        label = get_i32(labels, first)
         for i in range(LANES):
             is_left_out = get_u8(state.remark, g * GROUP + lane + i) & SATURATED
-            set_f64(weights, i, 0.0 if is_left_out else get_f64(job.cell_static_weight, e * LANES + i))
-        to = sums + get_i64(job.cell_static, e) * 6 * job.tau_pitch * 8
+            set_f64(weights, i, 1.0 if get_i32(labels, i) == label and not is_left_out else 0.0)
+        to = sums + label * 6 * job.tau_pitch * 8
         for four in range(6 * job.tau_pitch // 4):
             add_row_sums_f64(job.out + four * 32 * LANES, weights, to + four * 32)
+    return 0
 
 
-@compiled
+@part
 def give_sums(job: Job, block: int, sums: int) -> None:
     """Add a block's sums to the run's, as means over pairs of mean samples, and make them zero."""
     begin = get_i64(job.static_ptr, block)
@@ -403,7 +137,7 @@ def give_sums(job: Job, block: int, sums: int) -> None:
                 exact_add(value, job.whole, job.part, to + k * job.taus + d)
 
 
-@compiled
+@part
 def copy_groups(
     into: int, into_groups: int, from_: int, from_groups: int, begin: int, count: int, rows: int, size: int
 ) -> None:
@@ -416,7 +150,7 @@ def copy_groups(
             clear_bytes(to, count * size)
 
 
-@compiled
+@part
 def set_state(into: Place, from_: Place, begin: int, count: int) -> None:
     """Copy the state of some groups, or zeros when there is none."""
     rows, groups, others = into.levels, into.groups, from_.groups
@@ -427,32 +161,36 @@ def set_state(into: Place, from_: Place, begin: int, count: int) -> None:
     copy_groups(into.remark, groups, from_.remark, others, begin, count, 1, GROUP)
 
 
-@compiled
+@part
 def advance_cells(
-    job: Job, state: Place, block_begin: int, block_end: int, piece_level: int, segments: int
-) -> None:
+    job_address: int, place_address: int, block_begin: int, block_end: int, piece_level: int, segments: int
+) -> int:
     """`sweep.advance_blocks`: take one chunk into the state of all groups of some blocks.
 
     segments: zeros, enough for the segments of a chunk in each of a block's partitions.
     """
+    job = job_at(job_address)
     for block in range(block_begin, block_end):
         pitch = get_i64(job.static_ptr, block + 1) - get_i64(job.static_ptr, block)
         for tile in range(block * TILES, min((block + 1) * TILES, job.tiles)):
             offset = get_i64(job.tile_ptr, tile)
-            take_chunk(job, state, offset, tile, job.first_chunk, job.n, piece_level, segments, pitch)
+            rest = (offset, tile, job.first_chunk, job.n, piece_level, segments, pitch)
+            call(job.take_chunk, (job_address, place_address, *rest))
             give_segments(job, block, segments, job.n >> piece_level, 1, 0)
+    return 0
 
 
-@compiled
+@part
 def finish_cells(
-    job: Job, state: Place, own: Place, block_begin: int, block_end: int, frames: int, segment_level: int,
-    piece_levels: int, segments: int, sums: int,
-) -> None:  # fmt: skip
+    job_address: int, from_address: int, own_address: int, block_begin: int, block_end: int, frames: int,
+    segment_level: int, piece_levels: int, segments: int, sums: int,
+) -> int:  # fmt: skip
     """`sweep.finish_blocks`: take the last frames of a run and sum over the pixels of some blocks.
 
     own: a state of one tile. piece_levels: log2 of the frames over which each chunk's are summed first.
     sums: zeros, for each of a block's partitions.
     """
+    job, state, own = job_at(job_address), place_at(from_address), place_at(own_address)
     for block in range(block_begin, block_end):
         pitch = get_i64(job.static_ptr, block + 1) - get_i64(job.static_ptr, block)
         for tile in range(block * TILES, min((block + 1) * TILES, job.tiles)):
@@ -463,7 +201,7 @@ def finish_cells(
                 chunk = job.first_chunk + c
                 n = min(CHUNK, job.n - c * CHUNK)
                 piece = get_i64(piece_levels, c)
-                take_chunk(job, own, 0, tile, chunk, n, piece, segments, pitch)
+                call(job.take_chunk, (job_address, own_address, 0, tile, chunk, n, piece, segments, pitch))
                 first = (chunk * CHUNK) >> piece
                 give_segments(job, block, segments, n >> piece, 1 << (segment_level - piece), first)
             for g in range(count):
@@ -473,6 +211,7 @@ def finish_cells(
                     set_u8(job.remark, (groups + g) * GROUP + i, get_u8(own.remark, g * GROUP + i))
                 for sub in range(GROUP // LANES):
                     place = (groups + g) * (GROUP // LANES) + sub
-                    if get_i64(job.cell_static_ptr, place) < get_i64(job.cell_static_ptr, place + 1):
-                        finish_cell(job, own, g, sub, frames, place, sums)
+                    if is_used(job.static + place * LANES * 4):
+                        call(job.finish_cell, (job_address, own_address, g, sub, frames, place, sums))
         give_sums(job, block, sums)
+    return 0

@@ -32,9 +32,9 @@ from lightkeep.analysis.simd.memory import (
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.xpcs.kernels.event_job import FEW, MOST, TILES, EventJob
-from lightkeep.analysis.xpcs.kernels.kernel import FRACTION_BITS, INTENSITY_SCALE
 from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE
 from lightkeep.analysis.xpcs.kernels.state import CHUNK
+from lightkeep.analysis.xpcs.kernels.work import FRACTION_BITS, INTENSITY_SCALE
 
 event_job_at = record(EventJob)
 

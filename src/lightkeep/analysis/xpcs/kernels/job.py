@@ -1,19 +1,27 @@
-"""What the SIMD multi-tau kernels are told: addresses and numbers."""
+"""What the SIMD multi-tau kernels are told: addresses and numbers; without numba."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lightkeep.analysis.simd.lanes import LANES
-from lightkeep.analysis.xpcs.kernels.layout import BLOCK, TILE, Layout, runs
+from lightkeep.analysis.simd.width import LANES
+from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE
+from lightkeep.analysis.xpcs.kernels.state import CHUNK
 
 CELLS: Final = TILE // LANES
 """Cells of a tile."""
 CELL_PAD: Final = 64
 """Bytes behind a cell's frames in a tile, or all cells would fall on the same lines of the cache."""
+ROW: Final = 4 * LANES
+"""Bytes of a row of samples."""
+HISTORY: Final = 8
+STATE_ROW: Final = 4 * GROUP
+"""Bytes of a row of samples in a state."""
+SLOT: Final = 8 * GROUP
+"""Bytes of an accumulator in a state."""
+LINE_BEFORE: Final = 32
+LINE: Final = LINE_BEFORE + CHUNK + 32
+"""Bytes of a pixel's line in a tile of uint8: 32 that end with its history, a chunk, 32 zeros."""
 TILES: Final = BLOCK // TILE
 SLOTS: Final = 5
 """Accumulators per level and group: dpl + 1."""
@@ -21,23 +29,6 @@ MOST_PIECES: Final = 17
 """Most segments that a chunk has, the incomplete one included."""
 U8, U16, U32, F32 = 1, 2, 4, 8
 KINDS: Final = {"uint8": U8, "uint16": U16, "uint32": U32, "float32": F32}
-
-
-class Cells(NamedTuple):
-    """What a layout says of its cells; CSR over group * (GROUP // LANES) + cell of the group."""
-
-    dynamic_ptr: NDArray[np.int64]
-    dynamic: NDArray[np.int64]
-    """Dynamic bin, from 0."""
-    dynamic_byte: NDArray[np.uint8]
-    """(n, LANES) 255 or 0."""
-    dynamic_float: NDArray[np.float32]
-    """(n, LANES) 1 or 0."""
-    static_ptr: NDArray[np.int64]
-    static: NDArray[np.int64]
-    """Partition, counted from the block's first."""
-    static_weight: NDArray[np.float64]
-    """(n, LANES) 1 or 0."""
 
 
 class Job(NamedTuple):
@@ -62,15 +53,9 @@ class Job(NamedTuple):
     unused: int
     unused_ptr: int
     static: int
+    dynamic: int
     static_ptr: int
     block_static: int
-    cell_dynamic_ptr: int
-    cell_dynamic: int
-    cell_dynamic_byte: int
-    cell_dynamic_float: int
-    cell_static_ptr: int
-    cell_static: int
-    cell_static_weight: int
     base: int
     lowest: int
     is_float: int
@@ -85,7 +70,15 @@ class Job(NamedTuple):
     scratch: int
     """This thread's: 8 rows of LANES float64."""
     bins: int
-    """This thread's: (n_dynamic, CHUNK) float64, zeros in between, then n_dynamic marks."""
+    """This thread's: (n_dynamic, CHUNK) float64, or uint16 for uint8 counts, zeros in between."""
+    marks: int
+    """This thread's: n_dynamic bytes, which bins are not zero."""
+    shorts: int
+    """This thread's: lines of LANES pixels on the levels 0 to 4."""
+    products: int
+    """This thread's: (8, LANES, 8) int32."""
+    spare: int
+    """This thread's: 32 rows of TILE uint8."""
     taus: int
     tau_pitch: int
     """taus, rounded up to a multiple of 4."""
@@ -102,8 +95,18 @@ class Job(NamedTuple):
     segment_part: int
     segments: int
     intensity: int
+    """(n_dynamic, intensity_pitch) int64."""
+    intensity_pitch: int
+    """Frames, rounded up to whole chunks."""
     saxs: int
     remark: int
+    take_chunk: int
+    """Addresses of units."""
+    fill_lines: int
+    multiply_first: int
+    advance_lines: int
+    advance_rows: int
+    finish_cell: int
 
 
 class Place(NamedTuple):
@@ -116,18 +119,3 @@ class Place(NamedTuple):
     head: int
     total: int
     remark: int
-
-
-def cells_of(layout: Layout) -> Cells:
-    """The bins and partitions of each cell."""
-    ptr, label, mask = runs(layout.dynamic.reshape(-1, LANES))
-    static_ptr, static, weight = runs(layout.static.reshape(-1, LANES))
-    return Cells(
-        ptr,
-        label,
-        mask.view(np.uint8) * np.uint8(255),
-        mask.astype(np.float32),
-        static_ptr,
-        static,
-        weight.astype(np.float64),
-    )

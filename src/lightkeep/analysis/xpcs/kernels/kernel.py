@@ -15,25 +15,14 @@ from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float32, Float64, Int64, State
+from lightkeep.analysis.xpcs.kernels.work import FRACTION_BITS, INTENSITY_SCALE, SATURATED
 
 STEPS: Final = 8
 """Frames per pass over the accumulators: they are loaded and stored once for so many multiply-adds."""
 LANES: Final = 64
 
-FRACTION_BITS: Final = 48
-"""That of `sums.FRACTION_BITS`."""
-INTENSITY_SCALE: Final = 2.0**20
-"""2**`sums.INTENSITY_BITS`."""
 FRACTION_SCALE: Final = 2.0**FRACTION_BITS
 FRACTION_MASK: Final = (1 << FRACTION_BITS) - 1
-
-FLOAT_NOISE: Final = 1e-6
-"""A mean of fractions that is smaller than this beside the pixel's total is what rounding left of 0: IP and IF are
-differences of the total. Whole counts are exact."""
-
-SATURATED: Final = 1
-NEGATIVE: Final = 2
-INVALID: Final = 4
 
 
 @compiled

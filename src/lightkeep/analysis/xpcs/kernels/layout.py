@@ -20,6 +20,7 @@ from lightkeep.analysis.xpcs.qmap import QMap
 BLOCK: Final = 4096
 TILE: Final = 256
 GROUP: Final = 64
+GROUPS: Final = TILE // GROUP
 
 Int64 = NDArray[np.int64]
 

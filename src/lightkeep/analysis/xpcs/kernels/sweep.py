@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.memory import get_f32, get_u16
 from lightkeep.analysis.xpcs.kernels.kernel import (
-    FLOAT_NOISE,
-    INVALID,
     LANES,
-    NEGATIVE,
-    SATURATED,
     STEPS,
     add_intensity,
     advance_group,
@@ -26,43 +22,10 @@ from lightkeep.analysis.xpcs.kernels.kernel import (
 )
 from lightkeep.analysis.xpcs.kernels.layout import BLOCK, GROUP, TILE, Layout, runs
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float32, Float64, Int64, State, empty_state
+from lightkeep.analysis.xpcs.kernels.work import FLOAT_NOISE, INVALID, NEGATIVE, SATURATED, Gain, Options, Piece
 
 TILES: int = BLOCK // TILE
 GROUPS: int = TILE // GROUP
-
-
-class Options(NamedTuple):
-    """What holds for a whole run."""
-
-    dpl: int
-    base: int
-    """Lags of a level begin behind it."""
-    lowest: int
-    """Lowest lag of level 0: 0 or 1."""
-    limit: float
-    """Count at which a pixel is saturated."""
-    is_float: bool
-    """Counts may be negative or not finite."""
-    bad: Int64
-    """Ascending bad frames."""
-
-
-class Piece(NamedTuple):
-    """Consecutive frames of a run, from the beginning of a chunk."""
-
-    frames: NDArray[Any]
-    """(n * stride,) counts, those of a frame side by side; empty when they are events."""
-    stride: int
-    """From a pixel in one frame to the same in the next."""
-    origin: int
-    """Pixel of the first count."""
-    first_chunk: int
-    n: int
-    """Number of frames."""
-    event_ptr: Int64
-    """(chunks, n_tiles + 1) events of each tile in each chunk; (0, 0) when they are frames."""
-    events: NDArray[np.uint64]
-    """Words of `event_sort`."""
 
 
 class Bins(NamedTuple):
@@ -88,19 +51,6 @@ class Work(NamedTuple):
     """Of one tile."""
 
 
-class Gain(NamedTuple):
-    """What a thread adds up: integers, so that it does not matter which thread had what."""
-
-    whole: Int64
-    part: Int64
-    """(n_static, 6, n_tau) G2, IP, IF, g, g^2, number of pixels."""
-    segment_whole: Int64
-    segment_part: Int64
-    """(n_segments, n_static)."""
-    intensity: Int64
-    """(frames, n_dynamic)."""
-
-
 def work_of(dtype: np.dtype[Any], options: Options, levels: int) -> Work:
     """Buffers for one thread."""
     rows = 2 * options.dpl + CHUNK + 2 * STEPS
@@ -116,17 +66,6 @@ def bins_of(layout: Layout) -> Bins:
     """The dynamic bins of each group."""
     ptr, label, mask = runs(layout.dynamic)
     return Bins(ptr, label, mask.astype(np.float32))
-
-
-def gain_of(taus: int, *, segments: int, frames: int, n_static: int, n_dynamic: int) -> Gain:
-    """Zeros to add to."""
-    return Gain(
-        np.zeros((n_static, 6, taus), np.int64),
-        np.zeros((n_static, 6, taus), np.int64),
-        np.zeros((segments, n_static), np.int64),
-        np.zeros((segments, n_static), np.int64),
-        np.zeros((frames, n_dynamic), np.int64),
-    )
 
 
 @compiled
