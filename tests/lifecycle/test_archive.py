@@ -113,13 +113,14 @@ def test_a_bad_source_with_a_good_copy_elsewhere_is_archived_from_there(house, m
 def test_every_harm_to_a_unit_is_found_and_repaired_into_a_new_one(house, measure, clock, figure):
     dataset = measure()
     archive(house, principal=ADA, store_id="second", experiment_id="e1")
-    rounds = [how for how in HARMS if how not in ("extended",)]
+    rounds = [how for how in HARMS if how != "extended"]
     for how in rounds:
         other = newest_place(house, dataset.id, "a", "second")
         harm(newest_place(house, dataset.id, "b", "second"), how, other=other)
         clock.forward(days=house.config.scrub.days, seconds=1)
         done = scrub(house, principal=ADA)
-        assert "b" in done.corrupt and done.failed == []
+        assert "b" in done.corrupt
+        assert done.failed == []
         live = [each for each in on_second(house, dataset) if each.replica.state == "verified"]
         assert [each.file.path for each in live] == ["a", "b", "sub/c"]
         for each in live:

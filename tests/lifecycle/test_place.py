@@ -65,7 +65,8 @@ def test_a_tick_looks_only_at_what_changed(house, measure):
     assert tick(house) == 0
     later = measure("later", ("x",))
     assert tick(house) == 1
-    assert len(on(house, later, "second")) == 1 and len(on(house, first, "second")) == 3
+    assert len(on(house, later, "second")) == 1
+    assert len(on(house, first, "second")) == 3
 
 
 def test_tape_waits_until_the_experiment_is_closed(house, measure, tmp_path):

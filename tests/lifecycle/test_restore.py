@@ -146,9 +146,11 @@ def test_the_queue_reads_units_in_their_order_whoever_asked_first(house, measure
     run_queue(house, pace=Pace(threads=1))
     members = [key for key in opened if "!" in key]
     units = [key.partition("!")[0] for key in members]
-    assert len(members) == 4 and units == sorted(units)
+    assert len(members) == 4
+    assert units == sorted(units)
     offsets = [int(key.partition("!")[2].partition("+")[0]) for key in members]
-    assert offsets[0] < offsets[1] and offsets[2] < offsets[3]
+    assert offsets[0] < offsets[1]
+    assert offsets[2] < offsets[3]
 
 
 def test_reads_of_what_is_on_tape_only_say_how_to_restore_it(house, far, tmp_path):

@@ -210,15 +210,19 @@ def test_a_store_that_lost_many_files_at_once_is_left_and_said(house, measure, c
     done = scrub(house, principal=ADA)
     assert "is all of it mounted?" in done.stopped["second"]
     missing = [each for each in states(house, dataset, "second") if "corrupt" in each]
-    assert len(missing) == 11 and done.repaired == []
-    figure("F19", injected="50 of 60 files of a store gone", found="stopped after 11, event, 0 repaired, 0 deleted")
+    assert len(missing) == 11
+    assert done.repaired == []
+    figure(
+        "F19", injected="50 of 60 files of a store gone", found="stopped after 11, event, 0 repaired, 0 deleted"
+    )
 
 
 def test_a_store_that_is_not_mounted_is_left_alone(house, twice, clock, tmp_path):
     Path(house.stores["second"].record.location).rename(tmp_path / "unplugged")
     clock.forward(days=house.config.scrub.days, seconds=1)
     done = scrub(house, principal=ADA)
-    assert done.checked == 3 and "second" in done.stopped
+    assert done.checked == 3
+    assert "second" in done.stopped
     assert states(house, twice, "second") == ["a verified", "b verified", "sub/c verified"]
 
 

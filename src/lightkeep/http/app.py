@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from lightkeep import __version__
-from lightkeep.http import datasets, people, places, problem, runs, xpcs
+from lightkeep.http import copies, datasets, people, places, policies, problem, purge, runs, xpcs
 from lightkeep.http.desk import Desk
 from lightkeep.lifecycle.preview import Previews
 from lightkeep.lifecycle.sign_in import Attempts
@@ -47,6 +47,15 @@ def create_api(
     )
     app.state.desk = Desk(facility, orchestrator, previews or Previews(), attempts=attempts or Attempts())
     problem.install(app)
-    for router in (people.router, places.router, datasets.router, runs.router, xpcs.router):
+    for router in (
+        people.router,
+        places.router,
+        datasets.router,
+        copies.router,
+        purge.router,
+        runs.router,
+        xpcs.router,
+        policies.router,
+    ):
         app.include_router(router)
     return app
