@@ -95,6 +95,14 @@ class MailConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ProposalsConfig:
+    """Where experiments and their people come from."""
+
+    source: str = _setting("", "File or address of the facility's proposals; `{number}` stands for the number.")
+    token_file: str = _setting("", "File with the token that is sent to that address.")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One facility's settings. `Config(root)` alone is a complete configuration for a laptop."""
 
@@ -106,6 +114,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
+    proposals: ProposalsConfig = field(default_factory=ProposalsConfig)
     purge: PurgeConfig = field(default_factory=PurgeConfig)
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)

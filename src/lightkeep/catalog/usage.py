@@ -254,7 +254,8 @@ class UsageViews(ViewBase):
         The running sum is what lay there. Before `since` everything counts as one change on that day.
         """
         key = _u.c[by]
-        clamped = _u.c.day if since is None else case((_u.c.day < since, literal(since, Instant())), else_=_u.c.day)
+        first = literal(since, Instant())
+        clamped = _u.c.day if since is None else case((_u.c.day < first, first), else_=_u.c.day)
         day = type_coerce(clamped, Instant()).label("day")
         found = (
             select(day, key.label("key"), func.sum(_u.c.files), func.sum(_u.c.size))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,14 +27,21 @@ def experiment() -> None:
 
 
 @experiment.command(
-    "create", examples=('lightkeep experiment create 2026-11-lee-81234 --station 2-BM --title "Teeth"',)
+    "create",
+    examples=(
+        'lightkeep experiment create 2026-11-lee-81234 --station 2-BM --title "Teeth"',
+        "lightkeep experiment create --from proposals.toml --proposal 81234",
+    ),
 )
-@click.argument("experiment_id", metavar="EXPERIMENT")
-@click.option("--station", "station_id", required=True, help="Where it takes place.")
+@click.argument("experiment_id", metavar="[EXPERIMENT]", default="")
+@click.option("--station", "station_id", default="", help="Where it takes place.")
 @click.option("--title", default="", help="What the group set out to measure.")
 @click.option("--starts", type=_WHEN, help="Beginning of the beam time, local time.")
 @click.option("--ends", type=_WHEN, help="End of the beam time, local time.")
 @click.option("--planned", is_flag=True, help="Make it planned instead of open.")
+@click.option("--from", "place", default="", help="Proposals: a .toml, .json or .csv file, or an address.")
+@click.option("--proposal", "number", default="", help="Make it from this proposal, with its people.")
+@click.option("--dry-run", is_flag=True, help="With --proposal: only say what would be done.")
 @click.pass_obj
 def create(
     session: Session,
@@ -44,8 +51,23 @@ def create(
     starts: datetime | None,
     ends: datetime | None,
     planned: bool,
+    place: str,
+    number: str,
+    dry_run: bool,
 ) -> None:
     """Make an experiment: year-month, principal investigator and proposal number make a good name."""
+    if place or number:
+        if experiment_id or title or starts or ends or planned:
+            raise InvalidInput(
+                "a proposal brings its own name and dates", remedy="give only --from and --proposal"
+            )
+        _synchronise(session, place, number=number, station_id=station_id, dry_run=dry_run)
+        return
+    if not (experiment_id and station_id):
+        raise InvalidInput(
+            "an experiment needs a name and a station",
+            remedy="lightkeep experiment create 2026-11-lee-81234 --station 2-BM",
+        )
     made = Experiment(
         experiment_id,
         station_id,
@@ -59,6 +81,50 @@ def create(
     with session.opened() as work:
         experiments.create(work.facility, made, principal=work.principal)
     emit(session, made, lambda: say(f"Made experiment {made.id} ({made.state}). Next: lightkeep ingest FILE"))
+
+
+@experiment.command(
+    "sync",
+    examples=(
+        "lightkeep experiment sync 2026-11-lee-81234 --dry-run",
+        "lightkeep experiment sync --from proposals.json",
+    ),
+)
+@click.argument("experiment_id", metavar="[EXPERIMENT]", default="")
+@click.option("--from", "place", default="", help="A file or an address; else the setting proposals.source.")
+@click.option("--proposal", "number", default="", help="Only this proposal.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.pass_obj
+def sync(session: Session, experiment_id: str, place: str, number: str, dry_run: bool) -> None:
+    """Bring experiments and their people up to date with their proposals.
+
+    Only roles that came from a proposal are ever taken away again.
+    """
+    _synchronise(session, place, number=number, experiment_id=experiment_id, dry_run=dry_run)
+
+
+def _synchronise(session: Session, place: str, **given: Any) -> None:
+    from lightkeep.lifecycle import proposals
+
+    with session.opened() as work:
+        done = proposals.from_source(work.facility, principal=work.principal, place=place, **given)
+
+    def human() -> None:
+        for each in done:
+            if not each.steps:
+                say(f"{each.experiment_id} is up to date")
+            for step in each.steps:
+                say(("" if each.is_done else "would ") + step.text)
+
+    items = [
+        {
+            "experiment": each.experiment_id,
+            "done": each.is_done,
+            "steps": [{"act": step.act, "subject": step.subject, "text": step.text} for step in each.steps],
+        }
+        for each in done
+    ]
+    emit(session, {"items": items, "total": len(items)}, human)
 
 
 @experiment.command("list", examples=("lightkeep experiment list --station 2-BM",))
@@ -192,6 +258,50 @@ def release(session: Session, experiment_id: str, at: datetime | None, withdraw:
         f"is public from {done.released_at.astimezone():%Y-%m-%d %H:%M}" if done.released_at else "is not public"
     )
     emit(session, done, lambda: say(f"{experiment_id} {public}"))
+
+
+@experiment.command("report", examples=("lightkeep experiment report 2026-11-lee-81234",))
+@click.argument("experiment_id", metavar="EXPERIMENT")
+@click.pass_obj
+def report(session: Session, experiment_id: str) -> None:
+    """Show an experiment on one page: what it has where, until when and why, who may do what."""
+    from lightkeep.lifecycle import retain
+
+    with session.opened() as work:
+        found = retain.report(work.facility, experiment_id, principal=work.principal)
+
+    def human() -> None:
+        known = found.experiment
+        released = f"{known.released_at.astimezone():%Y-%m-%d}" if known.released_at else ""
+        facts(
+            {
+                "experiment": known.id,
+                "state": state(known.state),
+                "title": known.title,
+                "closed": ago(known.closed_at),
+                "public from": released,
+                "datasets": f"{known.datasets} ({count(known.files, 'file')}, {size(known.size)})",
+            }
+        )
+        columns = ["store!", "kind!", "technique", "files>!", "size>!", "until!"]
+        rows = [
+            (
+                p.store_id,
+                p.kind,
+                p.technique,
+                p.copies,
+                size(p.size),
+                f"{p.leaves_at:%Y-%m-%d}" if p.leaves_at else "-",
+            )
+            for p in found.places
+        ]
+        table(columns, rows)
+        for why in dict.fromkeys(place.why for place in found.places):
+            say(f"  {why}")
+        for each in found.people:
+            say(f"  {each.person_id}  {each.role}")
+
+    emit(session, found, human)
 
 
 @experiment.command("grant", examples=("lightkeep experiment grant 2026-11-lee-81234 maria --role member",))

@@ -14,11 +14,11 @@ from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
+from lightkeep.lifecycle.retain import reaches
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import ConfigError, StorageError
 from lightkeep.model.experiments import Experiment, ExperimentState
 from lightkeep.model.people import SERVICE, Principal, Verb
-from lightkeep.model.retention import Hold, HoldScope
 from lightkeep.model.stores import StoreRecord
 from lightkeep.model.usage import Growth
 from lightkeep.policy import forecast as ahead
@@ -198,7 +198,7 @@ class _Work:
         if at is None:
             return None, None
         for hold in self._known.holds:
-            if not _reaches(hold, experiment, store):
+            if not reaches(hold, experiment, store):
                 continue
             if hold.until is None:
                 return None, None
@@ -294,14 +294,3 @@ class _Work:
 
     def _note(self, text: str) -> None:
         self._notes[text] = None
-
-
-def _reaches(hold: Hold, experiment: Experiment, store: StoreRecord) -> bool:
-    """Return whether a hold is on all that an experiment has on a store; a single dataset does not count."""
-    places = {
-        HoldScope.FACILITY: "",
-        HoldScope.STATION: experiment.station_id,
-        HoldScope.STORE: store.id,
-        HoldScope.EXPERIMENT: experiment.id,
-    }
-    return hold.scope in places and hold.scope_id == places[hold.scope]
