@@ -13,6 +13,8 @@ INCOMING: Final = ".incoming"
 TRASH: Final = ".trash"
 OWN: Final = ".lightkeep"
 RECORDS: Final = f"{OWN}/records/"
+IDENTITY: Final = f"{OWN}-store-"
+"""What begins the name of the marker where reading a small file may have a tape mounted: the identity ends it."""
 RESERVED: Final = (INCOMING, MARKER, TRASH, OWN)
 """What is no object of the store, and in no listing."""
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -24,7 +26,7 @@ def split_key(key: str) -> tuple[str, ...]:
     Raises InvalidInput when it is not a plain path below the store, is reserved, or is a member's.
     """
     names = _plain_names(key)
-    if names[0] in RESERVED or split_member(key) is not None:
+    if names[0] in RESERVED or names[0].startswith(IDENTITY) or split_member(key) is not None:
         raise _refused(key)
     return names
 

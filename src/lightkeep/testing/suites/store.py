@@ -20,7 +20,7 @@ from lightkeep.model.errors import (
     StoreUnavailable,
 )
 from lightkeep.model.stores import Proof, Store, version_key
-from lightkeep.testing.suites.objects import ODD, content_of, keep, keep_all
+from lightkeep.testing.suites.objects import content_of, keep, keep_all
 from lightkeep.testing.suites.store_trash import TrashSuite
 
 
@@ -237,10 +237,10 @@ class StoreSuite(TrashSuite):
             staging.write(key, io.BytesIO(b"x"), size=1)
 
     def test_odd_names_come_back_as_they_are(self, store: Store) -> None:
-        contents = {key: os.fsencode(key)[:50] for key in ODD}
+        contents = {key: os.fsencode(key)[:50] for key in self.odd}
         kept = keep_all(store, contents)
-        assert {key: each.key for key, each in kept.items()} == {key: key for key in ODD}
-        assert [each.key for each in store.list()] == sorted(ODD, key=os.fsencode)
+        assert {key: each.key for key, each in kept.items()} == {key: key for key in self.odd}
+        assert [each.key for each in store.list()] == sorted(self.odd, key=os.fsencode)
         for key, content in contents.items():
             assert content_of(store, key) == content
 
