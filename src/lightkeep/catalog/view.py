@@ -36,6 +36,7 @@ from lightkeep.catalog.query import Query
 from lightkeep.catalog.text import encode_path, words
 from lightkeep.catalog.usage import UsageViews
 from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
+from lightkeep.catalog.whereabouts import WhereaboutsViews
 from lightkeep.model.datasets import Dataset, DatasetKind, File, SkippedFile
 from lightkeep.model.decision import Decision
 from lightkeep.model.errors import Forbidden, InvalidInput, NotFound, SignInRequired
@@ -62,6 +63,7 @@ class View(
     CandidateViews,
     CopyViews,
     UsageViews,
+    WhereaboutsViews,
     ViewBase,
 ):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""

@@ -68,6 +68,8 @@ class _Root(Group):
         "live": "live:live",
         "runs": "runs:runs",
         "serve": "server:serve",
+        "explain": "policies:explain",
+        "policy": "policies:policy",
         "hold": "holds:hold",
         "purge": "purge:purge",
         "notices": "notices:notices",

@@ -127,7 +127,7 @@ WORLDS = (
         notice_days=(30, 7),
         actions=frozenset({"answer", "bounce", "hold"}),
     ),
-    World("last copy of two", last_copy=True, notice_days=(30, 7), actions=frozenset({"answer", "rot"})),
+    World("last copy of two", last_copy=True, notice_days=(30, 7), actions=frozenset({"answer"})),
     World("three stores", stores=3, copies=3, actions=frozenset({"rot"})),
     World("three stores, two copies stay", stores=3, copies=3, min_copies=2, actions=frozenset({"rot"})),
     World("a unit of two contents", contents=2, unit=True, actions=frozenset({"rot"})),
