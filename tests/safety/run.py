@@ -28,7 +28,8 @@ STEPS = 400
 
 def simulate(operations: int) -> dict[str, Any]:
     """Run histories of seeds 1, 2, 3 ... on every core until they made so many store operations."""
-    done = lost = histories = 0
+    done: Counter[str] = Counter()
+    histories = 0
     outcomes: Counter[str] = Counter()
     violations: list[str] = []
     with ProcessPoolExecutor() as pool:
@@ -38,24 +39,25 @@ def simulate(operations: int) -> dict[str, Any]:
             ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for each in ended:
                 count, said, violation = each.result()
-                done, histories = done + count, histories + 1
+                done.update(count)
+                histories += 1
                 outcomes.update(said)
                 violations += [violation] if violation else []
-                if done < operations and not violations:
+                if done.total() < operations and not violations:
                     seed += 1
                     waiting.add(pool.submit(history, seed))
-    lost = len(violations)
     return {
-        "operations": done,
+        "operations": done.total(),
+        "operations_at": dict(done),
         "histories": histories,
-        "acknowledged_contents_lost": lost,
+        "broken_promises": len(violations),
         "violations": violations,
         "outcomes": dict(sorted(outcomes.items())),
     }
 
 
-def history(seed: int) -> tuple[int, Counter[str], str]:
-    """Run one history; return its store operations, how its steps ended, and what was violated."""
+def history(seed: int) -> tuple[dict[str, int], Counter[str], str]:
+    """Run one history; return its operations at the seams, how its steps ended, and what was violated."""
     place = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     with tempfile.TemporaryDirectory(dir=place) as folder, World(Path(folder), seed=seed) as world:
         violation = ""
