@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from lightkeep import __version__
-from lightkeep.http import copies, datasets, people, places, policies, problem, purge, runs, xpcs
+from lightkeep.http import (
+    copies,
+    datasets,
+    experiments,
+    people,
+    places,
+    policies,
+    problem,
+    purge,
+    runs,
+    usage,
+    xpcs,
+)
 from lightkeep.http.desk import Desk
 from lightkeep.lifecycle.preview import Previews
 from lightkeep.lifecycle.sign_in import Attempts
@@ -49,6 +61,8 @@ def create_api(
     problem.install(app)
     for router in (
         people.router,
+        experiments.router,
+        usage.router,
         places.router,
         datasets.router,
         copies.router,

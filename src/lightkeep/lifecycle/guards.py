@@ -29,7 +29,7 @@ JUMP: Final = timedelta(hours=1)
 _STEP: Final = timedelta(minutes=1)
 """The high water is written down no more often than this."""
 _CLOCK, _CLOCK_DOUBT = "clock.high", "clock.doubt"
-_CATALOG_DOUBT, _ACCEPTED, _SEEN = "catalog.doubt", "catalog.accepted", "catalog.seen"
+_CATALOG_DOUBT, _SEEN = "catalog.doubt", "catalog.seen"
 _EPOCH, _EPOCH_KNOWN = "epoch", "purge.epoch"
 _SWITCH = "purge.off"
 
@@ -138,7 +138,8 @@ def confirm_catalog(facility: Facility, *, principal: Principal) -> None:
 
     Raises
     ------
-    Conflict: the comparison found an error; it must be dealt with first.
+    Conflict: the comparison found an error; it must be dealt with first. A catalogue that is older than what the
+        stores remember is one: put the newest backup back, or rebuild it.
     """
     from lightkeep.lifecycle.doctor import examine
     from lightkeep.lifecycle.findings import Severity
@@ -154,10 +155,9 @@ def confirm_catalog(facility: Facility, *, principal: Principal) -> None:
             remedy="`lightkeep doctor --full` lists all; repair them, then confirm again",
         )
     anchors = _anchors(facility)
-    accepted = {name: [anchor["seq"], anchor["hash"]] for name, anchor in anchors.items()}
     with facility.catalog.change(principal) as tx:
-        tx.set_fact(_ACCEPTED, json.dumps(accepted, sort_keys=True), verb="purge.catalog_confirmed")
         tx.set_fact(_SEEN, json.dumps({name: anchor["seq"] for name, anchor in anchors.items()}))
+        tx.record("purge.catalog_confirmed", "catalog")
         tx.set_fact(_CATALOG_DOUBT, "")
         tx.set_fact(ALARM, "")
         tx.set_fact(_EPOCH_KNOWN, tx.fact(_EPOCH) or "")
@@ -208,11 +208,8 @@ def _anchors(facility: Facility) -> dict[str, Mapping[str, Any]]:
 def _older_catalog(facility: Facility, anchors: Mapping[str, Mapping[str, Any]]) -> str:
     """Return why the catalogue, or a store, may be an older one that was put back; empty: it is not."""
     view = facility.catalog.view(SERVICE)
-    accepted = json.loads(view.fact(_ACCEPTED) or "{}")
     seen = json.loads(view.fact(_SEEN) or "{}")
     for store_id, anchor in anchors.items():
-        if accepted.get(store_id) == [anchor["seq"], anchor["hash"]]:
-            continue
         event = next(iter(view.events(after=anchor["seq"] - 1, limit=1)), None)
         if anchor["seq"] and (event is None or event.hash != anchor["hash"]):
             return f"store {store_id} knows a later state of the catalogue: it was restored from a backup"

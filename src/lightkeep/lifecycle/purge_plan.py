@@ -285,7 +285,7 @@ def approve(facility: Facility, plan_id: str, *, principal: Principal) -> PurgeP
     Forbidden: the principal manages neither the facility nor every station whose data the plan names.
     Conflict: the plan is not frozen any more, or was approved by this person already.
     """
-    if principal.is_service or principal.is_anonymous:
+    if principal.is_service:
         raise Forbidden("only a person can approve a plan", remedy="sign in as a station manager")
     view = facility.catalog.view(principal)
     made = view.plan(plan_id)
