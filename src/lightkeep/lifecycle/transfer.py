@@ -33,7 +33,7 @@ class Pace:
     size: int = 64 << 20
     """Most bytes in a group; a larger file is a group of its own."""
     many: int = 1000
-    """From so many files on, they are copied without Python's lock (`storage.calls`): making that ready takes 0.1 s."""
+    """From so many files on they are copied without Python's lock; to make that ready takes 0.1 s."""
     threads: int = 2
     """Files that are read at once; 1 -> 2 gains x1.5 (waiting for the disk), 2 -> 8 little on two cores."""
 
