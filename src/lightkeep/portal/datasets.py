@@ -17,6 +17,7 @@ from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.stores import Replica, ReplicaState
+from lightkeep.portal import keeping
 from lightkeep.portal.page import Here, Name, Number, Text, Visit, pages
 from lightkeep.portal.parameters import parameters
 
@@ -83,9 +84,9 @@ def provenance(here: Here, dataset_id: Name) -> Response:
 
 @router.get("/datasets/{dataset_id}/safety")
 def safety(here: Here, dataset_id: Name) -> Response:
-    """Where its bytes are, and when each copy was last proved."""
+    """Where its bytes are, until when and why, and when each copy was last proved."""
     dataset = here.view.dataset(dataset_id)
-    return _page(here, dataset, "safety", safety=_safety(here, dataset))
+    return _page(here, dataset, "safety", safety=_safety(here, dataset), **keeping.context(here, dataset_id))
 
 
 def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
