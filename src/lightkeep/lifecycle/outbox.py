@@ -101,6 +101,7 @@ def bounced(facility: Facility, content: bytes, *, principal: Principal) -> tupl
         raise InvalidInput(
             "this mail is about no notice of this facility", remedy="give a whole delivery status message"
         )
+    facility.catalog.view(SERVICE).notice(notice_id)
     if not failed:
         return notice_id, ()
     with facility.catalog.change(principal) as tx:

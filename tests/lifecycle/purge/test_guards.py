@@ -119,7 +119,11 @@ def test_a_catalogue_that_was_restored_from_a_backup_deletes_nothing(kept, appro
             guards.confirm_catalog(facility, principal=who)
     with pytest.raises(Conflict, match="older than its data"):
         guards.confirm_catalog(facility, principal=ADMIN)
-    figure("F20", injected="catalogue put back from a backup before a purge", found="0 deletes; no confirmation before a rebuild")
+    figure(
+        "F20",
+        injected="catalogue put back from a backup before a purge",
+        found="0 deletes; no confirmation before a rebuild",
+    )
 
 
 def test_confirming_a_catalogue_that_disagrees_with_the_stores_is_refused(kept, approved):
