@@ -24,6 +24,7 @@ PROCESS = "who may process it"
 TOLD = "see test_purge.py: staff, or who got the mail"
 NEAR = "who may read it, and is told that all of it is near"
 MANAGE = "who manages the facility"
+LIFE = "see test_usage.py: it changes something"
 POLICY = 'id = "nobodys"\n[[rule]]\nname = "all"\n[rule.hot]\nkeep = "for ever"\n'
 
 API = {
@@ -33,6 +34,24 @@ API = {
     "POST /tokens": PERSON,
     "GET /people": OPEN,
     "GET /experiments/{experiment_id}/grants": SEE,
+    "POST /experiments": LIFE,
+    "POST /experiments/{experiment_id}/open": LIFE,
+    "POST /experiments/{experiment_id}/close": LIFE,
+    "POST /experiments/{experiment_id}/extend": LIFE,
+    "POST /experiments/{experiment_id}/release": LIFE,
+    "POST /experiments/{experiment_id}/withdraw-release": LIFE,
+    "POST /experiments/{experiment_id}/sync": LIFE,
+    "GET /experiments/{experiment_id}/report": SEE,
+    "GET /usage": OPEN,
+    "GET /usage/table.csv": OPEN,
+    "GET /usage/history": PERSON,
+    "GET /usage/quotas": OPEN,
+    "PUT /usage/quotas/{scope}/{scope_id}": LIFE,
+    "DELETE /usage/quotas/{scope}/{scope_id}": LIFE,
+    "GET /usage/growth": OPEN,
+    "PUT /usage/growth/{station_id}": LIFE,
+    "DELETE /usage/growth/{station_id}": LIFE,
+    "POST /usage/forecast": MANAGE,
     "GET /stations": OPEN,
     "GET /stations/{station_id}": OPEN,
     "GET /experiments": OPEN,
@@ -194,6 +213,7 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         "/tokens": {},
         "/restores": {},
         "/policies": {"text": POLICY},
+        "/forecast": {"days": 10},
         "/policies/check": {"text": POLICY},
         "/policies/simulate": {},
     }
@@ -208,7 +228,9 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("key", [key for key, who in API.items() if "sessions" not in key and who != TOLD])
+@pytest.mark.parametrize(
+    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE)]
+)
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
 ) -> None:

@@ -79,7 +79,10 @@ class ExperimentShape(Shape):
     starts_at: datetime | None
     ends_at: datetime | None
     identifiers: Facts
+    policy_id: Shown
     created_at: datetime | None
+    closed_at: datetime | None
+    released_at: datetime | None = Field(description="From then on public; later than now: an embargo.")
     datasets: int
     files: int
     size: int = Field(description="Bytes.")
