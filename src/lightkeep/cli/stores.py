@@ -11,7 +11,7 @@ from lightkeep.cli.app import Group
 from lightkeep.cli.output import emit, plain, say, size, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import StorageError
-from lightkeep.model.stores import Tier
+from lightkeep.model.stores import StoreRecord, Tier
 
 
 @click.group(cls=Group, examples=("lightkeep store add 2-bm-disk /data/2-bm --in-place",))
@@ -21,47 +21,81 @@ def store() -> None:
 
 @store.command(
     "add",
-    examples=("lightkeep store add archive /mnt/archive", "lightkeep store add 2-bm-disk /data/2-bm --in-place"),
+    examples=(
+        "lightkeep store add archive /mnt/archive",
+        "lightkeep store add 2-bm-disk /data/2-bm --in-place",
+        "lightkeep store add tape /home/beamline/lightkeep --kind hpss",
+    ),
 )
 @click.argument("store_id", metavar="STORE")
-@click.argument("folder", type=click.Path(readable=False, path_type=Path))
+@click.argument("folder")
+@click.option(
+    "--kind",
+    type=click.Choice(["posix", "hpss"]),
+    default="posix",
+    show_default=True,
+    help="posix: a folder; hpss: tape.",
+)
 @click.option("--in-place", is_flag=True, help="A station's own disk: files stay as they are, nothing is written.")
-@click.option("--tier", type=click.Choice(list(Tier)), default="hot", show_default=True, help="How near it is.")
-@click.option("--domain", default="", help="What fails together with it, e.g. a building.")
+@click.option(
+    "--tier",
+    type=click.Choice([tier.value for tier in Tier]),
+    help="How near it is; hot when left out, tape for hpss.",
+)
+@click.option("--domain", default="", help="What fails together with it; its filesystem when left out.")
 @click.option("--durable", is_flag=True, help="Its medium is kept for years, such as tape.")
 @click.option("--capacity", default="", help='What may be used: "1.5 PB"; all of the medium when left out.')
 @click.pass_obj
 def add(
     session: Session,
     store_id: str,
-    folder: Path,
+    folder: str,
+    kind: str,
     in_place: bool,
-    tier: str,
+    tier: str | None,
     domain: str,
     durable: bool,
     capacity: str,
 ) -> None:
-    """Register FOLDER as a store: an empty one to copy to, or with --in-place a disk that holds data already."""
+    """Register FOLDER as a store: an empty one to copy to, or with --in-place a disk that holds data already.
+
+    With --kind hpss it is a path on the archive, and may end in options: /home/beamline/lightkeep?hsi=/opt/bin/hsi
+    """
     from lightkeep.lifecycle import scenarios, set_up
 
     with session.opened() as work:
         record = set_up.add_store(
             work.facility,
             store_id,
-            folder,
+            folder if kind == "hpss" else Path(folder),
             principal=work.principal,
+            kind=kind,
             is_managed=not in_place,
-            tier=Tier(tier),
+            tier=Tier(tier) if tier else None,
             failure_domain=domain,
             is_durable=durable,
             capacity=scenarios.size(capacity) if capacity else 0,
         )
-    emit(session, record, lambda: say(f"Added store {record.id} at {record.location}"))
+        others = set_up.together(work.facility, record, principal=work.principal)
+    emit(session, record, lambda: _added(record, others))
+
+
+def _room(free: int | None) -> str:
+    return "not said" if free is None else size(free)
+
+
+def _added(record: StoreRecord, others: list[str]) -> None:
+    say(f"Added store {record.id} at {record.location}")
+    if others:
+        say(
+            f"It fails together with {', '.join(others)} (domain {record.failure_domain}): copies on both "
+            f"count as one. If that is not so, name another: lightkeep store set {record.id} --domain NAME"
+        )
 
 
 @store.command("set", examples=('lightkeep store set central --capacity "1.5 PB" --high 0.9 --low 0.8',))
 @click.argument("store_id", metavar="STORE")
-@click.option("--tier", type=click.Choice(list(Tier)), help="How near it is.")
+@click.option("--tier", type=click.Choice([tier.value for tier in Tier]), help="How near it is.")
 @click.option("--domain", help="What fails together with it, e.g. a building.")
 @click.option("--durable/--not-durable", default=None, help="Its medium is kept for years, such as tape.")
 @click.option("--capacity", help='What may be used: "1.5 PB"; "0 B" for all of the medium.')
@@ -115,7 +149,7 @@ def show_all(session: Session) -> None:
             except StorageError as error:
                 items.append({**plain(record), "state": "error", "free": None, "error": error.message})
     rows = [
-        (s["id"], state(s["state"]), "yes" if s["is_managed"] else "in place", size(s["free"] or 0), s["location"])
+        (s["id"], state(s["state"]), "yes" if s["is_managed"] else "in place", _room(s["free"]), s["location"])
         for s in items
     ]
     emit(

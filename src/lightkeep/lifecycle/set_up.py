@@ -43,42 +43,68 @@ def add_station(facility: Facility, station: Station, *, principal: Principal) -
 def add_store(
     facility: Facility,
     store_id: str,
-    folder: Path,
+    location: Path | str,
     *,
     principal: Principal,
+    kind: str = "posix",
     is_managed: bool = True,
-    tier: Tier = Tier.HOT,
+    tier: Tier | None = None,
     failure_domain: str = "",
     is_durable: bool = False,
     capacity: int = 0,
 ) -> StoreRecord:
-    """Register a folder as a store and return its record. Needs `manage` on the facility; Conflict when it exists.
+    """Register a folder, or a tape archive, as a store and return its record.
+
+    Needs `manage` on the facility; Conflict when it exists.
 
     Parameters
     ----------
+    location: a folder; for kind `hpss` a path on the archive with options, `/home/beam/lightkeep?sessions=8`.
     is_managed: False for a station's own disk: files are registered where they are, nothing is written there.
-    failure_domain: what fails together with it; empty: nothing else does.
-    is_durable: its medium is kept for years.
+    tier: None: hot for a folder, tape for an archive.
+    failure_domain: what fails together with it; empty: what lies on the same filesystem, or archive.
+    is_durable: its medium is kept for years; always so for an archive.
     capacity: bytes that may be used; 0: all that the medium has.
     """
-    from lightkeep.storage.posix import PosixStore
-
     check_name(store_id, "a store")
     view = facility.catalog.view(principal)
     view.require(Verb.MANAGE)
     if any(each.id == store_id for each in view.stores()):
         raise Conflict(f"store {store_id} exists already", remedy="choose another name")
+    made = _initialise(facility, store_id, location, kind=kind, is_managed=is_managed)
     record = replace(
-        PosixStore.initialise(
-            folder, store_id, ids=facility.ids, is_managed=is_managed, tier=tier, failure_domain=failure_domain
-        ),
-        is_durable=is_durable,
+        made,
+        tier=tier or made.tier,
+        failure_domain=failure_domain or made.failure_domain,
+        is_durable=is_durable or made.is_durable,
         capacity=capacity,
     )
     _check_room(record)
     with facility.catalog.change(principal) as tx:
         tx.add_store(record)
     return record
+
+
+def _initialise(
+    facility: Facility, store_id: str, location: Path | str, *, kind: str, is_managed: bool
+) -> StoreRecord:
+    if kind == "posix":
+        from lightkeep.storage.posix import PosixStore
+
+        return PosixStore.initialise(location, store_id, ids=facility.ids, is_managed=is_managed)
+    if kind == "hpss" and is_managed:
+        from lightkeep.storage.hpss import HpssStore
+
+        return HpssStore.initialise(str(location), store_id, ids=facility.ids)
+    raise InvalidInput(
+        f"a store of kind `{kind}` cannot be added so", remedy="choose posix or hpss; only posix can be in place"
+    )
+
+
+def together(facility: Facility, record: StoreRecord, *, principal: Principal) -> list[str]:
+    """Return the ids of the other stores that fail together with a store: copies on them are no safer."""
+    stores = facility.catalog.view(principal).stores()
+    return [each.id for each in stores if each.failure_domain == record.failure_domain and each.id != record.id]
 
 
 def set_store(facility: Facility, record: StoreRecord, *, principal: Principal) -> None:

@@ -86,7 +86,8 @@ class PosixStore:
     ) -> StoreRecord:
         """Make a folder into a store and return its record; a folder that is one already keeps its identity.
 
-        With `is_managed=False` nothing is written: the folder must exist, and is identified as it is.
+        With `is_managed=False` nothing is written: the folder must exist, and is identified as it is. A failure
+        domain that is not named is the folder's filesystem: two stores on one disk fail together.
         Raises Conflict when the folder holds other things, StorageError when it cannot be made.
         """
         location = Path(location).absolute()
@@ -100,7 +101,7 @@ class PosixStore:
             location=str(location),
             uuid=uuid,
             tier=tier,
-            failure_domain=failure_domain or uuid,
+            failure_domain=failure_domain or filesystem_domain(location),
             is_managed=is_managed,
         )
 
@@ -307,6 +308,14 @@ class PosixStore:
     def _absent(self, key: str) -> NotFound:
         self.check_identity()
         return NotFound(f"no object {key!r} on store {self.record.id}", remedy="run `lightkeep doctor`")
+
+
+def filesystem_domain(location: Path | str) -> str:
+    """Return what fails together with a folder when nobody says it: its filesystem. Raises StorageError."""
+    try:
+        return f"fs-{os.statvfs(location).f_fsid:x}"
+    except OSError as error:
+        raise storage_error(error, f"cannot look at {location}") from error
 
 
 def _mark(location: Path, ids: Ids) -> str:
