@@ -328,6 +328,26 @@ def test_older_numbers_of_a_record_are_dropped_and_a_crash_between_leaves_the_ne
     assert [path.name for path in library.file(f"{ROOT}/.lightkeep/records/a").iterdir()] == ["r~3"]
 
 
+def test_the_members_of_a_unit_cost_two_recalls_however_many_they_are(library, store):
+    contents = {f"{number:02}": os.urandom(3000 + number) for number in range(12)}
+    index = archive(store, [source_of(content, path) for path, content in contents.items()])
+    before = len(library.journal())
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda member: content_of(store, index.key_of(member)), index.members))
+    assert found == list(contents.values())
+    assert len([line for line in library.journal()[before:] if line.startswith("get ")]) == 2
+    other = archive(store, [source_of(b"other", "x")], unit_id="u_2")
+    assert content_of(store, other.key_of(other.members[0])) == b"other"
+    assert content_of(store, index.key_of(index.members[3])) == contents["03"]
+
+
+def test_a_spool_without_room_for_a_unit_recalls_member_by_member(library, store, monkeypatch):
+    index = archive(store, [source_of(os.urandom(3000), f"{number}") for number in range(3)])
+    monkeypatch.setattr("lightkeep.storage.hpss_recall.Recalls._has_room", lambda *_: False)
+    for member in index.members:
+        assert store.verify(index.key_of(member)).sha256 == member.sha256
+
+
 def test_recalls_in_order_mount_each_tape_once(tmp_path):
     library = TapeLibrary.make(tmp_path / "library", drives=1, tape_size=20_000)
     store = HpssStore(HpssStore.initialise(library.location(ROOT), "tape", ids=SystemIds()))

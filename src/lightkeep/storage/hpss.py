@@ -10,8 +10,8 @@ An object is put under a part name, read back whole, and only then renamed: a pu
 under a final name. HPSS has no rename that refuses to replace, so that the writer's lock has to suffice: one
 machine writes to a store (the lock is a file there), any number read.
 
-Opening an object recalls it to this machine; opening a member recalls that member alone. What many members of one
-unit need is one recall: `lightkeep.storage.units.read_unit`.
+Opening an object recalls it to this machine. The first member of a unit is recalled alone; with the second one the
+unit is, and kept in the spool for a while. Who wants many says so at once: `lightkeep.storage.units.read_unit`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from lightkeep.model.clock import Ids
 from lightkeep.model.errors import Conflict, NotFound, StorageError, StoreUnavailable
 from lightkeep.model.stores import ObjectStat, Proof, Staging, StoreRecord, Tier, Verified, split_member
 from lightkeep.storage.hpss_commands import Entry, Hpss, Place, decode, encode, spool
+from lightkeep.storage.hpss_recall import Recalls
 from lightkeep.storage.hpss_staging import HpssStaging, read_back, remove
 from lightkeep.storage.keys import (
     IDENTITY,
@@ -65,6 +66,7 @@ class HpssStore:
     def __init__(self, record: StoreRecord) -> None:
         self.record = record
         self.hpss = Hpss(Place.parse(record.location), record.id)
+        self._recalls = Recalls(self.hpss)
         self._indexes: dict[str, UnitIndex] = {}
 
     @classmethod
@@ -141,8 +143,7 @@ class HpssStore:
         """Recall an object, or one member, to this machine and open it; see the protocol."""
         if member := split_member(key):
             return self._open_member(key, *member)
-        entry = self._entry(key)
-        return self._recalled(entry.path, start=0, size=entry.size)
+        return self._recalls.whole(self._entry(key))
 
     def stat(self, key: str) -> ObjectStat:
         """Size of an object, without a recall; see the protocol."""
@@ -182,13 +183,13 @@ class HpssStore:
 
     def _open_member(self, key: str, unit: str, offset: int, size: int) -> BinaryIO:
         entry = self._entry(unit)
-        if unit.endswith(COMPRESSED):
-            return open_member(self._recalled(entry.path, start=0, size=entry.size), key)
-        if offset + size > entry.size:
+        is_compressed = unit.endswith(COMPRESSED)
+        if not is_compressed and offset + size > entry.size:
             raise self._absent(key)
-        if self.hpss.place.htar and (file := self._extracted(key, unit, entry.path)):
+        if self.hpss.place.htar and not is_compressed and (file := self._extracted(key, unit, entry.path)):
             return file
-        return self._recalled(entry.path, start=offset, size=size)
+        whole = self._recalls.unit(entry, must=is_compressed)
+        return self._recalls.range(entry, start=offset, size=size) if whole is None else open_member(whole, key)
 
     def _extracted(self, key: str, unit: str, path: str) -> BinaryIO | None:
         """Take a member out with htar; None where htar, or the unit's index, does not know it."""
@@ -208,23 +209,6 @@ class HpssStore:
             if self.hpss.extract(path, name, folder) and os.path.isfile(place):
                 return open(place, "rb") if os.path.getsize(place) == member.size else None
         return None
-
-    def _recalled(self, path: str, *, start: int, size: int) -> BinaryIO:
-        """Return a range of an object in a file without a name: it goes when it is closed."""
-        file = tempfile.TemporaryFile(dir=spool(self.hpss.place))  # noqa: SIM115
-        try:
-            self.hpss.get(path, file.write, start=start, size=size)
-            file.seek(0)
-        except OSError as error:
-            file.close()
-            raise StorageError(
-                f"no room to recall {size} bytes of {path!r}: {error.strerror}",
-                remedy="set ?spool= to a larger folder",
-            ) from error
-        except BaseException:
-            file.close()
-            raise
-        return cast(BinaryIO, file)
 
     def _entry(self, key: str) -> Entry:
         split_key(key)
@@ -330,7 +314,7 @@ class HpssStore:
             self.check_identity()
             raise NotFound(f"no record {name!r} on store {self.record.id}")
         number = max(numbers)
-        with self._recalled(f"{record}~{number}", start=0, size=numbers[number]) as file:
+        with self._recalls.whole(Entry(f"{record}~{number}", numbers[number], False)) as file:
             return file.read()
 
     def records(self, prefix: str = "") -> Iterator[str]:
