@@ -61,7 +61,7 @@ def reduced(a: int, words: int, out: int) -> int:
     integers.add_sums_of_rows(words, out)
     most = integers.most_byte(integers.most_bytes(integers.load_bytes(a), integers.load_bytes(a + 32)))
     sums = integers.add_sum_of_bytes(integers.no_words(), integers.load_bytes(a))
-    return 1000000 * most + integers.sum_of_words(sums)
+    return int(1000000 * most + integers.sum_of_words(sums))
 
 
 def test_vectors_are_reduced_to_numbers() -> None:
