@@ -169,7 +169,8 @@ class _Work:
         policy = applicable(self._policies, policy_id=experiment.policy_id, station_id=experiment.station_id)
         clock = self._known.clock(experiment)
         until = expiry(policy, clock, facts, tier=store.tier)
-        leaves_on, early_on = self._held(experiment, store, until.at, until.pressure_at)
+        trash = timedelta(days=_undo_days(policy, facts))
+        leaves_on, early_on = self._held(experiment, store, until.at, until.pressure_at, trash=trash)
         if not store.is_managed or leaves_on is None:
             yield ahead.Lot(store.id, size)
             return
@@ -192,7 +193,13 @@ class _Work:
         yield ahead.Lot(store.id, size - copied, leaves_on, early_on, stay, copy_leaves)
 
     def _held(
-        self, experiment: Experiment, store: StoreRecord, at: datetime | None, early: datetime | None
+        self,
+        experiment: Experiment,
+        store: StoreRecord,
+        at: datetime | None,
+        early: datetime | None,
+        *,
+        trash: timedelta,
     ) -> tuple[date | None, date | None]:
         """Return when it leaves, and under pressure, with the holds on all of it."""
         if at is None:
@@ -203,8 +210,8 @@ class _Work:
             if hold.until is None:
                 return None, None
             at, early = max(at, hold.until), max(early or at, hold.until)
-        leaves_on = ahead.first_day_after(at)
-        early_on = ahead.first_day_after(early) if early else None
+        leaves_on = ahead.first_day_after(at) + trash
+        early_on = ahead.first_day_after(early) + trash if early else None
         return leaves_on, early_on if early_on and early_on < leaves_on else None
 
     def _elsewhere(self, group: Group, *, durable: bool) -> int:
@@ -249,6 +256,7 @@ class _Work:
                 store.id,
                 keep.span if may_leave else None,
                 keep.pressure if may_leave else None,
+                _undo_days(policy, facts),
                 needs_copy=not keep.last_copy,
             )
             copy = ahead.Stay(target.id, self._keep(policy, facts, target).span) if target else None
@@ -294,3 +302,9 @@ class _Work:
 
     def _note(self, text: str) -> None:
         self._notes[text] = None
+
+
+def _undo_days(policy: Policy | None, facts: Facts) -> int:
+    """Return how long bytes lie in the trash before they are destroyed: they take room until then."""
+    rule = policy.rule_for(facts) if policy else None
+    return rule.undo_days if rule else 0

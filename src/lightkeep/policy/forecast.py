@@ -12,8 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from fractions import Fraction
 from itertools import pairwise
@@ -25,6 +24,7 @@ from lightkeep.policy.spans import Span
 YEAR = 365.25
 """Days of a year of growth."""
 MOST_DAYS = 100 * 366
+_MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,8 @@ class Stay:
     """None: for ever."""
     pressure: Span | None = None
     """What may leave already when the store is above its high watermark; None: the same as `keep`."""
+    trash_days: int = 0
+    """How long they take room in the trash after that."""
     needs_copy: bool = False
     """True: leaves only when the copy that the stream makes is complete."""
 
@@ -160,13 +162,12 @@ def total(growth: Growth, days: int, *, begin: date) -> int:
 
 
 def first_day_after(at: datetime) -> date:
-    """Return the first day at whose end a time has passed, where midnight is the end of the day before.
+    """Return the first day in whose last minute a time has passed.
 
-    >>> first_day_after(datetime(2026, 2, 28, 23, 59, tzinfo=UTC)).isoformat()
-    '2026-03-01'
+    >>> first_day_after(datetime(2026, 2, 28, 12, tzinfo=UTC)).isoformat()
+    '2026-02-28'
     """
-    day = at.astimezone(UTC)
-    return day.date() if day.time() == time() else _next(day.date())
+    return (min(at, datetime.max.replace(tzinfo=UTC) - _MINUTE).astimezone(UTC) + _MINUTE).date()
 
 
 def run(situation: Situation, *, days: int) -> tuple[Path, ...]:
@@ -368,18 +369,7 @@ def _days(stay: Stay, closed: datetime) -> tuple[date | None, date | None]:
     """Return when data leave, and from when they may under pressure."""
     if stay.keep is None:
         return None, None
-    leaves_on = first_day_after(stay.keep.after(closed))
-    early_on = first_day_after(stay.pressure.after(closed)) if stay.pressure else None
+    trash = timedelta(days=stay.trash_days)
+    leaves_on = first_day_after(stay.keep.after(closed)) + trash
+    early_on = first_day_after(stay.pressure.after(closed)) + trash if stay.pressure else None
     return leaves_on, min(early_on, leaves_on) if early_on else None
-
-
-def _next(day: date) -> date:
-    return day + timedelta(days=1)
-
-
-def scaled(streams: Sequence[Stream], factor: float) -> tuple[Stream, ...]:
-    """Return the streams with so many times the bytes: a scenario in one number."""
-    return tuple(
-        replace(each, growth=replace(each.growth, bytes_per_day=each.growth.bytes_per_day * factor))
-        for each in streams
-    )
