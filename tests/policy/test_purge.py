@@ -269,6 +269,8 @@ def test_two_replicas_on_one_store_are_one_copy_and_two_stores_of_one_domain_are
     assert unmet(changed(lawful_case(), others=(tape_copy(), mirror_copy()), **two)) == set()
     one_domain = with_policy(("min_copies = 1", "min_copies = 2\nmin_domains = 1"))
     assert unmet(changed(lawful_case(), others=same_domain, **one_domain)) == set()
+    assert "P1" in unmet(changed(lawful_case(), others=twice, **one_domain))
+    assert "P1" in unmet(changed(lawful_case(), others=twice[:1], **one_domain))
 
 
 def test_where_a_copy_is_to_spare_a_month_old_read_back_is_enough() -> None:
@@ -323,6 +325,11 @@ def test_a_last_copy_goes_without_an_answer_only_long_after_the_last_notice() ->
     late = changed(case, **{"plan.plan.expires_at": at + DAY})
     assert may_delete(late, at).allow
     assert unmet(late, at - INSTANT) == {"P4"}
+
+
+def test_whatever_people_say_a_last_copy_stays_where_the_rule_does_not_name_it() -> None:
+    strict = with_policy(("durable = true", ""))
+    assert unmet(changed(last_copy_case(), **strict)) == {"P1", "P4"}
 
 
 def test_one_notice_of_a_last_copy_is_not_enough() -> None:

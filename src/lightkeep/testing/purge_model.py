@@ -106,7 +106,9 @@ class World(NamedTuple):
     min_copies: int = 1
     last_copy: bool = False
     unit: bool = False
-    """True: on the first store all contents are members of one archive unit."""
+    """True: on the first store all contents are members of one archive unit, and the last is nowhere else."""
+    plans: int = 9
+    """Plans are made for so many stores, from the first on."""
     rots: int = 1
     notice_days: tuple[int, ...] = (30,)
     actions: frozenset[str] = frozenset()
@@ -130,8 +132,24 @@ WORLDS = (
     World("last copy of two", last_copy=True, notice_days=(30, 7), actions=frozenset({"answer"})),
     World("three stores", stores=3, copies=3, actions=frozenset({"rot"})),
     World("three stores, two copies stay", stores=3, copies=3, min_copies=2, actions=frozenset({"rot"})),
-    World("a unit of two contents", contents=2, unit=True, actions=frozenset({"rot"})),
+    World("a unit of two contents", contents=2, unit=True, plans=1, actions=frozenset({"copy"})),
 )
+
+
+SMALL = (
+    World("two stores, held", actions=frozenset({"hold"})),
+    World("two stores, rot", actions=frozenset({"rot"})),
+    World(
+        "one store, wrong clocks",
+        stores=1,
+        copies=1,
+        last_copy=True,
+        notice_days=(30, 7),
+        actions=frozenset({"clock", "answer"}),
+    ),
+    World("a unit of two contents", contents=2, unit=True, plans=1, actions=frozenset({"copy"})),
+)
+"""What breaks soonest when the decision is wrong: seconds."""
 
 
 @dataclass
@@ -200,16 +218,19 @@ class Model:
         """Return the state after ingest: every copy whole and read back."""
         good, none = Bytes(ReplicaState.VERIFIED, 0, WHOLE), Bytes()
         row = tuple(good if store < self.world.copies else none for store in range(self.world.stores))
+        rows = [row] * self.world.contents
+        if self.world.unit:
+            rows[-1] = (good, *[none] * (self.world.stores - 1))
         count = len(self.world.notice_days)
         plans: tuple[Plan | None, ...] = (None,) * self.world.stores
-        return State((row,) * self.world.contents, plans, told=(-1,) * count, last=(False,) * count)
+        return State(tuple(rows), plans, told=(-1,) * count, last=(False,) * count)
 
     def moves(self, state: State) -> Iterator[Move]:
         """Yield all that can happen next."""
         yield from self._time(state)
         yield from self._people(state)
         yield from self._nature(state)
-        for store in range(self.world.stores):
+        for store in range(min(self.world.stores, self.world.plans)):
             yield from self._planning(state, store)
             yield from self._executing(state, store)
 
@@ -303,12 +324,11 @@ class Model:
         plan = state.plans[store]
         if plan is None:
             return
-        for content, item in enumerate(plan.items):
-            if item is ItemState.PLANNED:
-                yield from self._intent(state, store, content)
-            elif item is ItemState.TRASHED:
-                yield from self._destroy(state, store, content)
-        if ItemState.PENDING in plan.items and (not self._is_unit(store) or ItemState.PLANNED not in plan.items):
+        for contents in self._together(plan, store, ItemState.PLANNED):
+            yield from self._intent(state, store, contents)
+        for contents in self._together(plan, store, ItemState.TRASHED):
+            yield from self._destroy(state, store, contents)
+        if ItemState.PENDING in plan.items:
             yield f"what is pending on s{store} goes to the trash", self._moved(state, store), ""
         if {ItemState.PENDING, ItemState.TRASHED} & set(plan.items):
             yield f"the plan for s{store} is undone", self._undone(state, store), ""
@@ -318,17 +338,23 @@ class Model:
     def _is_unit(self, store: int) -> bool:
         return self.world.unit and store == 0
 
-    def _intent(self, state: State, store: int, content: int) -> Iterator[Move]:
-        if not self._ask(*self._question(state, store, content, Step.TRASH)):
+    def _together(self, plan: Plan, store: int, item: ItemState) -> list[tuple[int, ...]]:
+        """Return what is decided in one transaction: the items of one object."""
+        found = [content for content, each in enumerate(plan.items) if each is item]
+        if self._is_unit(store):
+            return [tuple(found)] if found else []
+        return [(content,) for content in found]
+
+    def _intent(self, state: State, store: int, contents: tuple[int, ...]) -> Iterator[Move]:
+        if not all(self._ask(*self._question(state, store, content, Step.TRASH)) for content in contents):
             return
-        wrong = self._wrong(state, store, content, Step.TRASH)
-        plan = _item(state, store, content, ItemState.PENDING)._replace(state=PlanState.RUNNING)
-        pending = _mark(state.replicas[content][store], ReplicaState.DELETE_PENDING)
-        yield (
-            f"content {content} may leave s{store}",
-            _with(_put(state, content, store, pending), store, plan),
-            wrong,
-        )
+        then, wrong = state, ""
+        for content in contents:
+            wrong = wrong or self._wrong(state, store, content, Step.TRASH)
+            plan = _item(then, store, content, ItemState.PENDING)._replace(state=PlanState.RUNNING)
+            pending = _mark(then.replicas[content][store], ReplicaState.DELETE_PENDING)
+            then = _with(_put(then, content, store, pending), store, plan)
+        yield f"content {contents} may leave s{store}", then, wrong
 
     def _moved(self, state: State, store: int) -> State:
         plan = _plan_of(state, store)
@@ -350,17 +376,17 @@ class Model:
         items = tuple(item and ItemState.UNDONE for item in plan.items)
         return _with(state, store, plan._replace(items=items))
 
-    def _destroy(self, state: State, store: int, content: int) -> Iterator[Move]:
-        if not self._ask(*self._question(state, store, content, Step.DESTROY)):
+    def _destroy(self, state: State, store: int, contents: tuple[int, ...]) -> Iterator[Move]:
+        if not all(self._ask(*self._question(state, store, content, Step.DESTROY)) for content in contents):
             return
-        wrong = self._wrong(state, store, content, Step.DESTROY)
-        then = _with(state, store, _item(state, store, content, ItemState.DESTROYED))
-        gone = range(self.world.contents) if self._is_unit(store) else (content,)
-        for each in gone:
-            if not wrong and each != content:
-                wrong = self._lost(state, store, each)
-            then = _put(then, each, store, Bytes(None, -1, GONE))
-        yield f"content {content} on s{store} is destroyed", then, wrong
+        then, wrong = state, ""
+        for content in contents:
+            wrong = wrong or self._wrong(state, store, content, Step.DESTROY)
+            then = _with(then, store, _item(then, store, content, ItemState.DESTROYED))
+        for content in range(self.world.contents) if self._is_unit(store) else contents:
+            wrong = wrong or self._lost(state, store, content)
+            then = _put(then, content, store, Bytes(None, -1, GONE))
+        yield f"content {contents} on s{store} is destroyed", then, wrong
 
     # ---- the truth
 
