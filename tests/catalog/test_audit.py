@@ -86,16 +86,19 @@ _INSERT = (
     ],
     ids=lambda statements: statements[0][:60],
 )
+@pytest.mark.fault
 def test_any_row_changed_removed_swapped_or_put_in_is_found(
-    house: Any, tamper: Callable[[Any, list[str]], None], statements: list[str]
+    house: Any, tamper: Callable[[Any, list[str]], None], statements: list[str], figure: Callable[..., None]
 ) -> None:
     assert house.catalog.verify_events() == []
     tamper(house.catalog, statements)
     assert house.catalog.verify_events() != []
+    figure("F23", injected=f"an administrator's SQL: {statements[0][:60]}", found="found")
 
 
+@pytest.mark.fault
 def test_a_tail_that_was_cut_with_its_head_is_found_by_an_anchor(
-    house: Any, tamper: Callable[[Any, list[str]], None]
+    house: Any, tamper: Callable[[Any, list[str]], None], figure: Callable[..., None]
 ) -> None:
     anchor = house.catalog.head()
     assert house.catalog.verify_events(anchor=anchor) == []
@@ -109,6 +112,7 @@ def test_a_tail_that_was_cut_with_its_head_is_found_by_an_anchor(
     tamper(house.catalog, cut)
     assert house.catalog.verify_events() == []
     assert house.catalog.verify_events(anchor=anchor) != []
+    figure("F23", injected="the trail's tail cut off, its head mended", found="found by the anchor on the stores")
 
 
 def test_an_event_keeps_any_detail_and_its_hash(house: Any) -> None:

@@ -24,11 +24,16 @@ def finishes_after(bench) -> list[str]:
 @pytest.mark.parametrize("call", ["write", "pwrite64", "renameat2", "mkdirat", "ftruncate"])
 @pytest.mark.parametrize("when", [1, 2])
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
-def test_an_error_of_the_disk_is_never_success(bench, call, when, error):
+@pytest.mark.fault
+def test_an_error_of_the_disk_is_never_success(bench, call, when, error, figure):
     bench.fresh()
     code, _ = bench.traced(inject=f"{call}:error={error}:when={when}+", trace=call)
     assert code != 0 or bench.unfinished() == []  # SQLite may go on where only its housekeeping failed
     assert finishes_after(bench) == []
+    fault = "F4" if error == "ENOSPC" else "F5"
+    figure(
+        fault, injected=f"{error} at {call}, from the {when}. on", found="no false success; the next run finishes"
+    )
 
 
 @pytest.mark.crash
@@ -44,16 +49,19 @@ def test_a_full_store_is_said_with_a_remedy(bench, call):
 @pytest.mark.crash
 @pytest.mark.parametrize("call", ["fsync", "syncfs", "fdatasync"])
 @pytest.mark.parametrize("when", [1, 3])  # the second fdatasync is of a folder: SQLite ignores its error
-def test_a_failed_sync_is_never_success(bench, call, when):
+@pytest.mark.fault
+def test_a_failed_sync_is_never_success(bench, call, when, figure):
     bench.fresh()
     code, _ = bench.traced(inject=f"{call}:error=EIO:when={when}", trace=call)
     assert code != 0
     assert finishes_after(bench) == []
+    figure("F5", injected=f"EIO at {call}", found="never taken for success; the next run finishes")
 
 
 @pytest.mark.crash
 @pytest.mark.parametrize("when", [1, 2, 9, 20])
-def test_a_write_that_lies_is_found_by_reading_back(bench, when):
+@pytest.mark.fault
+def test_a_write_that_lies_is_found_by_reading_back(bench, when, figure):
     bench.fresh()
     bench.traced(trace="write")
     honest = bench.returned("write")  # with one thread the same writes come again
@@ -62,6 +70,7 @@ def test_a_write_that_lies_is_found_by_reading_back(bench, when):
     assert code == 3
     assert "other bytes than were written" in bench.error()
     assert finishes_after(bench) == []
+    figure("F6", injected="a write that keeps nothing and reports success", found="found by the read-back, 4 of 4")
 
 
 @pytest.mark.crash

@@ -22,7 +22,8 @@ def chosen(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 
 @pytest.mark.crash
-def test_ingest_survives_a_kill_at_any_system_call(bench, capsys):
+@pytest.mark.fault
+def test_ingest_survives_a_kill_at_any_system_call(bench, capsys, figure):
     before = bench.source_status()
     bench.fresh()
     counts = bench.counts()
@@ -37,6 +38,10 @@ def test_ingest_survives_a_kill_at_any_system_call(bench, capsys):
         assert (call, k, code, bench.wrong(), bench.unfinished()) == (call, k, 0, [], [])
     assert bench.source_status() == before
     assert killed == len(points), f"{killed} of {len(points)} points were reached"
+    enumerated = f"{sum(counts.values())} system calls of an ingest that change something"
+    figure(
+        "F1", injected=f"kill -9 at {len(points)} of {enumerated}", found=f"{killed} killed, 0 lost, 0 unfinished"
+    )
     with capsys.disabled():
         sys.stdout.write(f"\nkilled at {killed} of {sum(counts.values())} points: {counts}\n")
 
@@ -56,6 +61,38 @@ def test_ingest_survives_a_kill_while_one_group_is_published_and_the_next_is_cop
             code = overlapped.ingest()
             assert (call, k, code, bench.wrong(), bench.unfinished()) == (call, k, 0, [], [])
     assert killed > len(counts)
+
+
+@pytest.mark.crash
+@pytest.mark.fault
+def test_ingest_survives_a_second_kill_while_it_recovers_from_the_first(bench, figure):
+    bench.fresh()
+    counts = bench.counts()
+    first = [("renameat2", max(1, counts["renameat2"] // 2)), ("fdatasync", 3), ("write", counts["write"] // 2)]
+    pairs = 0
+    for call, k in first:
+        for again in ("openat", "write", "renameat2", "fdatasync", "unlinkat"):
+            for when in (1, 4):
+                bench.fresh()
+                bench.traced(inject=f"{call}:signal=KILL:when={k}", trace=call)
+                code, _ = bench.traced(inject=f"{again}:signal=KILL:when={when}", trace=again)
+                pairs += code == -9
+                assert (call, again, when, bench.wrong()) == (call, again, when, [])
+                code = bench.ingest()
+                assert (call, again, when, code, bench.wrong(), bench.unfinished()) == (
+                    call,
+                    again,
+                    when,
+                    0,
+                    [],
+                    [],
+                )
+    assert pairs > 15
+    figure(
+        "F2",
+        injected="kill -9 of an ingest and of the one that goes on",
+        found=f"{pairs} pairs, 0 lost, 0 unfinished",
+    )
 
 
 @pytest.mark.crash

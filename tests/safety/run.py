@@ -111,6 +111,8 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--long", action="store_true")
     asked = parser.parse_args()
+    os.environ["LIGHTKEEP_MANY_FILES"] = "100000"
+    os.environ.setdefault("LIGHTKEEP_CRASH_POINTS", "400")
     if asked.long:
         os.environ["LIGHTKEEP_CRASH_POINTS"] = "all"
     folder = ROOT / "build" / "safety"
