@@ -20,6 +20,7 @@ from lightkeep.model.errors import (
     Forbidden,
     InvalidInput,
     LightkeepError,
+    MailError,
     NotFound,
     RunCancelled,
     RunFailed,
@@ -47,6 +48,7 @@ STATUS: Mapping[type[LightkeepError], int] = {
     StoreUnavailable: 503,
     Corrupt: 500,
     SourceError: 502,
+    MailError: 502,
     RunFailed: 500,
     RunCancelled: 409,
 }
