@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.simd.memory import get_f32, set_f32
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float32, Float64, Int64, State
 from lightkeep.analysis.xpcs.kernels.work import FRACTION_BITS, INTENSITY_SCALE, SATURATED
 
@@ -39,27 +40,47 @@ def load_group(tile: NDArray[Any], n: int, at: int, into: Float32) -> None:
 
 
 @compiled
+def add_lag(x: int, t: int, e: int, to: int) -> None:
+    """Add the products of four rows from element t on with those from e on."""
+    for i in range(LANES):
+        s = get_f32(to, i)
+        for k in range(4):
+            s += get_f32(x, t + k * LANES + i) * get_f32(x, e + k * LANES + i)
+        set_f32(to, i, s)
+
+
+@compiled
+def add_four_lags(x: int, t: int, e: int, to: int) -> None:
+    """The same for the lag of e and the three after it; their sums are side by side."""
+    for i in range(LANES):
+        x0, x1 = get_f32(x, t + i), get_f32(x, t + LANES + i)
+        x2, x3 = get_f32(x, t + 2 * LANES + i), get_f32(x, t + 3 * LANES + i)
+        a, b, c = get_f32(x, e - 3 * LANES + i), get_f32(x, e - 2 * LANES + i), get_f32(x, e - LANES + i)
+        d, f = get_f32(x, e + i), get_f32(x, e + LANES + i)
+        g, h = get_f32(x, e + 2 * LANES + i), get_f32(x, e + 3 * LANES + i)
+        set_f32(to, i, get_f32(to, i) + x0 * d + x1 * f + x2 * g + x3 * h)
+        set_f32(to, LANES + i, get_f32(to, LANES + i) + x0 * c + x1 * d + x2 * f + x3 * g)
+        set_f32(to, 2 * LANES + i, get_f32(to, 2 * LANES + i) + x0 * b + x1 * c + x2 * d + x3 * f)
+        set_f32(to, 3 * LANES + i, get_f32(to, 3 * LANES + i) + x0 * a + x1 * b + x2 * c + x3 * d)
+
+
+@compiled
 def correlate(x: Float32, n: int, history: int, first: int, lags: int, acc: Float64) -> None:
-    """Add to acc[j] the products of the n samples of a buffer with those first + j earlier, for j < lags."""
+    """Add to acc[j] the products of the n samples of a buffer with those first + j earlier, for j < lags.
+
+    Four samples and four lags at a time: 11 rows are read for 16 products, and a sum is in memory once for four.
+    Rows are at addresses, a fixed step from each other, or LLVM would have to compare each with each for overlap
+    and give up.
+    """
     sums = np.zeros((lags, LANES), np.float32)
-    begin = np.uint64(history)
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    five, six, seven = np.uint64(5), np.uint64(6), np.uint64(7)
-    for step in range(np.uint64(-(-n // STEPS))):
-        t = begin + step * np.uint64(STEPS)
-        for j in range(np.uint64(lags)):
-            e = t - np.uint64(first) - j
-            for i in range(np.uint64(LANES)):
-                s = sums[j, i]
-                s += x[t, i] * x[e, i]
-                s += x[t + one, i] * x[e + one, i]
-                s += x[t + two, i] * x[e + two, i]
-                s += x[t + three, i] * x[e + three, i]
-                s += x[t + four, i] * x[e + four, i]
-                s += x[t + five, i] * x[e + five, i]
-                s += x[t + six, i] * x[e + six, i]
-                s += x[t + seven, i] * x[e + seven, i]
-                sums[j, i] = s
+    at, to = x.ctypes.data, sums.ctypes.data
+    whole = lags // 4 * 4
+    for step in range(-(-n // 4)):
+        t = (history + 4 * step) * LANES
+        for j in range(0, whole, 4):
+            add_four_lags(at, t, t - (first + j) * LANES, to + j * LANES * 4)
+        for j in range(whole, lags):
+            add_lag(at, t, t - (first + j) * LANES, to + j * LANES * 4)
     for j in range(lags):
         for i in range(LANES):
             acc[j, i] += sums[j, i]

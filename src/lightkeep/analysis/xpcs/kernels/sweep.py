@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.simd.memory import get_f32, get_u16
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_u16
 from lightkeep.analysis.xpcs.kernels.kernel import (
     LANES,
     STEPS,
@@ -90,12 +90,11 @@ def load_tile(piece: Piece, layout: Layout, tile: int, chunk: int, n: int, into:
         return
     first = pixel - piece.origin + (chunk - piece.first_chunk) * CHUNK * piece.stride
     width = min(TILE, layout.end - pixel)
-    for t in range(np.uint64(n)):
-        at = np.uint64(first) + t * np.uint64(piece.stride)
-        for i in range(np.uint64(width)):
-            into[t, i] = piece.frames[at + i]
-        for i in range(np.uint64(width), np.uint64(TILE)):
-            into[t, i] = 0
+    size = into.itemsize
+    for t in range(n):
+        at = into.ctypes.data + t * TILE * size
+        copy_bytes(piece.frames.ctypes.data + (first + t * piece.stride) * size, at, width * size)
+        clear_bytes(at + width * size, (TILE - width) * size)
 
 
 @compiled
