@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from lightkeep.model.errors import Conflict, Corrupt, NotFound, SourceError, StorageError, StoreUnavailable
 from lightkeep.model.stores import (
@@ -174,9 +174,11 @@ class FaultyStore:
 
     def open(self, key: str) -> BinaryIO:
         """See the protocol."""
-        if member := split_member(key):
-            return open_member(io.BytesIO(bytes(self._inode(member[0]).now)), key)
-        return io.BytesIO(bytes(self._inode(key).now))
+        member = split_member(key)
+        if member is None:
+            return _Stream(self.medium, self._inode(key).now)
+        with self._faults(f"cannot open {key!r}"):
+            return open_member(_Stream(self.medium, self._inode(member[0]).now), key)
 
     def stat(self, key: str) -> ObjectStat:
         """See the protocol."""
@@ -194,7 +196,9 @@ class FaultyStore:
 
     def verify(self, key: str) -> Verified:
         """See the protocol."""
-        with self.open(key) as file:
+        member = split_member(key)
+        whole = io.BytesIO(self._inode(member[0] if member else key).now)
+        with open_member(whole, key) if member else whole as file:
             content = file.read()
         try:
             return _read_back(self.medium, content)
@@ -306,6 +310,29 @@ class FaultyStore:
         if key not in self.medium.names:
             raise NotFound(f"no object {key!r} on store {self.record.id}")
         return self.medium.names[key]
+
+
+class _Stream(io.BytesIO):
+    """An object that is open: each read is an operation of the medium."""
+
+    def __init__(self, medium: Medium, content: bytes | bytearray) -> None:
+        super().__init__(content)
+        self._medium = medium
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer. Raises OSError, as a file on a bad disk does."""
+        kind = self._medium.operate("read")
+        view = memoryview(buffer).cast("B")
+        count = super().readinto(view)
+        if kind == FLIP and count:
+            view[count // 2] ^= 1
+        return count
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return a part, or the rest."""
+        left = len(self.getbuffer()) - self.tell()
+        content = bytearray(left if size is None or size < 0 else min(size, left))
+        return bytes(content[: self.readinto(content)])
 
 
 class FaultyStaging:
