@@ -213,9 +213,7 @@ def _emit_closed(session: Session, done: Closed, text: str) -> None:
     emit(session, {"id": done.experiment.id, "state": done.experiment.state, "skipped": done.skipped}, human)
 
 
-@experiment.command(
-    "extend", examples=('lightkeep experiment extend 2026-11-lee-81234 --days 90 --reason "paper in review"',)
-)
+@experiment.command("extend", examples=("lightkeep experiment extend 2026-11-lee-81234 --days 90 --reason paper",))
 @click.argument("experiment_id", metavar="EXPERIMENT")
 @click.option("--days", type=click.IntRange(1, 3650), help="Keep everything so many days from now.")
 @click.option("--until", type=_WHEN, help="Keep everything until this day, local time.")

@@ -242,7 +242,7 @@ def growth() -> None:
 
 @growth.command(
     "set",
-    examples=('lightkeep usage growth set 8-ID-I --per-day "2 TB" --per-year 1.5 --step 2027-06-01 100',),
+    examples=('lightkeep usage growth set 8-ID-I --per-day "2 TB" --step 2027-06-01 100',),
 )
 @click.argument("station_id", metavar="STATION")
 @click.option("--per-day", required=True, help='Raw data per day of the year: "500 GB".')
