@@ -169,7 +169,9 @@ class FaultyStore:
                 raise Conflict(f"store {self.record.id} is being written", remedy="wait until it is done")
             staging = FaultyStaging(self.medium, self.record.id)
             self.medium.parts.clear()
-            _sync_names(self.medium)  # what an interrupted writer published may be adopted
+            self.medium.durable_names = dict(
+                self.medium.names
+            )  # what an interrupted writer published may be adopted
         return staging
 
     def open(self, key: str) -> BinaryIO:
@@ -215,7 +217,7 @@ class FaultyStore:
         split_key(key)
         target = trash_name(bin, key)
         self.check_identity()
-        standing, moved = self._named(key), self._named(target)
+        standing, moved = self.medium.names.get(key), self.medium.names.get(target)
         if standing is None and moved is None:
             raise NotFound(f"no object {key!r} on store {self.record.id}")
         if any(each is not None and len(each.now) != size for each in (standing, moved)):
@@ -228,7 +230,7 @@ class FaultyStore:
         split_trashed(trashed)
         split_key(key)
         self.check_identity()
-        moved, standing = self._named(trashed), self._named(key)
+        moved, standing = self.medium.names.get(trashed), self.medium.names.get(key)
         if standing is None and moved is None:
             raise NotFound(f"no object {trashed!r} on store {self.record.id}")
         if moved is not None and standing is not None and moved.now == standing.now:
@@ -294,9 +296,6 @@ class FaultyStore:
             if name.startswith(RECORDS + prefix):
                 yield name.removeprefix(RECORDS)
 
-    def _named(self, name: str) -> _Inode | None:
-        return self.medium.names.get(name)
-
     @contextmanager
     def _faults(self, what: str) -> Iterator[None]:
         try:
@@ -356,11 +355,10 @@ class FaultyStaging:
     def __enter__(self) -> FaultyStaging:
         return self
 
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Discard what has no final name; a crashed process cleans nothing."""
-        del kind, trace
         with self._medium.lock:
-            if self in self._medium.writers and not isinstance(error, Crashed):
+            if self in self._medium.writers and not any(isinstance(each, Crashed) for each in exc):
                 for name, _ in self._parts.values():
                     self._medium.parts.pop(name, None)
                 self._medium.writers.discard(self)
@@ -447,7 +445,7 @@ class FaultyStaging:
         self._state = "publishing"
         results = [self._publish_part(key, *part) for key, part in self._parts.items()]
         self._try("sync-names")
-        _sync_names(self._medium)
+        self._medium.durable_names = dict(self._medium.names)
         self._state = "published"
         return results
 
@@ -503,7 +501,3 @@ def _read_back(medium: Medium, found: bytes | bytearray) -> Verified:
     if medium.operate("read") == FLIP and content:
         content[len(content) // 2] ^= 1
     return Verified(hashlib.sha256(content).hexdigest(), len(content), Proof.DIRECT)
-
-
-def _sync_names(medium: Medium) -> None:
-    medium.durable_names = dict(medium.names)
