@@ -489,11 +489,8 @@ def _read(source: Readable, buffer: memoryview) -> int:
 def _has_room(medium: Medium, name: str) -> bool:
     """Return whether a name is no folder's, and its path leads through no file."""
     names = name.split("/")
-    parents = ["/".join(names[:depth]) for depth in range(1, len(names))]
-    return not (
-        any(other.startswith(f"{name}/") for other in medium.names)
-        or any(parent in medium.names for parent in parents)
-    )
+    parents = {"/".join(names[:depth]) for depth in range(1, len(names))}
+    return parents.isdisjoint(medium.names) and not any(other.startswith(f"{name}/") for other in medium.names)
 
 
 def _read_back(medium: Medium, found: bytes | bytearray) -> Verified:
