@@ -13,12 +13,13 @@ from lightkeep.catalog import schema
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility, open_facility
 from lightkeep.lifecycle import guards, records, set_up
+from lightkeep.lifecycle.archive import archive
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.rebuild import rebuild
 from lightkeep.lifecycle.verify import verify
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.people import SERVICE, Person
-from lightkeep.model.stores import ReplicaState
+from lightkeep.model.stores import ReplicaState, Tier
 from lightkeep.testing.populated import EXPERIMENT, Populated, populate
 
 TABLES = (
@@ -173,3 +174,17 @@ def test_a_store_that_is_away_is_caught_up_later(lost: tuple[Populated, Facility
     anchor = records.read_anchor(old.facility.stores["second"])
     assert anchor is not None
     assert anchor["seq"] == old.facility.catalog.head()[0]
+
+
+def test_archive_units_come_back_with_what_is_in_them(lost: tuple[Populated, Facility], tmp_path: Path) -> None:
+    old, new = lost
+    (tmp_path / "vault").mkdir()
+    set_up.add_store(old.facility, "vault", tmp_path / "vault", principal=SERVICE, tier=Tier.TAPE)
+    archive(old.facility, principal=SERVICE, store_id="vault", experiment_id=EXPERIMENT)
+    found = rebuild(new, [tmp_path / "vault"])
+    assert found.rebuilt.problems == ()
+    for table in ("archive_unit", "file"):
+        assert rows(new, table) == rows(old.facility, table), table
+    for dataset in new.catalog.view(SERVICE).datasets().items:
+        assert "vault" in {each.store_id for each in new.catalog.view(SERVICE).replicas(dataset.id)}
+        assert verify(new, dataset.id, principal=SERVICE).corrupt == ()

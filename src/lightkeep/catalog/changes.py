@@ -209,6 +209,7 @@ class Change(
             low=store.low,
             created_at=self._clock.now(),
         )
+        self.set_anchored(0)  # not every store has the trail any more
         self._record("store.added", store.id, "", {"kind": store.kind, "uuid": store.uuid})
 
     # ---- datasets

@@ -12,12 +12,14 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 from lightkeep.catalog import audit, counts, rows, schema
 from lightkeep.catalog.audit import GENESIS
 from lightkeep.catalog.catalog import Catalog
-from lightkeep.catalog.columns import from_microseconds
+from lightkeep.catalog.columns import from_microseconds, to_microseconds
 from lightkeep.catalog.dialect import errors_of
 from lightkeep.catalog.snapshot import Document
+from lightkeep.catalog.text import encode_path
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import Principal
+from lightkeep.model.retention import ArchiveUnit
 from lightkeep.model.stores import Proof, ReplicaState
 
 _ENDS = (ReplicaState.DELETED.value, ReplicaState.CORRUPT.value)
@@ -87,6 +89,21 @@ class Rebuilding:
             self.files + len(files),
             self.replicas + len(kept),
         )
+
+    def unit(self, unit: ArchiveUnit) -> None:
+        """Put an archive unit back that the small tables did not know yet."""
+        row = {
+            "id": unit.id,
+            "store_id": unit.store_id,
+            "key": encode_path(unit.key),
+            "experiment_id": unit.experiment_id,
+            "size": unit.size,
+            "sha256": bytes.fromhex(unit.sha256),
+            "members": unit.members,
+            "content_size": unit.content_size,
+            "created_at": None if unit.created_at is None else to_microseconds(unit.created_at),
+        }
+        self._insert_new(schema.archive_unit, [row])
 
     def events(self, document: Document) -> None:
         """Collect the events of a document."""

@@ -7,8 +7,9 @@ and no purge runs before a person confirmed the catalogue (P10). People come bac
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,15 @@ from lightkeep.catalog.rebuild import Rebuilding, Rebuilt, rebuilding
 from lightkeep.catalog.rows import store_of
 from lightkeep.catalog.snapshot import Document, read
 from lightkeep.lifecycle import records
-from lightkeep.model.errors import BadFile, InvalidInput, LightkeepError, NotFound
+from lightkeep.model.errors import BadFile, Corrupt, InvalidInput, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE
-from lightkeep.model.retention import ItemState
+from lightkeep.model.retention import ArchiveUnit, ItemState
 from lightkeep.model.stores import ReplicaState, Store
 from lightkeep.model.techniques import Report
 from lightkeep.storage import open_store
 from lightkeep.storage.keys import MARKER
 from lightkeep.storage.posix import PosixStore
+from lightkeep.storage.unit_index import UnitIndex
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
@@ -131,6 +133,9 @@ class _Rebuild:
                 self.damaged.append(name)
             if report is not None:
                 report((number + 1) / len(names), name)
+        for store in self.stores.values():
+            for unit in _units(store):
+                filling.unit(unit)
 
     def _document(self, store: Store, name: str) -> Document | None:
         """Return a document of a store; None when it has none, or a damaged one."""
@@ -161,6 +166,19 @@ def _stands(store: Store, key: bytes, size: int) -> bool:
         return store.stat(os.fsdecode(key)).size == size
     except NotFound:
         return False
+
+
+def _units(store: Store) -> Iterator[ArchiveUnit]:
+    """Yield the archive units that a store has: their records come before them, so each is looked for."""
+    for name in store.records("units/"):
+        try:
+            index = UnitIndex.from_json(store.read_record(name))
+        except Corrupt:
+            continue
+        if _stands(store, os.fsencode(index.key), index.size):
+            made = datetime.fromisoformat(index.created_at)
+            sizes = (index.size, index.sha256, len(index.members), index.content_size)
+            yield ArchiveUnit(index.id, store.record.id, index.key, index.experiment_id, *sizes, made)
 
 
 def _given_up(state: Document | None) -> dict[str, ReplicaState]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lightkeep.lifecycle import records
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.experiments import Station
 from lightkeep.model.people import Grant, Person, Principal, Scope, Verb
@@ -82,6 +83,7 @@ def add_store(
     _check_room(record)
     with facility.catalog.change(principal) as tx:
         tx.add_store(record)
+    records.anchor(facility)  # it begins with all that the others know
     return record
 
 
