@@ -113,7 +113,6 @@ DECISION = (
     purge("P9 a station's own disk is emptied", "if not store.is_managed:", "if False:"),
     purge("P9 a dataset that is still received", "elif not case.home.is_complete:", "elif False:"),
     purge("P9 any state may go", "elif replica.state is not wanted:", "elif False:"),
-    purge("P9 the store need not be read", "elif not case.uuid_seen:", "elif False:"),
     purge("P9 another disk is mounted", "elif case.uuid_seen != store.uuid or planned", "elif planned"),
     purge("P9 the plan was made for another disk", "or planned != store.uuid:", "or False:"),
     purge("P10 a restored catalogue deletes", 'return Condition("P10", "catalogue", not doubt,', 'return Condition("P10", "catalogue", True,'),
@@ -141,7 +140,7 @@ DECISION = (
 
 MODELLED = (
     purge("model: a rotten copy is trusted", "met = _enough(just_read, work.keep) or (", "met = bool(fresh) or (", MODEL),
-    purge("model: two plans empty two stores", "and not copy.is_planned\n", "and True\n", MODEL),
+    purge("model: what lies in the trash counts", "copy.state is ReplicaState.VERIFIED\n", "copy.state is not None\n", MODEL),
     purge("model: the trash is emptied over a hold", "if hold.stands(work.now)]", "if hold.stands(work.now) and work.case.step is Step.TRASH]", MODEL),
     purge("model: a unit goes for one member", "met = unit.on_plan == unit.members", "met = True", MODEL),
     purge("model: the clock jumped ahead", "doubt = guards.clock_doubt\n", 'doubt = ""\n', MODEL),

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, Connection, Select, TextClause, and_, func, select, true
 
 from lightkeep.catalog import rows, schema
 from lightkeep.catalog.holds import hold_of, lease_of, stands
@@ -42,11 +42,12 @@ UNASKED = Guards(clock_doubt="the clock was not checked", catalog_doubt="the cat
 """The guards of a case that nobody has completed: nothing may go."""
 _NO_BUDGET = Budget(held=0)
 _NEVER_WHOLE = 2**62
+_STATES = {state.value: state for state in ReplicaState}
 _LIVE_PLANS = [PlanState.FROZEN.value, PlanState.APPROVED.value, PlanState.RUNNING.value]
 _LIVE_ITEMS = [ItemState.PLANNED.value, ItemState.PENDING.value, ItemState.TRASHED.value]
 _LIVE_RUNS = [RunState.QUEUED.value, RunState.RUNNING.value]
 _r, _f, _d, _e = schema.replica.c, schema.file.c, schema.dataset.c, schema.experiment.c
-_h, _l, _n = schema.hold.c, schema.lease.c, schema.notice.c
+_l, _n = schema.lease.c, schema.notice.c
 
 Key = tuple[str, str]
 """(file id, replica id)."""
@@ -113,6 +114,14 @@ class _House:
         live = select(schema.run.c.id, schema.run.c.dataset_id, schema.run.c.params, schema.run.c.resolved)
         self.runs = connection.execute(live.where(schema.run.c.state.in_(_LIVE_RUNS))).all()
         self._applies: dict[tuple[str, str], Policy | None] = {}
+        self._holds: dict[tuple[str, str], list[Hold]] = {}
+        for row in connection.execute(select(schema.hold).where(stands(now))).mappings():
+            self._holds.setdefault((row["scope"], row["scope_id"]), []).append(hold_of(row))
+        self.leases: dict[str, list[Lease]] = {}
+        for row in connection.execute(select(schema.lease).where(_l.expires_at > now)).mappings():
+            self.leases.setdefault(row["dataset_id"], []).append(lease_of(row))
+        live = select(schema.purge_plan.c.id).where(schema.purge_plan.c.state.in_(_LIVE_PLANS))
+        self.has_plans = connection.execute(live.limit(1)).first() is not None
 
     def policy(self, policy_id: str, station_id: str) -> Policy | None:
         """Return the policy that an experiment follows."""
@@ -120,6 +129,10 @@ class _House:
         if key not in self._applies:
             self._applies[key] = applicable(self.policies, policy_id=policy_id, station_id=station_id)
         return self._applies[key]
+
+    def holds(self, *places: tuple[HoldScope, str]) -> tuple[Hold, ...]:
+        """Return the holds that stand on some things."""
+        return tuple([hold for scope, what in places for hold in self._holds.get((scope.value, what), ())])
 
     def readers(self, dataset_id: str) -> tuple[str, ...]:
         """Return the runs that read a dataset: the one that they were asked for, and those that they name."""
@@ -147,19 +160,19 @@ def _cases(house: _House, keys: Sequence[Key], step: Step, reason: PlanReason, s
         if replica_id not in by_id or by_id[replica_id].file_id != file_id:
             raise NotFound(f"replica {replica_id!r} does not exist")
     subjects = [by_id[replica_id] for _, replica_id in keys]
-    planned = _planned(house, list(by_id))
-    copies: dict[str, list[Copy]] = {}
+    planned = _planned(house, list(by_id)) if house.has_plans else set()
+    copies = {row.id: _copy(house, row, row.id in planned) for row in replica_rows}
+    of_file: dict[str, list[Copy]] = {}
     for row in replica_rows:
         if row.state != ReplicaState.DELETED:
-            copies.setdefault(row.file_id, []).append(_copy(house, row, row.id in planned))
+            of_file.setdefault(row.file_id, []).append(copies[row.id])
     homes = _homes(house, {row.dataset_id for row in subjects})
-    narrow = _narrow_holds(house, subjects)
     notices, listed = _notices(house, subjects)
     cached = _cached(house, {row.dataset_id for row in subjects})
     units = _units(house, subjects)
     return [
         Case(
-            _copy(house, row, row.id in planned),
+            copies[row.id],
             homes[row.dataset_id],
             row.file_id,
             row.size,
@@ -168,8 +181,8 @@ def _cases(house: _House, keys: Sequence[Key], step: Step, reason: PlanReason, s
             UNASKED,
             step,
             reason,
-            tuple([copy for copy in copies.get(row.file_id, ()) if copy.replica_id != row.id]),
-            (*narrow.get(row.file_id, ()), *narrow.get(row.store_id, ())),
+            tuple([copy for copy in of_file.get(row.file_id, ()) if copy.replica_id != row.id]),
+            house.holds((HoldScope.FILE, row.file_id), (HoldScope.STORE, row.store_id)),
             tuple(
                 [
                     Told(n, (n.listing, row.id) in listed)
@@ -197,7 +210,7 @@ def _copy(house: _House, row: Any, is_planned: bool) -> Copy:
     return Copy(
         row.id,
         house.stores[row.store_id],
-        ReplicaState(row.state),
+        _STATES[row.state],
         os.fsdecode(row.key),
         row.verified_at,
         is_planned,
@@ -221,8 +234,6 @@ def _homes(house: _House, dataset_ids: set[str]) -> dict[str, Home]:
         .where(_d.id.in_(dataset_ids))
     )  # fmt: skip
     newest = _newest_raw(house, {row.experiment_id for row in datasets})
-    holds = _wide_holds(house, datasets)
-    leases = _leases(house, dataset_ids)
     return {
         row.id: Home(
             row.id,
@@ -234,8 +245,13 @@ def _homes(house: _House, dataset_ids: set[str]) -> dict[str, Home]:
             house.policy(row.policy_id, row.station_id),
             row.state != DatasetState.RECEIVING,
             row.released_at is not None and row.released_at <= house.now,
-            (*holds.get(("", ""), ()), *_holds_on(holds, row)),
-            tuple(leases.get(row.id, ())),
+            house.holds(
+                (HoldScope.FACILITY, ""),
+                (HoldScope.STATION, row.station_id),
+                (HoldScope.EXPERIMENT, row.experiment_id),
+                (HoldScope.DATASET, row.id),
+            ),
+            tuple(house.leases.get(row.id, ())),
             house.readers(row.id),
         )
         for row in datasets
@@ -247,50 +263,6 @@ def _newest_raw(house: _House, experiment_ids: set[str]) -> dict[str, datetime]:
         _d.experiment_id.in_(experiment_ids), _d.kind == DatasetKind.RAW.value, _d.completed_at.is_not(None)
     )
     return {row[0]: row[1] for row in house.all(newest.group_by(_d.experiment_id))}
-
-
-def _wide_holds(house: _House, datasets: Sequence[Any]) -> dict[tuple[str, str], list[Hold]]:
-    reached = [
-        (HoldScope.STATION, {row.station_id for row in datasets}),
-        (HoldScope.EXPERIMENT, {row.experiment_id for row in datasets}),
-        (HoldScope.DATASET, {row.id for row in datasets}),
-    ]
-    clauses = [and_(_h.scope == scope.value, _h.scope_id.in_(ids)) for scope, ids in reached]
-    found = select(schema.hold).where(stands(house.now), or_(_h.scope == HoldScope.FACILITY.value, *clauses))
-    holds: dict[tuple[str, str], list[Hold]] = {}
-    for row in house.connection.execute(found).mappings():
-        hold = hold_of(row)
-        key = ("", "") if hold.scope is HoldScope.FACILITY else (hold.scope.value, hold.scope_id)
-        holds.setdefault(key, []).append(hold)
-    return holds
-
-
-def _holds_on(holds: Mapping[tuple[str, str], list[Hold]], row: Any) -> list[Hold]:
-    places = (
-        (HoldScope.STATION.value, row.station_id),
-        (HoldScope.EXPERIMENT.value, row.experiment_id),
-        (HoldScope.DATASET.value, row.id),
-    )
-    return [hold for place in places for hold in holds.get(place, ())]
-
-
-def _narrow_holds(house: _House, subjects: Sequence[Any]) -> dict[str, list[Hold]]:
-    """Return the holds on files and on stores, by the id of the file or the store."""
-    on_store = and_(_h.scope == HoldScope.STORE.value, _h.scope_id.in_({row.store_id for row in subjects}))
-    on_file = and_(_h.scope == HoldScope.FILE.value, _h.scope_id.in_({row.file_id for row in subjects}))
-    holds: dict[str, list[Hold]] = {}
-    found = select(schema.hold).where(stands(house.now), or_(on_store, on_file))
-    for row in house.connection.execute(found).mappings():
-        holds.setdefault(row["scope_id"], []).append(hold_of(row))
-    return holds
-
-
-def _leases(house: _House, dataset_ids: set[str]) -> dict[str, list[Lease]]:
-    leases: dict[str, list[Lease]] = {}
-    found = select(schema.lease).where(_l.dataset_id.in_(dataset_ids), _l.expires_at > house.now)
-    for row in house.connection.execute(found).mappings():
-        leases.setdefault(row["dataset_id"], []).append(lease_of(row))
-    return leases
 
 
 def _notices(

@@ -12,7 +12,7 @@ from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.stores import Replica, ReplicaState, StoreRecord, Tier
 from lightkeep.policy import access
 from lightkeep.policy.case import Case, Condition, Verdict
-from lightkeep.policy.purge import BY_PLANNING, may_delete
+from lightkeep.policy.purge import BY_PLANNING, may_delete_all
 
 if TYPE_CHECKING:
     from lightkeep.catalog import View
@@ -195,8 +195,7 @@ class _Judge:
     def answers(self, cases: Sequence[Case], paths: dict[str, str]) -> tuple[Answer, ...]:
         """Return one answer for all cases that the same conditions keep."""
         groups: dict[tuple[object, ...], list[tuple[Case, Verdict]]] = {}
-        for case in cases:
-            verdict = may_delete(case, self.now)
+        for case, verdict in zip(cases, may_delete_all(cases, self.now), strict=True):
             key = tuple((each.id, each.met, each.turns_true_at) for each in verdict.conditions)
             groups.setdefault(key, []).append((case, verdict))
         found = [self._answer(group, paths) for group in groups.values()]

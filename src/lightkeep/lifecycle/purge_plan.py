@@ -23,7 +23,7 @@ from lightkeep.model.people import SERVICE, Principal, Role, Scope, Verb
 from lightkeep.model.retention import PlanReason, PlanState, PurgeItem, PurgePlan
 from lightkeep.model.stores import ReplicaState, Store, StoreRecord, split_member
 from lightkeep.policy.case import Case, Verdict
-from lightkeep.policy.purge import BY_PLANNING, may_delete
+from lightkeep.policy.purge import BY_PLANNING, may_delete_all
 
 if TYPE_CHECKING:
     from lightkeep.catalog import View
@@ -214,9 +214,8 @@ def _judged(
     now, state = facility.clock.now(), guards.status(facility)
     said = guards.facts(state)
     cases = view.cases([(each.file_id, each.replica_id) for each in page], reason=reason)
-    for candidate, known in zip(page, cases, strict=True):
-        case = replace(known, guards=said, uuid_seen=store.record.uuid)
-        yield candidate, case, may_delete(case, max(now, state.high_water or now))
+    cases = [replace(case, guards=said, uuid_seen=store.record.uuid) for case in cases]
+    yield from zip(page, cases, may_delete_all(cases, max(now, state.high_water or now)), strict=True)
 
 
 def _by_approval(case: Case, verdict: Verdict) -> tuple[str, ...]:

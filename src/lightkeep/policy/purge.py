@@ -57,6 +57,43 @@ def may_delete(case: Case, now: datetime) -> Verdict:
     return Verdict(refused is None, reason, limit.rule, conditions, limit.policy)
 
 
+def may_delete_all(cases: Iterable[Case], now: datetime) -> list[Verdict]:
+    """Decide on many replicas that no plan names yet, in order; cases that are alike are decided once.
+
+    The evidence of a verdict names the copies of the first case that it was made for.
+    """
+    known: dict[tuple[object, ...], Verdict] = {}
+    verdicts = []
+    for case in cases:
+        if case.plan is not None:
+            verdicts.append(may_delete(case, now))
+            continue
+        key = _likeness(case)
+        if key not in known:
+            known[key] = may_delete(case, now)
+        verdicts.append(known[key])
+    return verdicts
+
+
+def _likeness(case: Case) -> tuple[object, ...]:
+    """Return all that decides while no plan does; what many cases share is compared by identity."""
+    return (
+        id(case.home),
+        id(case.replica.store),
+        case.replica.state,
+        case.step,
+        case.reason,
+        case.cache_until,
+        case.unit,
+        case.uuid_seen,
+        id(case.guards),
+        id(case.budget),
+        tuple([(id(copy.store), copy.state, copy.verified_at, copy.is_planned) for copy in case.others]),
+        tuple([id(hold) for hold in case.holds]),
+        tuple([(id(told.notice), told.is_listed) for told in case.told]),
+    )
+
+
 class _Work:
     """A case with what several conditions need of it."""
 
