@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from lightkeep.catalog import schema
-from lightkeep.catalog.usage import Amount, Group, Groups
+from lightkeep.catalog.usage import SAMPLED, Amount, Group, Groups
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import SERVICE
@@ -134,3 +134,14 @@ def test_an_invisible_experiment_changes_no_answer(new_house: Any) -> None:
         assert [plain.view(who).usage_history(by) for by in ("store_id", "kind")] == [
             other.view(who).usage_history(by) for by in ("store_id", "kind")
         ]
+
+
+def test_when_the_trail_begins_anew_everything_is_counted_again(house: Any) -> None:
+    history(house)
+    sample(house)
+    with house.catalog.change(SERVICE) as tx:
+        tx.set_fact(SAMPLED, "0")
+    assert house.view("lightkeep").usage() == counted(house, "lightkeep")
+    sample(house)
+    total = sum(change.size for change in house.view("lightkeep").usage_history("store_id"))
+    assert total == sum(amount.size for amount in counted(house, "lightkeep").values())

@@ -16,6 +16,7 @@ from lightkeep.catalog.columns import from_microseconds, to_microseconds
 from lightkeep.catalog.dialect import errors_of
 from lightkeep.catalog.snapshot import Document
 from lightkeep.catalog.text import encode_path
+from lightkeep.catalog.usage import SAMPLED
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import Principal
@@ -113,7 +114,8 @@ class Rebuilding:
     def begin_epoch(self, epoch: str) -> None:
         """Say that this catalogue is not the one that was lost: no purge runs on its word before a person did."""
         c = schema.fact.c
-        self._connection.execute(delete(schema.fact).where(c.name == "epoch"))
+        anew = ("epoch", SAMPLED)
+        self._connection.execute(delete(schema.fact).where(c.name.in_(anew)))
         now = self._catalog.clock.now()
         self._connection.execute(insert(schema.fact).values(name="epoch", value=epoch, changed_at=now))
 

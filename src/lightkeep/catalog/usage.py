@@ -44,7 +44,7 @@ from lightkeep.model.stores import ReplicaState, StoreRecord
 from lightkeep.model.usage import Growth, Quota, Step
 
 SAMPLED = "usage.seq"
-"""Fact: number of the last event that the samples know of."""
+"""Fact: number of the last event that the samples know of; 0, or absent: everything is counted again."""
 _GONE = (ReplicaState.PLANNED.value, ReplicaState.COPYING.value, ReplicaState.DELETED.value)
 _e, _d, _f, _r, _u = schema.experiment, schema.dataset, schema.file, schema.replica, schema.usage_sample
 
@@ -234,7 +234,7 @@ class UsageViews(ViewBase):
             before = _sampled(connection)
             upto = int(connection.execute(select(schema.chain_head.c.seq)).scalar_one())
             changed = _changed_since(connection, before)
-            old = _amounts(connection, _grouped(_e.c.id.in_(changed))) if before else {}
+            old = _amounts(connection, _grouped(_e.c.id.in_(changed)))
             new = _counted(connection, _e.c.id.in_(changed))
         none = Amount(0, 0)
         differences = {

@@ -22,6 +22,7 @@ from lightkeep.lifecycle import (
     purge_plan,
     records,
     restore,
+    retain,
     scrub,
     sentinels,
     usage,
@@ -94,6 +95,11 @@ def _trash(facility: Facility) -> int:
     return sum(each.items for each in destroy(facility, principal=SERVICE))
 
 
+def _states(facility: Facility) -> int:
+    """Move experiments to the states that their policies mean, once an hour."""
+    return retain.tick(facility) if _is_due(facility, "upkeep.states", _HOUR) else 0
+
+
 def _is_due(facility: Facility, name: str, span: timedelta) -> bool:
     """Return whether something was not done for a span; from now on it counts as done."""
     now = facility.clock.now()
@@ -118,6 +124,7 @@ PARTS: Final[Mapping[str, Callable[[Facility], int]]] = {
     "copies": place.tick,
     "scrub": scrub.tick,
     "usage": usage.tick,
+    "states": _states,
     "anchor": _anchor,
     "drill": drill.tick,
 }
