@@ -19,6 +19,7 @@ from typing import Final
 from lightkeep.catalog import Catalog
 from lightkeep.config import Config
 from lightkeep.facility import Facility
+from lightkeep.lifecycle import records
 from lightkeep.model.datasets import Dataset, DatasetKind, File
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.mail import Mail
@@ -85,6 +86,8 @@ class Retained:
                 )
         with self.facility.catalog.change(SERVICE) as tx:
             made = tx.complete_dataset(dataset_id)
+            for store_id in on:
+                records.write_dataset(self.facility, tx, made, store=self.facility.stores[store_id])
         self.datasets[name] = made
         return made
 
@@ -171,7 +174,9 @@ def listing_of(replica_ids: Iterable[str]) -> str:
     return made(replica_ids)
 
 
-def retained(folder: Path, *, policy: str = POLICY, capacity: int = 100_000, config: Config | None = None) -> Retained:
+def retained(
+    folder: Path, *, policy: str = POLICY, capacity: int = 100_000, config: Config | None = None
+) -> Retained:
     """Make the facility: a station, an open experiment, people, stores and a policy. No data yet.
 
     Parameters
