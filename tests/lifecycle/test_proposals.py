@@ -352,6 +352,15 @@ def test_a_redirect_on_the_same_host_is_followed(service: Service) -> None:
     assert fetch(service.url + "/old")[0].number == "81234"
 
 
+def test_another_host_is_never_asked_and_never_sees_the_token(service: Service) -> None:
+    other = Service()
+    service.answer = lambda request: service.send(request, 302, b"", Location=other.url + "/81234")
+    with pytest.raises(SourceError, match="another host"):
+        fetch(service.url, token="secret")
+    other.close()
+    assert other.seen == []
+
+
 def test_a_service_that_is_not_there_is_said_so() -> None:
     with pytest.raises(SourceError):
         fetch("http://127.0.0.1:1/", deadline_s=1.0)
