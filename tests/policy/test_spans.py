@@ -86,6 +86,8 @@ def test_the_calendar_is_that_of_utc() -> None:
     late = datetime(2026, 1, 30, 22, tzinfo=timezone(timedelta(hours=-6)))
     assert Span(months=1).after(late).date().isoformat() == "2026-02-28"
     assert Span(months=1).after(late) == Span(months=1).after(late.astimezone(UTC))
+    assert Span(days=1).after(late) == late + timedelta(days=1)
+    assert Span(months=1).after(late.replace(day=27)) == datetime(2026, 2, 28, 4, tzinfo=UTC)
 
 
 def test_a_start_without_a_time_zone_is_refused() -> None:

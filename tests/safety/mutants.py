@@ -171,9 +171,9 @@ TIME = (
 FACTS = (
     Mutant("case: a planned copy is not known", CASES, "live = and_(p.state.in_(_LIVE_PLANS), i.state.in_(_LIVE_ITEMS))", 'live = and_(p.state == "running", i.state.in_(_LIVE_ITEMS))', GATHERED),
     Mutant("case: deleted copies count", CASES, "if row.state != ReplicaState.DELETED:", "if True:", GATHERED),
-    Mutant("case: station holds are not gathered", CASES, "(HoldScope.STATION.value, row.station_id),", '(HoldScope.STATION.value, ""),', GATHERED),
-    Mutant("case: file holds are not gathered", CASES, "stands(house.now), or_(on_store, on_file)", "stands(house.now), on_store", GATHERED),
-    Mutant("case: leases are not gathered", CASES, "_l.expires_at > house.now)", "_l.expires_at > house.now, _l.id == '')", GATHERED),
+    Mutant("case: station holds are not gathered", CASES, "(HoldScope.STATION, row.station_id),", '(HoldScope.STATION, ""),', GATHERED),
+    Mutant("case: file holds are not gathered", CASES, "house.holds((HoldScope.FILE, row.file_id), (HoldScope.STORE, row.store_id)),", "house.holds((HoldScope.STORE, row.store_id)),", GATHERED),
+    Mutant("case: leases are not gathered", CASES, "_l.expires_at > now)", "_l.expires_at > now, _l.id == '')", GATHERED),
     Mutant("case: parameters of runs are not read", CASES, "or dataset_id in run.params", "or False", GATHERED),
     Mutant("case: restores are forgotten", CASES, "cached.get((row.dataset_id, row.store_id)),", "None,", GATHERED),
     Mutant("case: a unit that nobody knows is whole", CASES, "_NEVER_WHOLE = 2**62", "_NEVER_WHOLE = 0", GATHERED),
