@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, or_, select, type_coerce, update
 
 from lightkeep.catalog import schema
-from lightkeep.catalog.columns import to_microseconds
+from lightkeep.catalog.columns import Instant, to_microseconds
 from lightkeep.catalog.conditions import allowed
 from lightkeep.catalog.page import Page
 from lightkeep.catalog.text import encode_path, to_json
@@ -30,6 +30,7 @@ from lightkeep.policy import access
 
 _p, _i = schema.purge_plan.c, schema.purge_item.c
 _e = schema.experiment
+_d = schema.dataset
 _ITEM_COLUMNS: Final = tuple(schema.purge_item.c.keys())
 _PLAN_AFTER: Final[Mapping[PlanState, frozenset[PlanState]]] = {
     PlanState.FROZEN: frozenset({PlanState.APPROVED, PlanState.CANCELLED, PlanState.EXPIRED}),
@@ -73,6 +74,27 @@ class PlanFlags:
     """Stamps of the policies under which a last copy would go."""
     is_public: bool
     """True: public data would go."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanPart:
+    """Items of one plan that are alike."""
+
+    experiment_id: str
+    dataset_id: str
+    name: str
+    """Of the dataset."""
+    policy: str
+    """Stamp `id@version`."""
+    notice_id: str
+    state: ItemState
+    files: int
+    size: int
+    """Bytes."""
+    is_due: bool
+    """True: in the trash, and their time to be taken back is over."""
+    destroy_after: datetime | None
+    """When the first of them may be removed for good."""
 
 
 class PlanChanges(Transaction):
@@ -244,12 +266,25 @@ class PlanViews(ViewBase):
         found = select(schema.purge_plan).where(_p.id == id, self._staff())
         return self._one(found, plan_of, f"plan {id!r}")
 
+    def may_review(self) -> bool:
+        """Return whether one sees purge plans at all."""
+        with self._read() as connection:
+            return bool(connection.execute(select(case((self._staff(), 1), else_=0))).scalar_one())
+
     def plan_items(
-        self, plan_id: str, *, state: ItemState | None = None, limit: int = 1000, after: int = -1
+        self,
+        plan_id: str,
+        *,
+        state: ItemState | None = None,
+        dataset_id: str = "",
+        limit: int = 1000,
+        after: int = -1,
     ) -> list[PurgeItem]:
         """Items of a plan behind a position, in order: those of experiments that one sees."""
         found = select(schema.purge_item).join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
         found = found.where(_i.plan_id == plan_id, _i.position > after, self._see)
+        if dataset_id:
+            found = found.where(_i.dataset_id == dataset_id)
         if state is not None:
             found = found.where(_i.state == state.value)
         return self._all(found.order_by(_i.position).limit(row_limit(limit)), item_of)
@@ -260,6 +295,38 @@ class PlanViews(ViewBase):
         found = select(_i.state, func.count(), func.sum(_i.size)).where(_i.plan_id == plan_id).group_by(_i.state)
         with self._read() as connection:
             return {row[0]: (row[1], int(row[2])) for row in connection.execute(found)}
+
+    def plan_parts(self, plan_id: str) -> list[PlanPart]:
+        """What a plan names, of experiments that one sees: by dataset, policy, notice and state. NotFound."""
+        self.plan(plan_id)
+        is_due = (_i.state == ItemState.TRASHED.value) & (_i.destroy_after <= self._now)
+        due = case((is_due, 1), else_=0).label("is_due")
+        keys = (_i.experiment_id, _i.dataset_id, _d.c.name, _i.policy, _i.notice_id, _i.state, due)
+        ends = type_coerce(func.min(_i.destroy_after), Instant()).label("ends")
+        found = (
+            select(*keys, func.count().label("n"), func.sum(_i.size).label("amount"), ends)
+            .join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
+            .join(_d, _d.c.id == _i.dataset_id)
+            .where(_i.plan_id == plan_id, self._see)
+            .group_by(*keys)
+            .order_by(func.min(_i.position))
+        )
+        with self._read() as connection:
+            return [
+                PlanPart(
+                    each.experiment_id,
+                    each.dataset_id,
+                    each.name,
+                    each.policy,
+                    each.notice_id,
+                    ItemState(each.state),
+                    each.n,
+                    int(each.amount),
+                    bool(each.is_due),
+                    each.ends,
+                )
+                for each in connection.execute(found)
+            ]
 
     def plan_experiments(self, plan_id: str) -> list[str]:
         """Return the ids of the experiments whose files a plan names."""

@@ -16,7 +16,20 @@ from starlette.middleware.gzip import GZipMiddleware
 from lightkeep.lifecycle.preview import Previews
 from lightkeep.lifecycle.sign_in import Attempts
 from lightkeep.model.errors import LightkeepError
-from lightkeep.portal import datasets, experiments, extend, find, front, keeping, processing, runs, session, xpcs
+from lightkeep.portal import (
+    datasets,
+    experiments,
+    extend,
+    find,
+    front,
+    keeping,
+    plans,
+    processing,
+    runs,
+    session,
+    storage,
+    xpcs,
+)
 from lightkeep.portal.page import STATIC, House, environment, visit_of
 
 if TYPE_CHECKING:
@@ -51,6 +64,9 @@ HEADLINES: Mapping[str, Headline] = {
     "run_failed": Headline(500, "The run failed."),
     "run_cancelled": Headline(409, "The run was cancelled."),
 }
+_PARTS = (
+    session, front, experiments, datasets, processing, runs, find, xpcs, extend, keeping, storage, plans
+)  # fmt: skip
 _UNSEEN = ("not_found", "sign_in_required")
 
 
@@ -70,7 +86,7 @@ def create_portal(
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, default_response_class=HTMLResponse)
     app.state.house = House(facility, orchestrator, attempts or Attempts(), previews or Previews(), environment())
     app.add_middleware(GZipMiddleware, minimum_size=1024)
-    for part in (session, front, experiments, datasets, processing, runs, find, xpcs, extend, keeping):
+    for part in _PARTS:
         app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC, html=False), name="static")
     _install_errors(app)

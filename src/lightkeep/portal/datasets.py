@@ -110,6 +110,7 @@ def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
         offered=offered,
         children=children,
         left_out=left_out,
+        far=keeping.far(here, dataset),
         **context,
     )
 

@@ -1,13 +1,12 @@
-"""Now, the stations and the stores."""
+"""Now, and the stations."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-from lightkeep.model.errors import SignInRequired, StorageError
+from lightkeep.model.errors import SignInRequired
 from lightkeep.model.runs import RunState
-from lightkeep.model.stores import StoreRecord
 from lightkeep.portal.page import Here, Name, Visit
 
 router = APIRouter()
@@ -46,25 +45,7 @@ def station(here: Here, station_id: Name) -> Response:
     return here.render("station.html", station=found, experiments=page)
 
 
-@router.get("/storage")
-def storage(here: Here) -> Response:
-    """The stores, the room left on them, and what takes it."""
-    stores = [(record, _free(here, record)) for record in here.view.stores()]
-    largest = sorted(here.view.experiments(limit=500), key=lambda each: -each.size)[:20]
-    return here.render("storage.html", stores=stores, experiments=largest)
-
-
 def _working(here: Visit) -> list[tuple[object, str]]:
     """Runs that are under way or wait, each with its dataset's name."""
     found = [run for state in (RunState.RUNNING, RunState.QUEUED) for run in here.view.runs(state=state, limit=20)]
     return [(run, here.view.dataset(run.dataset_id).name) for run in found]
-
-
-def _free(here: Visit, record: StoreRecord) -> int | None:
-    """Room left, in bytes; -1 when the store cannot be reached."""
-    try:
-        store = here.facility.stores[record.id]
-        store.check_identity()
-        return store.free_bytes()
-    except StorageError:
-        return -1

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 from fastapi.responses import RedirectResponse, Response
 
-from lightkeep.lifecycle import experiments, holds
+from lightkeep.lifecycle import experiments, holds, purge, restore
 from lightkeep.lifecycle.explain import Explanation, explain
-from lightkeep.model.errors import InvalidInput
-from lightkeep.model.people import Verb
-from lightkeep.model.retention import HoldKind, HoldScope
+from lightkeep.model.datasets import Dataset, DatasetState
+from lightkeep.model.errors import Conflict, InvalidInput
+from lightkeep.model.people import SERVICE, Verb
+from lightkeep.model.retention import HoldKind, HoldScope, ItemState, PurgeItem, Restore, RestoreState
+from lightkeep.model.stores import Tier
 from lightkeep.portal.page import Here, Name, Visit
 
 router = APIRouter()
 MORE = timedelta(days=90)
 """What one press of "Extend" asks for."""
+_NEAR = (Tier.HOT, Tier.WARM)
 Reason = Annotated[str, Form(max_length=2000)]
 Day = Annotated[str, Form(max_length=10)]
 
@@ -49,6 +54,32 @@ def extend_dataset(here: Here, dataset_id: Name) -> Response:
         kind=HoldKind.EXTENSION,
         until=here.facility.clock.now() + MORE,
     )
+    return RedirectResponse(f"/datasets/{dataset_id}/safety", 303)
+
+
+@router.post("/datasets/{dataset_id}/restore")
+def restore_dataset(here: Here, dataset_id: Name) -> Response:
+    """Ask for an archived dataset to be near again; its page then says how far it is."""
+    restore.request(here.facility, principal=here.principal, dataset_id=dataset_id)
+    return RedirectResponse(f"/datasets/{dataset_id}", 303)
+
+
+@router.post("/datasets/{dataset_id}/undo")
+def undo_dataset(here: Here, dataset_id: Name) -> Response:
+    """Give what is in the trash of a dataset its place back."""
+    here.view.require(Verb.WRITE, dataset_id=dataset_id)
+    by_plan: dict[str, list[str]] = {}
+    for stone in _trashed(here, dataset_id):
+        by_plan.setdefault(stone.plan_id, []).append(stone.replica_id)
+    if not by_plan:
+        raise Conflict("nothing of it is in the trash", remedy="its Safety tab says where it is")
+    left = [
+        done.why_left
+        for plan_id, replicas in by_plan.items()
+        if (done := purge.undo(here.facility, plan_id, principal=here.principal, replica_ids=replicas)).left
+    ]
+    if left:
+        raise Conflict(f"not everything came back: {left[0]}", remedy="ask the facility's staff")
     return RedirectResponse(f"/datasets/{dataset_id}/safety", 303)
 
 
@@ -96,6 +127,55 @@ def context(here: Visit, dataset_id: str) -> dict[str, Any]:
         "may_extend": bool(may),
         "more": MORE.days,
     }
+
+
+@dataclass(frozen=True)
+class Far:
+    """A dataset that cannot be opened now, because no whole copy of it is near."""
+
+    text: str
+    """Where it is, in one sentence."""
+    restore: Restore | None = None
+    """Its way back, when somebody asked for it."""
+    may_restore: bool = False
+    may_undo: bool = False
+
+
+def far(here: Visit, dataset: Dataset) -> Far | None:
+    """Return where a complete dataset is when it is not near; None when it is, or is not complete."""
+    if dataset.state is not DatasetState.COMPLETE or not dataset.files:
+        return None
+    tiers = {each.id: each.tier for each in here.facility.catalog.view(SERVICE).stores()}
+    shares = [share for lying in here.view.lying(dataset_id=dataset.id) for share in lying.shares]
+    if any(tiers[each.store_id] in _NEAR and each.files >= dataset.files for each in shares):
+        return None
+    archived = [each.store_id for each in shares if tiers[each.store_id] not in _NEAR and each.files]
+    trashed = [each.store_id for each in shares if each.trashed]
+    asked = here.view.restores(dataset_id=dataset.id, states=[RestoreState.QUEUED, RestoreState.RUNNING]).items
+    may_read = not here.principal.is_anonymous and here.view.can(Verb.READ, dataset_id=dataset.id)
+    return Far(
+        _whereabouts(archived, trashed),
+        asked[0] if asked else None,
+        bool(archived and may_read and not asked),
+        bool(trashed and here.view.can(Verb.WRITE, dataset_id=dataset.id)),
+    )
+
+
+def _whereabouts(archived: Sequence[str], trashed: Sequence[str]) -> str:
+    if archived and trashed:
+        return f"It is in the archive, on {' and '.join(archived)}; what was near is in the trash."
+    if archived:
+        return f"It is in the archive, on {' and '.join(archived)}."
+    if trashed:
+        return f"It is in the trash of {' and '.join(trashed)}."
+    return "No whole copy of it is near."
+
+
+def _trashed(here: Visit, dataset_id: str) -> Iterator[PurgeItem]:
+    offset = 0
+    while page := here.view.tombstones(dataset_id, offset=offset):
+        yield from (each for each in page if each.state is ItemState.TRASHED)
+        offset += len(page)
 
 
 def _until(found: Explanation) -> dict[str, datetime | None]:

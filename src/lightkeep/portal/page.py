@@ -101,6 +101,7 @@ def environment() -> Environment:
         quantity=words.quantity,
         state=words.state,
         day=words.day,
+        date=words.date,
         span=words.span,
         plain=words.plain,
         brief=words.brief,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as calendar
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -234,6 +235,11 @@ def day(at: datetime | None) -> Markup:
     return Markup('<time datetime="{}" title="{}" class="num">{}</time>').format(
         at.isoformat(), exact, f"{at:%Y-%m-%d}"
     )
+
+
+def date(day: calendar.date) -> Markup:
+    """Return a day that is no point in time, such as one of a forecast."""
+    return Markup('<span class="num">{}</span>').format(day.isoformat())
 
 
 def span(seconds: float) -> str:
