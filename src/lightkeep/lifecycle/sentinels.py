@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
+from lightkeep.lifecycle import outbox
 from lightkeep.lifecycle.findings import Finding, Severity
 from lightkeep.model.errors import Conflict, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE
@@ -95,5 +96,13 @@ def _alarm(facility: Facility, store_id: str, problem: str) -> None:
     """Suspend purges until somebody has looked; once for each alarm."""
     text = f"the sentinel of store {store_id} {problem}"
     with facility.catalog.change(SERVICE) as tx:
-        if tx.fact(ALARM) != text:
-            tx.set_fact(ALARM, text, verb=ALARM)
+        if tx.fact(ALARM) == text:
+            return
+        tx.set_fact(ALARM, text, verb=ALARM)
+    outbox.tell_admins(
+        facility,
+        f"{ALARM}.{store_id}.{facility.clock.now():%Y-%m-%d}",
+        subject=f"Lightkeep: something deletes files on store {store_id}",
+        text=f"{text[0].upper()}{text[1:]}. Something other than Lightkeep deletes or changes files there.\n"
+        "Purges are suspended. Find out what it is, then run: lightkeep doctor --full\n",
+    )
