@@ -44,6 +44,7 @@ TEXTS = ("tests/policy/test_retention.py",)
 MODEL = ("tests/safety/test_model_check.py",)
 GATHERED = ("tests/catalog/test_cases.py",)
 EXECUTED = ("tests/lifecycle/purge/test_purge.py",)
+EDGES = ("tests/lifecycle/purge/test_edges.py",)
 GUARDED = ("tests/lifecycle/purge/test_guards.py",)
 READ = ("tests/lifecycle/test_scrub.py",)
 TRAIL = ("tests/catalog/test_audit.py",)
@@ -60,6 +61,11 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
+
+
+def executed(test: str) -> tuple[str, ...]:
+    """Return a test of the executor: all of them take minutes."""
+    return (f"{EXECUTED[0]}::{test}",)
 
 
 def purge(name: str, old: str, new: str, tests: tuple[str, ...] = RULES) -> Mutant:
@@ -182,21 +188,21 @@ FACTS = (
 )  # fmt: skip
 
 ENGINE = (
-    Mutant("run: no second decision", RUN, "                if all(verdicts):\n                    tx.move_items", "                if verdicts:\n                    tx.move_items", EXECUTED),
-    Mutant("run: a list that was changed", RUN, "if self.session.hash != self.plan.hash:", "if False:", EXECUTED),
-    Mutant("run: a file that changed goes", RUN, "if not strange and known is not None and known != found.mtime_ns:", "if False:", EXECUTED),
-    Mutant("run: without an approval", RUN, "if plan.state is PlanState.RUNNING:\n        return plan", "if plan.state in (PlanState.RUNNING, PlanState.FROZEN):\n        return plan", EXECUTED),
-    Mutant("run: twins are not looked for", RUN, "            if not twins:\n", "            if True:\n", EXECUTED),
-    Mutant("run: anybody may", RUN, "    facility.catalog.view(principal).require(Verb.DESTROY)\n    plan = ", "    plan = ", EXECUTED),
-    Mutant("undo: anybody may", RUN, "if view.can(Verb.WRITE, experiment_id=each)}", "if view.can(Verb.SEE, experiment_id=each)}", EXECUTED),
-    Mutant("destroy: no third decision", DESTROY, "        if not all(verdicts):\n", "        if not verdicts:\n", EXECUTED),
-    Mutant("session: stores that are away count", SESSION, "if copy.store.id in self._seen)", "if copy)", EXECUTED),
-    Mutant("session: the fence is not looked at", PURGER, "if kept is None or kept[0] != self.token:", "if kept is None:", EXECUTED),
-    Mutant("purger: two at once", PURGER, "if kept is not None and now < kept[2] <= now + LENGTH:", "if False:", EXECUTED),
-    Mutant("plan: one person twice", PLANNER, "if made.reason is PlanReason.EMERGENCY and len(people) < 2:", "if False:", EXECUTED),
-    Mutant("plan: a store below its watermark loses", PLANNER, "if held > record.high * record.capacity else 0", "if held else 0", EXECUTED),
-    Mutant("plan: no cap", PLANNER, "if self.size + size > self.cap:", "if False:", EXECUTED),
-    Mutant("plan: conditions are not asked", PLANNER, "if not verdict.holds_but(*BY_PLANNING, *_by_approval(case, verdict)):", "if False:", EXECUTED),
+    Mutant("run: no second decision", RUN, "                if all(verdicts):\n                    tx.move_items", "                if verdicts:\n                    tx.move_items", executed("test_a_hold_that_came_after_the_approval_is_obeyed")),
+    Mutant("run: a list that was changed", RUN, "if self.session.hash != self.plan.hash:", "if False:", executed("test_a_list_that_somebody_changed_is_not_run")),
+    Mutant("run: a file that changed goes", RUN, "if not strange and known is not None and known != found.mtime_ns:", "if False:", EDGES),
+    Mutant("run: without an approval", RUN, "if plan.state is PlanState.RUNNING:\n        return plan", "if plan.state in (PlanState.RUNNING, PlanState.FROZEN):\n        return plan", executed("test_a_plan_runs_only_when_it_is_approved_and_not_over")),
+    Mutant("run: twins are not looked for", RUN, "            if not twins:\n", "            if True:\n", executed("test_the_second_record_of_an_object_keeps_it")),
+    Mutant("run: anybody may", RUN, "    facility.catalog.view(principal).require(Verb.DESTROY)\n    plan = ", "    plan = ", executed("test_people_may_only_what_their_role_allows")),
+    Mutant("undo: anybody may", RUN, "if view.can(Verb.WRITE, experiment_id=each)}", "if view.can(Verb.SEE, experiment_id=each)}", executed("test_undo_is_for_those_who_may_write_the_experiment")),
+    Mutant("destroy: no third decision", DESTROY, "        if not all(verdicts):\n", "        if not verdicts:\n", executed("test_a_hold_that_comes_while_the_bytes_are_in_the_trash_keeps_them_there")),
+    Mutant("session: stores that are away count", SESSION, "if copy.store.id in self._seen)", "if copy)", executed("test_a_copy_on_a_store_that_is_away_does_not_count")),
+    Mutant("session: the fence is not looked at", PURGER, "if kept is None or kept[0] != self.token:", "if kept is None:", executed("test_a_purger_that_slept_past_its_lease_commits_nothing_more")),
+    Mutant("purger: two at once", PURGER, "if kept is not None and now < kept[2] <= now + LENGTH:", "if False:", executed("test_two_purgers_one_works_and_the_other_is_told")),
+    Mutant("plan: one person twice", PLANNER, "if made.reason is PlanReason.EMERGENCY and len(people) < 2:", "if False:", executed("test_an_emergency_needs_two_people_and_empties_the_trash_at_once")),
+    Mutant("plan: a store below its watermark loses", PLANNER, "if held > record.high * record.capacity else 0", "if held else 0", EDGES),
+    Mutant("plan: no cap", PLANNER, "if self.size + size > self.cap:", "if False:", executed("test_a_wrong_list_is_stopped_by_the_cap")),
+    Mutant("plan: conditions are not asked", PLANNER, "if not verdict.holds_but(*BY_PLANNING, *_by_approval(case, verdict)):", "if False:", executed("test_nobody_was_told_so_nothing_can_be_planned")),
     Mutant("guards: a clock that goes back", GUARDS, "if now < high - SKEW:", "if False:", GUARDED),
     Mutant("guards: a clock that jumps", GUARDS, "if now > high + JUMP:", "if False:", GUARDED),
     Mutant("guards: another epoch", GUARDS, 'if (epoch or "") == (known or ""):', "if True:", GUARDED),
