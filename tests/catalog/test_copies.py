@@ -169,8 +169,8 @@ def test_a_restore_goes_through_its_states_and_keeps_odd_paths(shelf: Shelf, hou
     kept = house.view("member").restore("restore_1")
     assert (kept.paths, kept.state, kept.created_by) == (odd, RestoreState.QUEUED, "member")
     with shelf.catalog.change(SERVICE) as tx:
-        tx.update_restore("restore_1", cache_until=NOW - timedelta(days=1))
         tx.update_restore("restore_1", cache_until=NOW + timedelta(days=1))
+        tx.update_restore("restore_1", cache_until=NOW - timedelta(days=1))
         tx.update_restore("restore_1", state=RestoreState.RUNNING)
         tx.update_restore("restore_1", state=RestoreState.DONE, files_done=2)
     kept = house.view("member").restores(states=[RestoreState.DONE]).items[0]

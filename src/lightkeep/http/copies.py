@@ -117,7 +117,12 @@ def request_restore(
 def request_restores(desk: AtDesk, who: Who, experiment_id: Name, asked: RestoreRequest) -> list[RestoreShape]:
     """Ask for every archived dataset of an experiment to be near again."""
     made = lifecycle.request(
-        desk.facility, principal=who, experiment_id=experiment_id, store_id=asked.store, days=asked.days
+        desk.facility,
+        principal=who,
+        experiment_id=experiment_id,
+        paths=asked.paths,
+        store_id=asked.store,
+        days=asked.days,
     )
     return [RestoreShape.model_validate(each) for each in made]
 

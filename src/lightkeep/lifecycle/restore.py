@@ -66,6 +66,8 @@ def request(
     InvalidInput: the store is not managed or is tape, or the days are not 1 to 366.
     """
     view = facility.catalog.view(principal)
+    if experiment_id and paths:
+        raise InvalidInput("files are named of one dataset, not of an experiment", field="paths")
     if principal.is_anonymous:
         raise SignInRequired("only somebody signed in may restore data", remedy="sign in")
     view.require(Verb.READ, dataset_id=dataset_id, experiment_id=experiment_id)

@@ -29,8 +29,12 @@ _SLICE: Final = timedelta(seconds=20)
 _BURST: Final = timedelta(seconds=60)
 """How far the reading may run ahead of its average rate: ticks come once a minute."""
 _ORDER: Final = (ReplicaState.SUSPECT, ReplicaState.PRESENT, ReplicaState.VERIFIED)
-_AGAIN: Final = {ReplicaState.SUSPECT: timedelta(hours=1), ReplicaState.PRESENT: timedelta(days=1)}
-"""How long what a reading left in doubt waits for the next one."""
+_AGAIN: Final = {
+    ReplicaState.SUSPECT: timedelta(hours=1),
+    ReplicaState.CORRUPT: timedelta(hours=1),
+    ReplicaState.PRESENT: timedelta(days=1),
+}
+"""How long what a reading left in doubt, or a repair could not mend, waits for the next attempt."""
 _OUTAGE: Final = 0.01
 _FEW: Final = 10
 """More absent copies in a slice than these, as a part and as a number, mean that the store is not all there."""
@@ -164,7 +168,9 @@ class _Scrub:
             return
         is_over = all(self._state(state) for state in _ORDER if self._is_time_for(state))
         self.done.is_over &= is_over
-        if self.repair and self.record.id not in self.done.stopped:
+        if not self.repair or self.record.id in self.done.stopped:
+            return
+        if self.done.corrupt or self._is_time_for(ReplicaState.CORRUPT):
             self._repair()
 
     def _state(self, state: ReplicaState) -> bool:
@@ -204,7 +210,7 @@ class _Scrub:
         work = Verification(self.facility, principal=self.principal, spent=self._spend)
         is_done = True
         for _ in work.check(due):
-            if work.unavailable:
+            if self.record.id in work.unavailable:
                 self.done.stopped[self.record.id] = f"store {self.record.id} went away"
                 break
             if work.absent > max(_FEW, _OUTAGE * len(due)):
