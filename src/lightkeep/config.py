@@ -241,7 +241,7 @@ def starter(root: str = ".") -> str:
 
 
 def _toml(value: Any) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
 def _from_file(path: Path) -> dict[str, Any]:

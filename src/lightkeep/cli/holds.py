@@ -39,7 +39,7 @@ def day(at: datetime | None, otherwise: str = "released") -> str:
     "add",
     examples=(
         'lightkeep hold add experiment 2026-11-lee-81234 --days 90 --reason "Thesis"',
-        'lightkeep hold add dataset ds_01kb3x5e9q7m2r4t --kind review --reason "Ring artefacts"',
+        'lightkeep hold add dataset ds_01kb3x5e9q7m2r4t --kind review --reason "Rings"',
     ),
 )
 @click.argument("scope", type=_SCOPES)

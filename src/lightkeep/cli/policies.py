@@ -138,7 +138,7 @@ def assign(session: Session, experiment: str, policy_id: str) -> None:
     "simulate",
     examples=(
         "lightkeep policy simulate --at 2027-01-01",
-        "lightkeep policy simulate retention.toml --at 2027-01-01     before it is adopted",
+        "lightkeep policy simulate new.toml --at 2027-01-01    before it is adopted",
     ),
 )
 @_file
@@ -191,7 +191,15 @@ def explain(session: Session, dataset: str, path: str, verbose: bool) -> None:
     emit(session, found, lambda: _print_explained(found, verbose))
 
 
-policy.add_command(explain)
+policy.add_command(
+    Command(
+        "explain",
+        params=explain.params[:-1],
+        callback=explain.callback,
+        help=explain.help,
+        examples=("lightkeep policy explain tooth",),
+    )
+)
 
 
 def _print_explained(found: Explanation, verbose: bool) -> None:
