@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightkeep.model.experiments import ExperimentState
 from lightkeep.model.retention import (
@@ -38,118 +38,28 @@ from lightkeep.policy.case import Budget, Case, Copy, Guards, Home, PlanFacts, S
 from lightkeep.policy.document import parse
 from lightkeep.policy.purge import may_delete
 from lightkeep.policy.retention import ClockFacts, Facts, Policy
-
-_CLOSED = datetime(2026, 12, 1, tzinfo=UTC)
-_EXPIRY = datetime(2027, 3, 1, tzinfo=UTC)
-_DAYS = (-30, 0, 14, 130)
-_LAST = len(_DAYS) - 1
-
-ABSENT, WHOLE, ROTTEN, GONE = "absent", "whole", "rotten", "gone"
-
-
-class Bytes(NamedTuple):
-    """One replica: what the catalogue says, and what is true."""
-
-    state: ReplicaState | None = None
-    read: int = -1
-    """Day of the last read-back."""
-    truth: str = ABSENT
-    is_trashed: bool = False
-
-
-class Plan(NamedTuple):
-    """A plan for one store, with an item for each content or none."""
-
-    made: int
-    """Wall-clock day."""
-    items: tuple[ItemState | None, ...]
-    trashed: int = -1
-    state: PlanState = PlanState.FROZEN
-    by: str = ""
-    """Who approved."""
-
-
-class State(NamedTuple):
-    """Everything, hashable."""
-
-    replicas: tuple[tuple[Bytes, ...], ...]
-    """By content, then by store."""
-    plans: tuple[Plan | None, ...]
-    """By store."""
-    day: int = 0
-    wall: int = 0
-    """The day that the machine's clock shows."""
-    seen: int = 0
-    """The latest wall-clock day that was written down."""
-    is_doubted: bool = False
-    is_held: bool = False
-    is_read: bool = False
-    is_open: bool = False
-    """The experiment was opened again: its clock does not run."""
-    told: tuple[int, ...] = ()
-    """Day on which each notice went out; -1: not."""
-    last: tuple[bool, ...] = ()
-    """Whether each said that no other copy stays."""
-    bounced: int = -1
-    answered: bool = False
-    rots: int = 0
-
-
-class World(NamedTuple):
-    """A facility to explore."""
-
-    name: str
-    stores: int = 2
-    contents: int = 1
-    copies: int = 2
-    """Good replicas at the start."""
-    min_copies: int = 1
-    last_copy: bool = False
-    unit: bool = False
-    """True: on the first store all contents are members of one archive unit, and the last is nowhere else."""
-    plans: int = 9
-    """Plans are made for so many stores, from the first on."""
-    rots: int = 1
-    notice_days: tuple[int, ...] = (30,)
-    actions: frozenset[str] = frozenset()
-    """What may happen besides time, plans, purges and reading back."""
-
-
-WORLDS = (
-    World("two stores, holds", actions=frozenset({"hold", "rot"})),
-    World("two stores, readers", actions=frozenset({"read"})),
-    World("two stores, opened again", actions=frozenset({"open", "bounce"})),
-    World("two stores, wrong clocks", actions=frozenset({"clock"})),
-    World("two stores, rot and repair", actions=frozenset({"rot", "copy"})),
-    World(
-        "last copy",
-        stores=1,
-        copies=1,
-        last_copy=True,
-        notice_days=(30, 7),
-        actions=frozenset({"answer", "bounce", "hold"}),
-    ),
-    World("last copy of two", last_copy=True, notice_days=(30, 7), actions=frozenset({"answer"})),
-    World("three stores", stores=3, copies=3, actions=frozenset({"rot"})),
-    World("three stores, two copies stay", stores=3, copies=3, min_copies=2, actions=frozenset({"rot"})),
-    World("a unit of two contents", contents=2, unit=True, plans=1, actions=frozenset({"copy"})),
+from lightkeep.testing.purge_worlds import (
+    ABSENT,
+    CLOSED,
+    DAYS,
+    EXPIRY,
+    GONE,
+    LAST,
+    ROTTEN,
+    SMALL,
+    WHOLE,
+    WORLDS,
+    Bytes,
+    Plan,
+    State,
+    World,
+    plan_of,
+    put,
+    with_item,
+    with_plan,
 )
 
-
-SMALL = (
-    World("two stores, held", actions=frozenset({"hold"})),
-    World("two stores, rot", actions=frozenset({"rot"})),
-    World(
-        "one store, wrong clocks",
-        stores=1,
-        copies=1,
-        last_copy=True,
-        notice_days=(30, 7),
-        actions=frozenset({"clock", "answer"}),
-    ),
-    World("a unit of two contents", contents=2, unit=True, plans=1, actions=frozenset({"copy"})),
-)
-"""What breaks soonest when the decision is wrong: seconds."""
+__all__ = ["SMALL", "WORLDS", "Result", "World", "explore"]
 
 
 @dataclass
@@ -237,13 +147,13 @@ class Model:
     # ---- time and people
 
     def _time(self, state: State) -> Iterator[Move]:
-        if state.day < _LAST:
-            wall = min(_LAST, state.wall + 1)
+        if state.day < LAST:
+            wall = min(LAST, state.wall + 1)
             seen = max(state.seen, wall)
             yield "a day later", state._replace(day=state.day + 1, wall=wall, seen=seen), ""
         if "clock" not in self.world.actions:
             return
-        if state.wall == state.day < _LAST:
+        if state.wall == state.day < LAST:
             yield "the clock jumps ahead", state._replace(wall=state.day + 1, is_doubted=True), ""
         if state.wall == state.day > 0:
             yield "the clock falls back", state._replace(wall=state.day - 1), ""
@@ -282,10 +192,10 @@ class Model:
             for store, each in enumerate(row):
                 named = f"content {content} on s{store}"
                 if "rot" in self.world.actions and state.rots < self.world.rots and _can_rot(each, state.day):
-                    then = _put(state, content, store, each._replace(truth=ROTTEN))
+                    then = put(state, content, store, each._replace(truth=ROTTEN))
                     yield f"{named} rots", then._replace(rots=state.rots + 1), ""
                 if each.state is ReplicaState.VERIFIED and each.read < state.day:
-                    yield f"{named} is read back", _put(state, content, store, _read(each, state.day)), ""
+                    yield f"{named} is read back", put(state, content, store, _read(each, state.day)), ""
                 if "copy" in self.world.actions and each.truth in (ABSENT, GONE):
                     yield from self._copying(state, content, store)
 
@@ -293,7 +203,7 @@ class Model:
         whole = any(each.truth == WHOLE and not each.is_trashed for each in state.replicas[content])
         if whole and state.plans[store] is None:
             fresh = Bytes(ReplicaState.VERIFIED, state.day, WHOLE)
-            yield f"content {content} is copied to s{store}", _put(state, content, store, fresh), ""
+            yield f"content {content} is copied to s{store}", put(state, content, store, fresh), ""
 
     # ---- plans
 
@@ -302,13 +212,13 @@ class Model:
         if plan is None:
             for items in self._lists(state, store):
                 named = [n for n, item in enumerate(items) if item]
-                yield f"plan for s{store} with {named}", _with(state, store, Plan(state.wall, items)), ""
+                yield f"plan for s{store} with {named}", with_plan(state, store, Plan(state.wall, items)), ""
         elif plan.state is PlanState.FROZEN:
             for who in ("author", "other") if self.world.last_copy else ("other",):
                 approved = plan._replace(state=PlanState.APPROVED, by=who)
-                yield f"the {who} approves s{store}", _with(state, store, approved), ""
+                yield f"the {who} approves s{store}", with_plan(state, store, approved), ""
         if plan is not None and plan.state in (PlanState.FROZEN, PlanState.APPROVED):
-            yield f"the plan for s{store} is dropped", _with(state, store, None), ""
+            yield f"the plan for s{store} is dropped", with_plan(state, store, None), ""
 
     def _lists(self, state: State, store: int) -> Iterator[tuple[ItemState | None, ...]]:
         """Yield what a careless planner puts on a list: anything that the catalogue says is there."""
@@ -333,7 +243,7 @@ class Model:
         if {ItemState.PENDING, ItemState.TRASHED} & set(plan.items):
             yield f"the plan for s{store} is undone", self._undone(state, store), ""
         if not {ItemState.PLANNED, ItemState.PENDING, ItemState.TRASHED} & set(plan.items):
-            yield f"the plan for s{store} is over", _with(state, store, None), ""
+            yield f"the plan for s{store} is over", with_plan(state, store, None), ""
 
     def _is_unit(self, store: int) -> bool:
         return self.world.unit and store == 0
@@ -351,30 +261,30 @@ class Model:
         then, wrong = state, ""
         for content in contents:
             wrong = wrong or self._wrong(state, store, content, Step.TRASH)
-            plan = _item(then, store, content, ItemState.PENDING)._replace(state=PlanState.RUNNING)
+            plan = with_item(then, store, content, ItemState.PENDING)._replace(state=PlanState.RUNNING)
             pending = _mark(then.replicas[content][store], ReplicaState.DELETE_PENDING)
-            then = _with(_put(then, content, store, pending), store, plan)
+            then = with_plan(put(then, content, store, pending), store, plan)
         yield f"content {contents} may leave s{store}", then, wrong
 
     def _moved(self, state: State, store: int) -> State:
-        plan = _plan_of(state, store)
+        plan = plan_of(state, store)
         for content, item in enumerate(plan.items):
             # A unit is one object: its bytes move for every member, whatever the list says.
             if item is ItemState.PENDING or self._is_unit(store):
                 each = state.replicas[content][store]
-                state = _put(state, content, store, each._replace(is_trashed=True))
+                state = put(state, content, store, each._replace(is_trashed=True))
         items = tuple(ItemState.TRASHED if item is ItemState.PENDING else item for item in plan.items)
         state_ = PlanState.RUNNING if ItemState.PLANNED in items else PlanState.DONE
-        return _with(state, store, plan._replace(items=items, trashed=state.wall, state=state_))
+        return with_plan(state, store, plan._replace(items=items, trashed=state.wall, state=state_))
 
     def _undone(self, state: State, store: int) -> State:
-        plan = _plan_of(state, store)
+        plan = plan_of(state, store)
         for content, item in enumerate(plan.items):
             if item in (ItemState.PENDING, ItemState.TRASHED):
                 each = _mark(state.replicas[content][store], ReplicaState.VERIFIED)
-                state = _put(state, content, store, each._replace(is_trashed=False))
+                state = put(state, content, store, each._replace(is_trashed=False))
         items = tuple(item and ItemState.UNDONE for item in plan.items)
-        return _with(state, store, plan._replace(items=items))
+        return with_plan(state, store, plan._replace(items=items))
 
     def _destroy(self, state: State, store: int, contents: tuple[int, ...]) -> Iterator[Move]:
         if not all(self._ask(*self._question(state, store, content, Step.DESTROY)) for content in contents):
@@ -382,31 +292,31 @@ class Model:
         then, wrong = state, ""
         for content in contents:
             wrong = wrong or self._wrong(state, store, content, Step.DESTROY)
-            then = _with(then, store, _item(then, store, content, ItemState.DESTROYED))
+            then = with_plan(then, store, with_item(then, store, content, ItemState.DESTROYED))
         for content in range(self.world.contents) if self._is_unit(store) else contents:
             wrong = wrong or self._lost(state, store, content)
-            then = _put(then, content, store, Bytes(None, -1, GONE))
+            then = put(then, content, store, Bytes(None, -1, GONE))
         yield f"content {contents} on s{store} is destroyed", then, wrong
 
     # ---- the truth
 
     def _wrong(self, state: State, store: int, content: int, step: Step) -> str:
         """Return what forbids a deletion, by the true day and the true bytes; empty: nothing."""
-        plan = _plan_of(state, store)
+        plan = plan_of(state, store)
         told = [day for day in state.told if day > state.bounced and day >= 0]
-        since = [_DAYS[state.day] - _DAYS[day] for day in told]
+        since = [DAYS[state.day] - DAYS[day] for day in told]
         if state.is_held:
             return "WRONG: it is held"
         if state.is_read:
             return "WRONG: somebody reads it"
-        if state.is_open or _DAYS[state.day] < 0:
+        if state.is_open or DAYS[state.day] < 0:
             return "WRONG: it has not expired"
         days = self.world.notice_days
         if len(told) < len(days) or any(s < d for s, d in zip(since, days, strict=True)):
             return "WRONG: nobody was told in time"
         if not plan.by:
             return "WRONG: nobody approved"
-        if step is Step.DESTROY and _DAYS[state.day] - _DAYS[plan.trashed] < 14:
+        if step is Step.DESTROY and DAYS[state.day] - DAYS[plan.trashed] < 14:
             return "WRONG: the undo window is open"
         return self._lost(state, store, content)
 
@@ -418,7 +328,7 @@ class Model:
         if row[store].truth != WHOLE or (whole and believed >= self.world.min_copies):
             return ""
         plan = state.plans[store]
-        days = [_DAYS[state.day] - _DAYS[day] for day in state.told]
+        days = [DAYS[state.day] - DAYS[day] for day in state.told]
         answered = state.answered or min(days) >= 90
         lawful = self.world.last_copy and all(state.last) and answered and plan is not None and plan.by == "other"
         return "" if lawful else "WRONG: too few good copies stay"
@@ -436,7 +346,7 @@ class Model:
 
     def _decide(self, seen: tuple[_Seen, ...], rest: State, store: int, content: int, step: Step) -> bool:
         self.decisions += 1
-        now = _EXPIRY + timedelta(_DAYS[rest.wall])
+        now = EXPIRY + timedelta(DAYS[rest.wall])
         verdict = may_delete(self._case(seen, rest, store, content, step), now)
         self.allowed += verdict.allow
         return verdict.allow
@@ -447,16 +357,16 @@ class Model:
             for n, (state, read, is_planned) in enumerate(seen)
             if state is not None
         ]
-        plan = _plan_of(rest, 0)
+        plan = plan_of(rest, 0)
         here = self.stores[store]
         hold = Hold("hd", HoldScope.DATASET, "ds", HoldKind.USER, "held")
-        lease = Lease("le", "ds", LeaseKind.DOWNLOAD, "lee", _EXPIRY + timedelta(9999))
+        lease = Lease("le", "ds", LeaseKind.DOWNLOAD, "lee", EXPIRY + timedelta(9999))
         on_plan = sum(item is not None for item in plan.items)
         home = Home(
             "ds",
             "exp",
             Facts("A"),
-            ClockFacts(ExperimentState.OPEN if rest.is_open else ExperimentState.CLOSED, closed_at=_CLOSED),
+            ClockFacts(ExperimentState.OPEN if rest.is_open else ExperimentState.CLOSED, closed_at=CLOSED),
             self.policy,
             holds=(hold,) if rest.is_held else (),
             leases=(lease,) if rest.is_read else (),
@@ -495,7 +405,7 @@ def _policy(min_copies: int, last_copy: bool, notice_days: tuple[int, ...]) -> P
 
 
 def _at(day: int) -> datetime | None:
-    return None if day < 0 else _EXPIRY + timedelta(_DAYS[day])
+    return None if day < 0 else EXPIRY + timedelta(DAYS[day])
 
 
 def _told(rest: State, notice_days: tuple[int, ...]) -> tuple[Told, ...]:
@@ -513,12 +423,12 @@ def _told(rest: State, notice_days: tuple[int, ...]) -> tuple[Told, ...]:
 def _notice(days: int, sent: int, state: NoticeState, *, last: bool) -> Notice:
     people = ("pi@example.org",)
     return Notice(
-        f"nt_{days}_{sent}", "exp", "s", days, "", 1, 1, _EXPIRY, people, state, "p@1", last, sent_at=_at(sent)
+        f"nt_{days}_{sent}", "exp", "s", days, "", 1, 1, EXPIRY, people, state, "p@1", last, sent_at=_at(sent)
     )
 
 
 def _plan_facts(plan: Plan, store: StoreRecord, content: int) -> PlanFacts:
-    made, trashed = _EXPIRY + timedelta(_DAYS[plan.made]), _at(plan.trashed)
+    made, trashed = EXPIRY + timedelta(DAYS[plan.made]), _at(plan.trashed)
     noun = PurgePlan(
         "pl", store.id, store.uuid, PlanReason.EXPIRY, "hash", 1, 9, 0, made + timedelta(hours=24), plan.state,
         approvals=(plan.by,) if plan.by else (),
@@ -548,25 +458,3 @@ def _read(each: Bytes, day: int) -> Bytes:
 
 def _mark(each: Bytes, state: ReplicaState) -> Bytes:
     return each._replace(state=state)
-
-
-def _plan_of(state: State, store: int) -> Plan:
-    plan = state.plans[store]
-    if plan is None:
-        raise ValueError(f"no plan names s{store}")
-    return plan
-
-
-def _put(state: State, content: int, store: int, each: Bytes) -> State:
-    row = state.replicas[content]
-    rows = (*state.replicas[:content], (*row[:store], each, *row[store + 1 :]), *state.replicas[content + 1 :])
-    return state._replace(replicas=rows)
-
-
-def _with(state: State, store: int, plan: Plan | None) -> State:
-    return state._replace(plans=(*state.plans[:store], plan, *state.plans[store + 1 :]))
-
-
-def _item(state: State, store: int, content: int, item: ItemState) -> Plan:
-    plan = _plan_of(state, store)
-    return plan._replace(items=(*plan.items[:content], item, *plan.items[content + 1 :]))
