@@ -142,3 +142,15 @@ def test_a_current_folder_that_is_gone_is_one_error(tmp_path: Path, monkeypatch:
     gone.rmdir()
     with pytest.raises(ConfigError, match="the current folder cannot be used"):
         config.load(environ={})
+
+
+@pytest.mark.parametrize("text", ["false", "False"])
+def test_a_switch_is_read_from_the_environment_and_from_the_file(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, "[purge]\nenabled = false\n")
+    assert config.load(path, environ={}).purge.enabled is False
+    path = write(tmp_path, "")
+    assert config.load(path, environ={"LIGHTKEEP_PURGE_ENABLED": text}).purge.enabled is False
+    with pytest.raises(ConfigError, match="LIGHTKEEP_PURGE_ENABLED must be true or false, not 'no'"):
+        config.load(path, environ={"LIGHTKEEP_PURGE_ENABLED": "no"})
+    with pytest.raises(ConfigError, match="must be true or false, not 0"):
+        config.load(write(tmp_path, "[purge]\nenabled = 0\n"), environ={})

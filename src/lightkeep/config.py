@@ -297,17 +297,28 @@ def _parsed(setting: Setting, text: str) -> Any:
             raise ConfigError(
                 f"{setting.variable}: `{text}` is not a number", remedy=f"give a number; {setting.help}"
             ) from error
+    if setting.kind is bool:
+        return _checked(setting, {"true": True, "false": False}.get(text.lower(), text), setting.variable)
     return _checked(setting, text, setting.variable)
+
+
+_WANTED = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text in quotes",
+    Path: "a path in quotes",
+}
 
 
 def _checked(setting: Setting, value: Any, place: str) -> Any:
     """Return the value as its field wants it, or raise ConfigError naming the place."""
     kind = setting.kind
-    wanted = {int: "a whole number", float: "a number", str: "text in quotes", Path: "a path in quotes"}[kind]
-    is_number = isinstance(value, (int, float) if kind is float else int) and not isinstance(value, bool)
-    is_right = is_number if kind in (int, float) else isinstance(value, str)
+    is_switch = isinstance(value, bool)
+    is_number = isinstance(value, (int, float) if kind is float else int) and not is_switch
+    is_right = is_switch if kind is bool else is_number if kind in (int, float) else isinstance(value, str)
     if not is_right:
-        raise ConfigError(f"{place} must be {wanted}, not {value!r}", remedy=setting.help)
+        raise ConfigError(f"{place} must be {_WANTED[kind]}, not {value!r}", remedy=setting.help)
     if is_number and not 0 <= value < float("inf"):
         raise ConfigError(f"{place} must not be negative or infinite: {value!r}", remedy=setting.help)
     if setting.key == "http.port" and value > 65535:
