@@ -95,12 +95,14 @@ def _filled(folder: Path) -> Retained:
 _FILES = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {files} - 1)
 INSERT INTO file (dataset_number, path, version, id, size, sha256, mtime_ns, mode, event_seq)
-SELECT number, CAST(printf('%06d.tif', i) AS BLOB), 1, printf('file_%06d%06d', number, i), {size}, randomblob(32), 0, 420, 1
+SELECT number,
+       CAST(printf('%06d.tif', i) AS BLOB), 1, printf('file_%06d%06d', number, i), {size}, randomblob(32), 0, 420, 1
 FROM dataset, n
 """
 _REPLICAS = """
 INSERT INTO replica (file_id, id, store_id, key, state, verified_at, proof, created_at)
-SELECT id, 'replica_{store}' || substr(id, 6), '{store}', CAST(dataset_number || '/' AS BLOB) || path, 'verified', {at},
+SELECT id, 'replica_{store}' || substr(id, 6),
+       '{store}', CAST(dataset_number || '/' AS BLOB) || path, 'verified', {at},
        'direct', {at}
 FROM file
 """

@@ -191,18 +191,25 @@ def _of_dataset(
 ) -> Iterator[PurgeItem]:
     view = facility.catalog.view(SERVICE)
     keep = dataset.rule.keep[store.record.tier]
-    for page in view.candidates(dataset.number, store.record.id, need_copy=not keep.last_copy):
-        alone = [each for each in page if split_member(each.key) is None]
+    pages = view.candidates(dataset.number, store.record.id, need_copy=not keep.last_copy)
+    for group in _probing(pages):
+        alone = [each for each in group if split_member(each.key) is None]
         for candidate, case, verdict in _judged(facility, view, store, alone, reason):
             if not verdict.holds_but(*BY_PLANNING, *_by_approval(case, verdict)):
                 unmet = [each for each in verdict.conditions if not each.met and each.id not in BY_PLANNING]
                 found.refused.setdefault(unmet[0].id, unmet[0].text)
-                if any(each.id in _OF_DATASET for each in unmet):
+                if any(each.id in _OF_DATASET or (each.id == "P3" and not case.told) for each in unmet):
                     return
                 continue
             if found.is_full or not found.takes(candidate.size):
                 return
             yield _item(store, dataset, candidate, case, verdict)
+
+
+def _probing(pages: Iterator[list[Candidate]]) -> Iterator[list[Candidate]]:
+    """Yield the candidates in groups, the first alone: where it says that none of them may go, it was cheap."""
+    for number, page in enumerate(pages):
+        yield from (page[:1], page[1:]) if number == 0 else (page,)
 
 
 def _judged(
