@@ -13,7 +13,7 @@ from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.retention import LeaseKind
-from lightkeep.model.stores import Replica, Tier
+from lightkeep.model.stores import Replica, Store, Tier
 from lightkeep.model.techniques import Report
 
 if TYPE_CHECKING:
@@ -69,18 +69,7 @@ def replicate(
             f"dataset {dataset.name} is {dataset.state}", remedy="only a complete dataset can be replicated"
         )
     replicas = by_file(facility.catalog.view(SERVICE).replicas(dataset_id))
-    target = facility.stores[store_id or _another_store(facility, dataset, replicas)]
-    if not target.record.is_managed:
-        raise InvalidInput(
-            f"store {target.record.id} is registered in place: Lightkeep never writes there",
-            remedy="name a managed store",
-        )
-    if target.record.tier is Tier.TAPE:
-        raise InvalidInput(
-            f"store {target.record.id} is tape: single files do not belong there",
-            remedy=f"lightkeep archive {dataset.id} --to {target.record.id}",
-        )
-    target.check_identity()
+    target = _checked(facility.stores[store_id or _another_store(facility, dataset, replicas)], dataset)
     experiment = facility.catalog.view(SERVICE).experiment(dataset.experiment_id)
     files = list(all_files(view, dataset_id))
     sought = seek(
@@ -109,6 +98,22 @@ def replicate(
         tuple(done.suspect),
         tuple(sorted(done.failed)),
     )
+
+
+def _checked(target: Store, dataset: Dataset) -> Store:
+    """Return a store that single files may be written to, and that is there."""
+    if not target.record.is_managed:
+        raise InvalidInput(
+            f"store {target.record.id} is registered in place: Lightkeep never writes there",
+            remedy="name a managed store",
+        )
+    if target.record.tier is Tier.TAPE:
+        raise InvalidInput(
+            f"store {target.record.id} is tape: single files do not belong there",
+            remedy=f"lightkeep archive --dataset {dataset.id} --to {target.record.id}",
+        )
+    target.check_identity()
+    return target
 
 
 def _another_store(facility: Facility, dataset: Dataset, replicas: dict[str, list[Replica]]) -> str:
