@@ -308,14 +308,12 @@ def _is_for_today(verdict: Verdict) -> bool:
 def recover(facility: Facility) -> int:
     """Bring everything that a crash left half done to its end; return how many items.
 
-    Raises
-    ------
-    Conflict: a purger works right now; it will see to it.
+    A store that is away, or where a purger works right now, is passed over: the next look sees to it.
     """
     store_ids = {item.store_id for item in facility.catalog.view(SERVICE).items_to_finish()}
     done = 0
     for store_id in sorted(store_ids):
-        with purger(facility, store_id, principal=SERVICE) as fence:
+        with suppress(Conflict, StorageError), purger(facility, store_id, principal=SERVICE) as fence:
             done += recover_store(facility, store_id, fence)
     return done
 
