@@ -207,7 +207,7 @@ ENGINE = (
     Mutant("guards: a clock that jumps", GUARDS, "if now > high + JUMP:", "if False:", GUARDED),
     Mutant("guards: another epoch", GUARDS, 'if (epoch or "") == (known or ""):', "if True:", GUARDED),
     Mutant("guards: an older catalogue", GUARDS, "if anchor[\"seq\"] and (event is None or event.hash != anchor[\"hash\"]):", "if False:", GUARDED),
-    Mutant("plans: any state may follow", PLANS, "if state not in _ITEM_AFTER[row.state]:", "if False:", ("tests/lifecycle/purge/test_crash.py", *EXECUTED)),
+    Mutant("plans: any state may follow", PLANS, "if state not in _ITEM_AFTER[row.state]:", "if False:", EDGES),
     Mutant("verify: other bytes are equal", VERIFY, "if (found.sha256, found.size) != (file.sha256, file.size):", "if found.size != file.size:", READ),
     Mutant("verify: two stores accuse the copies", VERIFY, "if not is_known_good and self._agree(wrong):", "if False:", READ),
     Mutant("audit: a changed event", AUDIT, "if event_hash(event) != event.hash:", "if False:", TRAIL),

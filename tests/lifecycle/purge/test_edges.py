@@ -7,6 +7,9 @@ from dataclasses import replace
 import pytest
 
 from lightkeep.lifecycle import purge, purge_plan
+from lightkeep.model.errors import Conflict
+from lightkeep.model.people import SERVICE
+from lightkeep.model.retention import ItemState
 from lightkeep.model.stores import ObjectStat
 from lightkeep.testing.retained import ADMIN, MANAGER, Retained
 from lightkeep.testing.stores import FaultyStore
@@ -19,6 +22,13 @@ def test_a_store_loses_down_to_its_low_mark_once_it_is_above_the_high_one(
     record = replace(kept.facility.stores["central"].record, capacity=100, high=0.9, low=0.8)
     assert purge_plan.need_of(kept.facility, record, held=held) == need
     assert purge_plan.need_of(kept.facility, replace(record, capacity=0), held=held) == 0
+
+
+def test_an_item_in_the_trash_is_never_called_skipped(kept: Retained, approved: str) -> None:
+    purge.run(kept.facility, approved, principal=ADMIN)
+    items = kept.facility.catalog.view(SERVICE).plan_items(approved)
+    with pytest.raises(Conflict), kept.facility.catalog.change(SERVICE) as tx:
+        tx.move_items(items[:1], ItemState.SKIPPED)
 
 
 class Written(FaultyStore):
