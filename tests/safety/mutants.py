@@ -146,7 +146,7 @@ DECISION = (
 
 MODELLED = (
     purge("model: a rotten copy is trusted", "met = _enough(just_read, work.keep) or (", "met = bool(fresh) or (", MODEL),
-    purge("model: what lies in the trash counts", "copy.state is ReplicaState.VERIFIED\n", "copy.state is not None\n", MODEL),
+    purge("model: copies do not matter", "    return (\n        len(stores) >= max(1,", "    return bool(keep) or (\n        len(stores) >= max(1,", MODEL),
     purge("model: the trash is emptied over a hold", "if hold.stands(work.now)]", "if hold.stands(work.now) and work.case.step is Step.TRASH]", MODEL),
     purge("model: a unit goes for one member", "met = unit.on_plan == unit.members", "met = True", MODEL),
     purge("model: the clock jumped ahead", "doubt = guards.clock_doubt\n", 'doubt = ""\n', MODEL),
