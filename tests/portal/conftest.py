@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from html import unescape
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from starlette.testclient import TestClient
 
+from lightkeep.lifecycle import sign_in
+from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.model.people import Principal
 from lightkeep.testing.beamline import simulate_tomography
 from lightkeep.testing.correlated import add_correlation
 from lightkeep.testing.populated import EXPERIMENT, PASSWORD, Populated, populate
+from lightkeep.testing.retained import Retained, retained
 from lightkeep.testing.served import Server
+
+As = Callable[[Principal | None], TestClient]
+"""Gives a browser in which somebody is signed in."""
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 _ARGUMENTS = [
@@ -109,3 +121,47 @@ def page(signed_in: BrowserContext) -> Iterator[Page]:
     yield opened
     opened.close()
     assert not wrong
+
+
+SCAN = {"a.h5": b"a" * 1500, "b.h5": b"b" * 2000}
+FLAT = {"c.h5": b"c" * 500}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Retained]:
+    """An experiment past its three months: all of it may leave `central` now."""
+    made = retained(tmp_path, capacity=5_000)
+    settings = replace(made.facility.config.purge, max_fraction=1.0)
+    made.facility = replace(made.facility, config=replace(made.facility.config, purge=settings))
+    made.dataset("scan", SCAN)
+    made.dataset("flat", FLAT, on=("central", "vault"))
+    made.close()
+    made.clock.at += timedelta(days=100)
+    made.told()
+    made.verified()
+    made.trust_clock()
+    yield made
+    made.facility.close()
+
+
+@pytest.fixture
+def as_(kept: Retained) -> Iterator[As]:
+    """A function that gives a browser in which somebody is signed in."""
+    from lightkeep.asgi import compose
+    from lightkeep.workflow import open_workflow
+
+    with open_workflow(kept.facility, work=False) as orchestrator:
+        app = compose(kept.facility, orchestrator)
+
+        def browser(who: Principal | None) -> TestClient:
+            cookies = {COOKIE: sign_in.new_api_token(kept.facility, who.id, label="test")} if who else {}
+            origin = {"Origin": "http://testserver"}
+            return TestClient(app, cookies=cookies, headers=origin, follow_redirects=False)
+
+        yield browser
+
+
+def read(page: str) -> str:
+    """Return a page as it is read: without its tags, with single spaces."""
+    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page.split("<main", 1)[1])).split())
+    return re.sub(r" (?=[.,;)])|(?<=\() ", "", text)

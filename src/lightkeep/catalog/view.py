@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -145,6 +145,18 @@ class View(
     def experiment(self, id: str) -> Experiment:  # noqa: A002
         """One experiment. NotFound."""
         return self._one(select(_e).where(_e.c.id == id, self._see), rows.experiment_of, f"experiment {id!r}")
+
+    def mine(self, experiment_ids: Iterable[str]) -> set[str]:
+        """Return those where one has a role: of a public one, others see the data and not what its team does."""
+        ids, has_role = sorted(set(experiment_ids)), allowed(access.granted(self._principal, Verb.SEE))
+        with self._read() as connection:
+            return {
+                row.id
+                for start in range(0, len(ids), 1_000)
+                for row in connection.execute(
+                    select(_e.c.id).where(_e.c.id.in_(ids[start : start + 1_000]), has_role)
+                )
+            }
 
     # ---- datasets
 

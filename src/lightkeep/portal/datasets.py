@@ -17,7 +17,7 @@ from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.stores import Replica, ReplicaState
-from lightkeep.portal import keeping
+from lightkeep.portal import keeping, words
 from lightkeep.portal.page import Here, Name, Number, Text, Visit, pages
 from lightkeep.portal.parameters import parameters
 
@@ -221,12 +221,14 @@ def _sentence(copies: Sequence[Copy]) -> tuple[str, str]:
     bad = [copy for copy in copies if any(state in ("suspect", "corrupt") for state, _ in copy.states)]
     sound = [copy for copy in copies if copy.is_sound]
     verified = [copy for copy in sound if all(state == "verified" for state, _ in copy.states)]
-    words = {1: "One", 2: "Two", 3: "Three"}
+    numbers = {1: "One", 2: "Two", 3: "Three"}
     if bad:
         return f"The copy on {bad[0].store_id} is in doubt: bytes differ from their checksum.", "bad"
     if verified:
-        copies_of = f"{words.get(len(verified), len(verified))} verified cop{'y' if len(verified) == 1 else 'ies'}"
-        return f"{copies_of}, on {' and '.join(copy.store_id for copy in verified)}.", "good"
+        copies_of = (
+            f"{numbers.get(len(verified), len(verified))} verified cop{'y' if len(verified) == 1 else 'ies'}"
+        )
+        return f"{copies_of}, on {words.listed([copy.store_id for copy in verified])}.", "good"
     if sound:
-        return f"On {' and '.join(copy.store_id for copy in sound)}, not yet read back and proved.", "waiting"
+        return f"On {words.listed([copy.store_id for copy in sound])}, not yet read back and proved.", "waiting"
     return "No complete copy is recorded.", "bad" if copies else "waiting"

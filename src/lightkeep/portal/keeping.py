@@ -9,14 +9,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form
 from fastapi.responses import RedirectResponse, Response
+from markupsafe import Markup
 
-from lightkeep.lifecycle import experiments, holds, purge, restore
+from lightkeep.lifecycle import experiments, holds, purge, restore, retain
 from lightkeep.lifecycle.explain import Explanation, explain
 from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.people import SERVICE, Verb
 from lightkeep.model.retention import HoldKind, HoldScope, ItemState, PurgeItem, Restore, RestoreState
 from lightkeep.model.stores import Tier
+from lightkeep.portal import words
 from lightkeep.portal.page import Here, Name, Visit
 
 router = APIRouter()
@@ -104,12 +106,16 @@ def release(here: Here, hold_id: Name, back: Annotated[str, Form(max_length=300)
 def keeping(here: Here, experiment_id: Name) -> Response:
     """An experiment's life: its clock, its policy, what was announced, and what holds it."""
     found = here.view.experiment(experiment_id)
+    is_team = bool(here.view.mine([experiment_id]))
+    report = retain.report(here.facility, experiment_id, principal=here.principal) if is_team else None
     return here.render(
         "experiment.html",
         experiment=found,
         tab="keeping",
-        holds=here.view.holds(scope=HoldScope.EXPERIMENT, scope_id=experiment_id).items,
-        notices=here.view.notices(experiment_id=experiment_id, limit=20).items,
+        is_team=is_team,
+        places=report.places if report else (),
+        holds=here.view.holds(scope=HoldScope.EXPERIMENT, scope_id=experiment_id).items if is_team else [],
+        notices=here.view.notices(experiment_id=experiment_id, limit=20).items if is_team else [],
         may_extend=bool(here.view.can(Verb.WRITE, experiment_id=experiment_id)),
         more=MORE.days,
     )
@@ -122,8 +128,8 @@ def context(here: Visit, dataset_id: str) -> dict[str, Any]:
     may = here.view.can(Verb.WRITE, experiment_id=experiment_id)
     return {
         "keeping": found,
-        "until": _until(found),
-        "holds": here.view.holds_over(dataset_id),
+        "leaving": _leaving(found),
+        "holds": here.view.holds_over(dataset_id) if here.view.mine([experiment_id]) else [],
         "may_extend": bool(may),
         "more": MORE.days,
     }
@@ -163,11 +169,11 @@ def far(here: Visit, dataset: Dataset) -> Far | None:
 
 def _whereabouts(archived: Sequence[str], trashed: Sequence[str]) -> str:
     if archived and trashed:
-        return f"It is in the archive, on {' and '.join(archived)}; what was near is in the trash."
+        return f"It is in the archive, on {words.listed(archived)}; what was near is in the trash."
     if archived:
-        return f"It is in the archive, on {' and '.join(archived)}."
+        return f"It is in the archive, on {words.listed(archived)}."
     if trashed:
-        return f"It is in the trash of {' and '.join(trashed)}."
+        return f"It is in the trash of {words.listed(trashed)}."
     return "No whole copy of it is near."
 
 
@@ -178,12 +184,18 @@ def _trashed(here: Visit, dataset_id: str) -> Iterator[PurgeItem]:
         offset += len(page)
 
 
-def _until(found: Explanation) -> dict[str, datetime | None]:
-    """Return store -> the earliest day on which something of the dataset may leave it."""
-    return {
-        place.store_id: min((a.stays_until for a in place.answers if a.stays_until), default=None)
-        for place in found.places
-    }
+def _leaving(found: Explanation) -> Markup:
+    """Return from when on something of a dataset may leave a store, in one sentence; empty for who is not told."""
+    answers = [(place.store_id, answer) for place in found.places for answer in place.answers]
+    dated = [(answer.stays_until, store_id) for store_id, answer in answers if answer.stays_until]
+    if not answers:
+        return Markup("")
+    if not dated:
+        return Markup("Nothing lets any of it go.")
+    at, store_id = min(dated)
+    if at <= found.at:
+        return Markup("It may leave {} as soon as a plan for it is approved.").format(store_id)
+    return Markup("Nothing of it leaves {} before {}.").format(store_id, words.day(at))
 
 
 def _end_of(day: str) -> datetime | None:

@@ -15,7 +15,7 @@ from lightkeep.lifecycle import guards, purge, purge_destroy, purge_plan
 from lightkeep.lifecycle.explain import explain
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE, Verb
-from lightkeep.model.retention import ItemState, Notice, PlanReason, PlanState, PurgePlan
+from lightkeep.model.retention import ItemState, Notice, PlanReason, PlanState, PurgeItem, PurgePlan
 from lightkeep.portal import words
 from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
 
@@ -169,7 +169,13 @@ def part(here: Here, plan_id: Name, dataset_id: Name, after: Annotated[int, Quer
         next_after=items[_FILES - 1].position if len(items) > _FILES else None,
         place=next((each for each in found.places if each.store_id == made.store_id), None),
         decided=decided,
+        conditions=_conditions(decided) if decided else [],
     )
+
+
+def _conditions(item: PurgeItem) -> list[tuple[str, Any]]:
+    """Return what was decided on, in the order of the conditions' numbers."""
+    return sorted(item.evidence["conditions"].items(), key=lambda each: int(each[0][1:]))
 
 
 @router.post("/storage/plans/{plan_id}/approve")
@@ -342,12 +348,12 @@ def _next(made: PurgePlan, counts: dict[ItemState, Amount], lacking: str) -> tup
         more = f" {left} more wait: run it again." if left else ""
         return f"{_of(trash)} in the trash of {made.store_id}, and can be taken back.{more}", "waiting"
     if gone:
-        return f"{_of(gone)} removed from {made.store_id} for good. Records, checksums and reasons stay.", ""
+        return f"{_of(gone)} gone from {made.store_id} for good. Records, checksums and reasons stay.", ""
     if ItemState.UNDONE in counts:
         return "Everything is back in its place.", "good"
     return "It ran, and nothing had to go: what changed since it was made is said below.", "good"
 
 
 def _of(amount: Amount) -> str:
-    size = " ".join(words.size_parts(amount.size))
-    return f"{amount.files} {'file is' if amount.files == 1 else 'files are'} ({size})"
+    noun, verb = ("file", "is") if amount.files == 1 else ("files", "are")
+    return f"{amount.files} {noun} ({' '.join(words.size_parts(amount.size))}) {verb}"

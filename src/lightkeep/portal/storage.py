@@ -17,7 +17,7 @@ from lightkeep.catalog.copies import Freshness
 from lightkeep.lifecycle import forecast, guards, scenarios, scrub, usage
 from lightkeep.model.errors import InvalidInput, StorageError
 from lightkeep.model.people import Verb
-from lightkeep.model.retention import Restore, RestoreState
+from lightkeep.model.retention import Notice, Restore, RestoreState
 from lightkeep.model.stores import StoreRecord
 from lightkeep.policy.forecast import Path
 from lightkeep.portal import words
@@ -201,7 +201,7 @@ def _sentence(lines: Sequence[Line]) -> tuple[str, str]:
     away = [line.record.id for line in lines if line.problem]
     known = [line for line in lines if line.capacity]
     if away:
-        return f"{_listed(away)} cannot be reached now; what lies there cannot be read.", "bad"
+        return f"{words.listed(away)} cannot be reached now; what lies there cannot be read.", "bad"
     if not known:
         return "How much the stores may hold is not known: set it with `lightkeep store set`.", "waiting"
     first = min(known, key=lambda line: (line.full_on or date.max, -line.fraction))
@@ -225,22 +225,17 @@ def _mine(here: Visit, lines: Sequence[Line]) -> tuple[str, str]:
     if not full:
         return "Nothing that you may see lies on a store.", ""
     parts = [Markup("{} on {}").format(words.size(line.used), line.record.id) for line in full]
-    return Markup("What you may see takes {}.").format(_listed(parts)), "good"
+    return Markup("What you may see takes {}.").format(words.listed(parts)), "good"
 
 
-def _listed(parts: Sequence[str]) -> Markup:
-    """Return names as a list in words.
-
-    >>> str(_listed(["a", "b", "c"]))
-    'a, b and c'
-    """
-    return Markup(" and ").join([Markup(", ").join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-
-
-def _soon(here: Visit) -> list[Any]:
+def _soon(here: Visit) -> list[Notice]:
     """Return what people were told will go, the next first: one line for each experiment and store."""
-    first: dict[tuple[str, str], Any] = {}
-    for notice in here.view.notices(live=True, limit=500):
+    first: dict[tuple[str, str], Notice] = {}
+    told = here.view.notices(live=True, limit=500).items
+    mine = here.view.mine(each.experiment_id for each in told)
+    for notice in told:
+        if notice.experiment_id not in mine:
+            continue
         place = (notice.experiment_id, notice.store_id)
         if place not in first or notice.expires_at < first[place].expires_at:
             first[place] = notice
@@ -251,11 +246,13 @@ def _restores(here: Visit) -> list[tuple[Restore, str, int]]:
     """Return restores under way, then the last that ended, each with its dataset's name and its files."""
     busy = here.view.restores(states=[RestoreState.RUNNING, RestoreState.QUEUED], limit=20, newest_first=False)
     ended = here.view.restores(states=[RestoreState.DONE, RestoreState.FAILED], limit=5)
-    found = []
-    for each in [*busy, *ended]:
-        dataset = here.view.dataset(each.dataset_id)
-        found.append((each, dataset.name, len(each.paths) or dataset.files))
-    return found
+    asked = [(each, here.view.dataset(each.dataset_id)) for each in (*busy, *ended)]
+    mine = here.view.mine(dataset.experiment_id for _, dataset in asked)
+    return [
+        (each, dataset.name, len(each.paths) or dataset.files)
+        for each, dataset in asked
+        if dataset.experiment_id in mine
+    ]
 
 
 # ---- usage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as calendar
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -240,6 +240,15 @@ def day(at: datetime | None) -> Markup:
 def date(day: calendar.date) -> Markup:
     """Return a day that is no point in time, such as one of a forecast."""
     return Markup('<span class="num">{}</span>').format(day.isoformat())
+
+
+def listed(parts: Sequence[str]) -> Markup:
+    """Return names as a list in words.
+
+    >>> str(listed(["a", "b", "c"])), str(listed(["a"]))
+    ('a, b and c', 'a')
+    """
+    return Markup(" and ").join([Markup(", ").join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
 def span(seconds: float) -> str:
