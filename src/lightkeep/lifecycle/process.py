@@ -19,12 +19,20 @@ from typing import TYPE_CHECKING, Any
 
 from lightkeep import engines
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import inputs
+from lightkeep.lifecycle import inputs, locate
 from lightkeep.lifecycle.results import SOFTWARE, keep_result, write_result
 from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.engines import Cancel, Task
-from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, RunCancelled, RunFailed
+from lightkeep.model.errors import (
+    Conflict,
+    InvalidInput,
+    LightkeepError,
+    NotFound,
+    RunCancelled,
+    RunFailed,
+    StorageError,
+)
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.runs import LIVE, Run, RunState
 from lightkeep.model.techniques import Preflight, Report
@@ -68,12 +76,14 @@ def request(
     NotFound, Forbidden, SignInRequired: the principal may not see or not process the dataset, or not read another
         one that a parameter names; see `lifecycle.inputs`.
     InvalidInput: there is no such technique or engine, it cannot work on this dataset, or a parameter is wrong.
-    Conflict: the dataset is not complete.
+    Conflict: the dataset is not complete. Archived: its bytes are in the archive only.
     """
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, dataset_id=dataset_id)
     dataset = view.dataset(dataset_id)
     _check(dataset, technique, params or {})
+    with suppress(NotFound, StorageError):  # that it cannot be read now is the run's own failure
+        locate.local_path(facility, dataset.id, dataset.main_file)
     known = inputs.identified(
         facility, technique, params or {}, experiment_id=dataset.experiment_id, principal=principal
     )
@@ -254,11 +264,10 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
         from lightkeep.lifecycle import following
 
         return following.make(facility, run, scratch, watch)
-    from lightkeep.lifecycle.locate import local_path
     from lightkeep.lifecycle.pieces import Job
 
     source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
-    path = local_path(facility, source.id, source.main_file)
+    path = locate.local_path(facility, source.id, source.main_file)
     given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
     job = Job(str(path), source.format, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
     if not scratch.is_planned():
