@@ -207,7 +207,8 @@ def _must_exist(config: Config) -> None:
     if config.catalog_url.startswith("sqlite") and not _sqlite_file(config.catalog_url).is_file():
         raise ConfigError(
             f"{config.root} holds no facility: {_sqlite_file(config.catalog_url)} is missing",
-            remedy="make one with `lightkeep init`, or correct `root` in lightkeep.toml",
+            remedy="correct `root` in lightkeep.toml; a lost catalogue comes back with `lightkeep rebuild`, "
+            "a new facility begins with `lightkeep init`",
         )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.cli.output import printable, size
+from lightkeep.cli.output import printable, size, table
 from lightkeep.cli.settings import without_password
 
 from .conftest import Cli, run
@@ -196,3 +196,31 @@ def test_the_catalogue_moves_to_another_database_and_nothing_is_lost(cli: Cli, h
 def test_a_catalogue_of_this_version_is_left_as_it_is(cli: Cli) -> None:
     assert cli("catalog", "upgrade").code == 0
     assert cli("doctor", "--json").data["findings"] == []
+
+
+def test_a_name_is_enough_while_only_one_dataset_has_it(cli: Cli, scan: Path) -> None:
+    cli("ingest", str(scan))
+    cli("experiment", "close", "2026-11-lee-1")
+    assert cli("explain", "tooth").code == 0
+    cli("experiment", "create", "second", "--station", "2-BM")
+    assert cli("verify", "tooth").code == 0
+    cli("ingest", str(scan), "-e", "second")
+    assert cli("ls", "tooth", "--json").data["dataset"]["experiment_id"] == "second"
+    cli("experiment", "close", "second")
+    asked = cli("get", "tooth")
+    assert (asked.code, "second, 2026-11-lee-1 have one named `tooth`" in asked.err) == (2, True)
+    assert "second/tooth" in asked.err.splitlines()[1]
+    none = cli("get", "nothing")
+    assert (none.code, none.err.splitlines()[0]) == (3, "error: no dataset is named `nothing`")
+
+
+def test_a_number_is_never_cut_off_in_a_narrow_table(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ["experiment", "store", "a long head>", "another head>", "a third head>", "and a fourth>"]
+    table(
+        columns, [("2026-11-a-very-long-name-81234", "central-store", "1.23 PB", "4.56 GB", "7.89 kB", "1234567")]
+    )
+    head, row = capsys.readouterr().out.splitlines()
+    assert row.split()[2:] == ["1.23", "PB", "4.56", "GB", "7.89", "kB", "1234567"]
+    assert row.startswith("2026-11-a-…")
+    assert len(head) <= 80
+    assert head.endswith("and a fourth")

@@ -218,6 +218,12 @@ class View(
         """The experiment's dataset of that name, in any state, or None."""
         return self._dataset_where(and_(_d.c.experiment_id == experiment_id, _d.c.name == name))
 
+    def named(self, name: str, *, limit: int = 5) -> list[Dataset]:
+        """Datasets of that name in all experiments, in any state, newest first."""
+        statement = self._datasets().where(_d.c.name == name).order_by(_d.c.number.desc()).limit(limit)
+        with self._read() as connection:
+            return self._with_parents(connection, connection.execute(statement).mappings().all())
+
     def children(self, dataset_id: str) -> list[Dataset]:
         """Datasets that were derived from it, newest first. NotFound."""
         self.dataset(dataset_id)

@@ -31,15 +31,17 @@ EXIT_CODES: dict[type[LightkeepError], int] = {
     errors.RunCancelled: 15,
     errors.ConfigError: 16,
     errors.Archived: 17,
+    errors.MailError: 18,
 }
 
 _HINTS: dict[type[LightkeepError], str] = {
     errors.LightkeepError: "`lightkeep doctor` looks for what is wrong",
     errors.InvalidInput: "correct the value; the command's --help says what it takes",
-    errors.NotFound: "`lightkeep ls` and `lightkeep experiment list` show what you may see",
+    errors.NotFound: "`lightkeep ls`, `lightkeep experiment list` and other lists show what you may see",
     errors.Forbidden: "ask the principal investigator or the station's staff for a grant",
     errors.SignInRequired: "ask an administrator to add you: lightkeep person add USER",
-    errors.Conflict: "look at its state first: `lightkeep ls`",
+    errors.Conflict: "look at it first: `lightkeep ls`, `lightkeep station list`, `lightkeep experiment list`",
+    errors.MailError: "check `[mail]` in lightkeep.toml; the mail stays in the outbox and is tried again",
     errors.Archived: "bring it near first: lightkeep restore DATASET",
     errors.BadFile: "look at the file with the program that wrote it",
     errors.SourceError: "check the path and its permissions; nothing was registered",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from os import PathLike, fspath
+from textwrap import fill
 from typing import Any
 
 import click
@@ -55,6 +57,13 @@ def say(text: str = "") -> None:
     click.echo(text)
 
 
+def folded(text: str, *, hanging: int = 2) -> None:
+    """Print a sentence for a person in the width of the terminal, or in 80; its further lines are set in."""
+    width = max(shutil.get_terminal_size().columns, 40)
+    inner = " " * hanging
+    say(fill(printable(text), width, subsequent_indent=inner, break_long_words=False, break_on_hyphens=False))
+
+
 def printable(text: str) -> str:
     """Return text with control characters and odd bytes escaped: a file's name cannot drive a terminal."""
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
@@ -63,7 +72,9 @@ def printable(text: str) -> str:
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows below their columns in the width of the terminal, or in 80.
 
-    A column's name ending in `>` puts it to the right, one ending in `!` is never shortened.
+    A column's name ending in `>` puts it to the right, one ending in `!` is never shortened. Where there
+    is too little room the widest of the others are shortened; when even that does not help, lines are longer: a
+    number that was cut off would be another number.
     """
     if not rows:
         return
@@ -71,19 +82,34 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in columns:
-        label = name.rstrip(">!")
-        cells = [printable(str(row[list(columns).index(name)])) for row in rows]
-        least = max([len(label), *map(len, cells)]) if "!" in name or label == "state" else min(len(label), 8)
-        right = "right" if ">" in name else "left"
-        grid.add_column(label, justify=right, no_wrap=True, overflow="ellipsis", min_width=least)  # type: ignore[arg-type]
-    for row in rows:
-        grid.add_row(*[Text(printable(str(cell)), style=_style(str(cell))) for cell in row])
+    texts = [[printable(str(cell)) for cell in row] for row in rows]
     console = Console(highlight=False)
+    widths = _widths(columns, texts, room=console.width)
+    grid = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for name, width in zip(columns, widths, strict=True):
+        right = "right" if ">" in name else "left"
+        grid.add_column(name.rstrip(">!"), justify=right, no_wrap=True, overflow="ellipsis", width=width)  # type: ignore[arg-type]
+    for cells in texts:
+        grid.add_row(*[Text(cell, style=_style(cell)) for cell in cells])
+    console.width = max(console.width, sum(widths) + 2 * len(widths))
     with console.capture() as text:
         console.print(grid)
     say("\n".join(line.rstrip() for line in text.get().splitlines()))
+
+
+def _widths(columns: Sequence[str], texts: Sequence[Sequence[str]], *, room: int) -> list[int]:
+    """Return the width of each column: all it needs, or less where it may be shortened and has to be."""
+    from rich.cells import cell_len
+
+    labels = [name.rstrip(">!") for name in columns]
+    full = [max(map(cell_len, cells)) for cells in zip(labels, *texts, strict=True)]
+    fixed = ["!" in name or ">" in name or label == "state" for name, label in zip(columns, labels, strict=True)]
+    least = [need if keeps else min(need, 7) for need, keeps in zip(full, fixed, strict=True)]
+    widths = list(full)
+    while sum(widths) + 2 * (len(widths) - 1) > room and widths != least:
+        widest = max(range(len(widths)), key=lambda each: (widths[each] > least[each], widths[each]))
+        widths[widest] -= 1
+    return widths
 
 
 def state(name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from lightkeep.cli.app import Command, Group
-from lightkeep.cli.output import emit, plain, printable, say, size, table
+from lightkeep.cli.output import count, emit, folded, plain, say, size, table
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import InvalidInput
 
@@ -40,7 +40,8 @@ def _read(file: Path | None, is_default: bool) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"cannot read {file}: {error}", remedy="name a text file") from error
+        why = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise InvalidInput(f"cannot read {file}: {why}", remedy="name a text file") from error
 
 
 _file = click.argument("file", required=False, type=click.Path(readable=False, path_type=Path))
@@ -170,11 +171,11 @@ def _print_simulated(found: Simulated, limit: int) -> None:
     table(["store!", *heads], rows)
     most = sorted(found.effects, key=lambda each: (-each.goes - each.under_pressure, each.experiment_id))
     rows = [
-        (e.experiment_id, e.store_id, e.rule or "none", *(size(getattr(e, name)) for name in names))
+        (e.experiment_id, e.store_id, e.rule or "none", *(size(getattr(e, name)) for name in names[1:]))
         for e in most[:limit]
     ]
     say()
-    table(["experiment!", "store", "rule", *heads], rows)
+    table(["experiment!", "store", "rule", "goes>", "pressure>", "held>", "too few>"], rows)
 
 
 @click.command("explain", cls=Command, examples=("lightkeep explain tooth", "lightkeep explain tooth --file a.h5"))
@@ -203,28 +204,29 @@ policy.add_command(
 
 
 def _print_explained(found: Explanation, verbose: bool) -> None:
-    say(f"{found.dataset_id} {printable(found.name)} of {found.experiment_id}: {found.text}")
+    folded(f"{found.dataset_id} {found.name} of {found.experiment_id}: {found.text}")
     follows = f"{found.policy}, rule {found.rule or 'none'}" if found.policy else "none: everything is kept"
     clock = f"{found.clock_at:%Y-%m-%d}" if found.clock_at else "not yet: the experiment is not closed"
-    say(f"policy: {follows}    clock started: {clock}")
+    say(f"policy: {follows}")
+    say(f"clock started: {clock}")
     for place in found.places:
         say()
         read = f", read back {place.verified_at:%Y-%m-%d}" if place.verified_at else ""
-        say(f"{place.store_id} ({place.tier}): {place.files} files, {size(place.size)}{read}")
+        say(f"{place.store_id} ({place.tier}): {count(place.files, 'file')}, {size(place.size)}{read}")
         if place.trashed:
             until = f" until {place.destroy_after:%Y-%m-%d}" if place.destroy_after else ""
-            say(f"  {place.trashed} files in the trash, can be undone{until}")
+            say(f"  {count(place.trashed, 'file')} in the trash, can be undone{until}")
         if place.deleted:
-            say(f"  {place.deleted} files were here and are deleted")
+            say(f"  {count(place.deleted, 'file')} deleted here")
         for answer in place.answers:
             _print_answer(answer, verbose)
 
 
 def _print_answer(answer: Answer, verbose: bool) -> None:
-    say(f"  {answer.files} files: {printable(answer.text)}")
-    rows = []
-    for each in answer.conditions:
-        if verbose or not each.met:
-            turns = f"{each.turns_true_at:%Y-%m-%d}" if each.turns_true_at else ""
-            rows.append((f"{each.id} {each.name}", "met" if each.met else "not met", turns, printable(each.text)))
-    table(["condition!", "now", "turns true", "why"], rows)
+    folded(f"  {count(answer.files, 'file')}: {answer.text}", hanging=4)
+    shown = [each for each in answer.conditions if verbose or not each.met]
+    width = max((len(f"{each.id} {each.name}") for each in shown), default=0)
+    for each in shown:
+        turns = f"; turns true on {each.turns_true_at:%Y-%m-%d}" if each.turns_true_at else ""
+        name = f"{each.id} {each.name}"
+        folded(f"  {'✓' if each.met else '✕'} {name:<{width}}  {each.text}{turns}", hanging=width + 6)

@@ -82,11 +82,16 @@ class Work:
             offset += len(page)
 
     def dataset(self, asked: str, experiment: str | None = None) -> Dataset:
-        """Return a dataset by its id, by EXPERIMENT/NAME, or by its name in the experiment at hand."""
+        """Return a dataset by its id, by EXPERIMENT/NAME, or by its name.
+
+        A name alone means the dataset in the only open experiment, or else the only one of that name.
+        """
         if asked.startswith("ds_"):
             return self.view.dataset(asked)
         head, slash, name = asked.partition("/")
         if not slash:
+            if experiment is None:
+                return self._named(asked)
             head, name = self.experiment(experiment), asked
         found = self.view.dataset_named(head, name)
         if found is None:
@@ -95,6 +100,22 @@ class Work:
                 remedy=f"`lightkeep ls --experiment {head}` lists them",
             )
         return found
+
+    def _named(self, name: str) -> Dataset:
+        open_ones = list(islice(self._open_experiments(), 2))
+        if len(open_ones) == 1 and (here := self.view.dataset_named(open_ones[0], name)):
+            return here
+        found = self.view.named(name, limit=_SHOWN + 1)
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise NotFound(f"no dataset is named `{name}`", remedy="`lightkeep ls` and `lightkeep find` show them")
+        places = ", ".join(each.experiment_id for each in found[:_SHOWN])
+        others = " and others" if len(found) > _SHOWN else ""
+        raise InvalidInput(
+            f"which dataset? {places}{others} have one named `{name}`",
+            remedy=f"say which one: {found[0].experiment_id}/{name}",
+        )
 
 
 def os_person() -> Person:

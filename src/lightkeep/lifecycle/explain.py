@@ -252,6 +252,6 @@ def _text(places: Sequence[Place]) -> str:
     lying = [place for place in places if place.files]
     if not lying:
         return "no bytes of it are left; its record, its checksums and its history stay"
-    named = ", ".join(f"{place.store_id} ({place.files} files)" for place in lying)
+    named = ", ".join(f"{at.store_id} ({at.files} {'file' if at.files == 1 else 'files'})" for at in lying)
     good = sum(place.verified >= place.files > 0 and place.is_managed for place in lying)
     return f"on {named}; {good} good {'copy' if good == 1 else 'copies'}"
