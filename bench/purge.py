@@ -96,7 +96,8 @@ _FILES = """
 WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {files} - 1)
 INSERT INTO file (dataset_number, path, version, id, size, sha256, mtime_ns, mode, event_seq)
 SELECT number,
-       CAST(printf('%06d.tif', i) AS BLOB), 1, printf('file_%06d%06d', number, i), {size}, randomblob(32), 0, 420, 1
+       CAST(printf('%06d.tif', i) AS BLOB), 1, printf('file_%06d%06d', number, i),
+       {size}, randomblob(32), 0, 420, 1
 FROM dataset, n
 """
 _REPLICAS = """

@@ -8,8 +8,8 @@ station --< experiment --< dataset --< file --< replica >-- store
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
 facet_value: the values that `experiment.facets` counts, see `catalog.counts`
-policy, hold, lease, notice, listing, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample, growth,
-quota, fact
+policy, hold, lease, notice, listing, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample,
+growth, quota, fact
 """
 
 from __future__ import annotations

@@ -189,8 +189,8 @@ class TakesFiles(Staging, Protocol):
         """Write parts from files of one folder; return which were written. The others are left for `write`.
 
         A part is written only from a regular file that, after it was read, still is what was seen: by its open
-        descriptor and by its name. MUST be safe to call from several threads, and raise Conflict when the group has
-        a part of one of the keys.
+        descriptor and by its name. MUST be safe to call from several threads, and raise Conflict when the group
+        has a part of one of the keys.
 
         Parameters
         ----------

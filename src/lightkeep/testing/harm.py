@@ -9,7 +9,17 @@ from lightkeep.facility import Facility
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import split_member
 
-HARMS: Final = ("first bit", "middle bit", "last bit", "truncated", "emptied", "extended", "zeros", "swapped", "gone")
+HARMS: Final = (
+    "first bit",
+    "middle bit",
+    "last bit",
+    "truncated",
+    "emptied",
+    "extended",
+    "zeros",
+    "swapped",
+    "gone",
+)
 
 
 def newest_place(facility: Facility, dataset_id: str, path: str, store_id: str) -> tuple[Path, int, int]:
