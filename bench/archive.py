@@ -1,8 +1,8 @@
 """Archive units against files: packing 10,000 small files, reading them back, and taking one out again.
 
 REF is that of `bench.ingest`: `cp -a`, `sha256sum` of the source, `sync -f`, drop the copy, `sha256sum -c`.
-Ours reads the replicas on the first store, hashes them against the catalogue, writes one tar, reads it back and registers
-every member. Nothing is deleted between runs; each run packs onto a store of its own.
+Ours reads the replicas on the first store, hashes them against the catalogue, writes one tar, reads it back and
+registers every member. Nothing is deleted between runs; each run packs onto a store of its own.
 """
 
 from __future__ import annotations
