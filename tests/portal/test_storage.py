@@ -88,6 +88,8 @@ def test_usage_is_shown_by_everything_with_its_sum(kept: Retained, as_: As) -> N
 
 def test_usage_over_time_is_what_the_samples_say(kept: Retained, as_: As) -> None:
     usage.tick(kept.facility)
+    assert "from tomorrow on" in as_(ADMIN).get("/storage/usage?by=store").text
+    kept.clock.at += timedelta(days=1)
     page = as_(ADMIN).get("/storage/usage?by=store").text
     found = re.search(r'data-history="([^"]*)"', page)
     assert found

@@ -111,7 +111,7 @@ def what_takes_room(here: Here, by: By = "station") -> Response:
         left_out=max(0, len(rows) - _SHOWN),
         total=sum(row.size for row in rows),
         is_whole=is_whole,
-        history=_history(series, here.facility.clock.now()) if series else "",
+        history=_history(series, here.facility.clock.now()),
         quotas=usage.quotas(here.facility, principal=here.principal),
     )
 
@@ -267,7 +267,9 @@ def _used(rows: Sequence[usage.Row], by: str) -> str:
 
 
 def _history(series: Sequence[usage.Series], now: datetime) -> str:
-    """Return the largest series up to today as JSON, the others as one."""
+    """Return the largest series up to today as JSON, the others as one; empty when nothing is older than today."""
+    if not series or series[0].days[0].date() >= now.date():
+        return ""
     largest = sorted(series, key=lambda each: -max(each.sizes, default=0))
     shown, rest = largest[:8], largest[8:]
     if rest:
