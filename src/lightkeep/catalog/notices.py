@@ -63,7 +63,9 @@ class NoticeChanges(Transaction):
             named = [(listing, replica_id) for replica_id in members]
             self._dialect.insert(self._connection, "listing", ("hash", "replica_id"), named)
         values: dict[str, Any] = {
-            column: getattr(notice, column) for column in schema.notice.c.keys() if column != "token_hash"  # noqa: SIM118
+            column: getattr(notice, column)
+            for column in schema.notice.c.keys()
+            if column != "token_hash"  # noqa: SIM118
         }
         values.update(
             recipients=to_json(notice.recipients),
