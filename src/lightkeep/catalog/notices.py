@@ -62,11 +62,8 @@ class NoticeChanges(Transaction):
         if known is None:
             named = [(listing, replica_id) for replica_id in members]
             self._dialect.insert(self._connection, "listing", ("hash", "replica_id"), named)
-        values: dict[str, Any] = {
-            column: getattr(notice, column)
-            for column in schema.notice.c.keys()
-            if column != "token_hash"  # noqa: SIM118
-        }
+        names = [column.name for column in schema.notice.columns if column.name != "token_hash"]
+        values: dict[str, Any] = {name: getattr(notice, name) for name in names}
         values.update(
             recipients=to_json(notice.recipients),
             state=NoticeState.DUE.value,
