@@ -15,6 +15,7 @@ from sqlalchemy import (
     Update,
     and_,
     bindparam,
+    func,
     insert,
     select,
     update,
@@ -154,9 +155,13 @@ def parts(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
 
 
 def among(replicas: Sequence[Replica]) -> ColumnElement[bool]:
-    """Return the condition on replica that it is one of these."""
+    """Return the condition on replica that it is one of these: by file, then by id among the few of a file.
+
+    The second part is no bare column: SQLite would look up every file with every id, a million for a thousand.
+    """
     c = schema.replica.c
-    return and_(c.file_id.in_([r.file_id for r in replicas]), c.id.in_([r.id for r in replicas]))
+    own = func.coalesce(c.id, "")
+    return and_(c.file_id.in_([r.file_id for r in replicas]), own.in_([r.id for r in replicas]))
 
 
 def same_grant(grant: Grant) -> ColumnElement[bool]:

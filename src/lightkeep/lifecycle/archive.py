@@ -186,9 +186,10 @@ class _Archiving:
         todo = [file for file in files if not self._has(replicas.get(file.id, ()))]
         self.done.known = len(files) - len(todo) - self.done.files
         self._total = sum(file.size for file in todo) or 1
+        named = {dataset_id: self._class_of(dataset_id) for dataset_id in {file.dataset_id for file in todo}}
         classes: dict[str, list[File]] = {}
         for file in todo:
-            classes.setdefault(self._class_of(file.dataset_id), []).append(file)
+            classes.setdefault(named[file.dataset_id], []).append(file)
         for name in sorted(classes):
             for group in cut(classes[name], target=target, cap=cap):
                 self._pack_one(group, replicas)
