@@ -276,7 +276,7 @@ def _text(facility: Facility, notice: Notice, token: str, why: str) -> str:
     return f"""\
 Experiment {notice.experiment_id}{f": {title}" if title else ""}
 
-What     {notice.files:,} files, {_size(notice.size)}, on store {notice.store_id}
+What     {notice.files:,} file{"" if notice.files == 1 else "s"}, {_size(notice.size)}, on store {notice.store_id}
 When     not before {notice.expires_at:%A, %d %B %Y, %H:%M} UTC
 Why      policy {notice.policy}{f": {why}" if why else ""}
 

@@ -90,6 +90,7 @@ def _started(facility: Facility, plan_id: str, principal: Principal) -> PurgePla
     why = f"plan {plan_id} is {plan.state}"
     if plan.state is PlanState.FROZEN:
         why = f"plan {plan_id} is not approved: {lacking(facility, plan, plan.approvals)}"
+        raise Conflict(why, remedy=f"look at it, then: lightkeep purge approve {plan_id}")
     if plan.state is PlanState.APPROVED:
         why = f"plan {plan_id} was to be run before {plan.expires_at:%Y-%m-%d %H:%M} UTC"
     raise Conflict(why, remedy="make a new plan: `lightkeep purge plan STORE`, then have it approved")
