@@ -21,7 +21,7 @@ from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.model.datasets import DatasetState, File
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.retention import ArchiveUnit, Restore, RestoreState
-from lightkeep.model.stores import Replica, ReplicaState
+from lightkeep.model.stores import Proof, Replica, ReplicaState
 
 _r, _f, _d, _e = schema.replica, schema.file, schema.dataset, schema.experiment
 _u, _q = schema.archive_unit.c, schema.restore.c
@@ -363,5 +363,14 @@ def restore_of(row: RowMapping) -> Restore:
 
 
 def _held_of(row: RowMapping) -> Held:
-    replica = rows.replica_of({key.removeprefix("r_"): value for key, value in row.items() if key[:2] == "r_"})
+    replica = Replica(
+        row["r_id"],
+        row["r_file_id"],
+        row["r_store_id"],
+        os.fsdecode(row["r_key"]),
+        ReplicaState(row["r_state"]),
+        row["r_verified_at"],
+        Proof(row["r_proof"]),
+        row["r_created_at"],
+    )
     return Held(replica, rows.file_of(row), row["experiment_id"])

@@ -158,12 +158,13 @@ class _Archiving:
                 view.unit(name.removeprefix("units/").removesuffix(".json"))
             except NotFound:
                 index = _index_of(self.store.read_record(name))
-                if index is not None and index.experiment_id in experiments and self._is_whole(index):
-                    self._register(index)
+                if index is not None and index.experiment_id in experiments:
+                    files = {each.file.id: each.file for each in view.held([m.file_id for m in index.members])}
+                    if self._is_whole(index, files):
+                        self._register(index, files)
 
-    def _is_whole(self, index: UnitIndex) -> bool:
+    def _is_whole(self, index: UnitIndex, files: Mapping[str, File]) -> bool:
         """Read a unit back, and compare its members with the catalogue."""
-        view = self.facility.catalog.view(SERVICE)
         try:
             self.store.stat(index_key(index.key))
             found = self.store.verify(index.key)
@@ -171,7 +172,6 @@ class _Archiving:
             return False
         if (found.sha256, found.size) != (index.sha256, index.size) or found.proof is Proof.UNPROVEN:
             return False
-        files = {each.file.id: each.file for each in view.held([member.file_id for member in index.members])}
         return all(
             member.file_id in files
             and (files[member.file_id].sha256, files[member.file_id].size) == (member.sha256, member.size)
@@ -216,7 +216,7 @@ class _Archiving:
                 self._drop_source(error, sources)
                 continue
             if index is not None:
-                self._register(index)
+                self._register(index, {file.id: file for file in files})
                 return
             attempt += 1  # other bytes stand under that name: they stay
 
@@ -287,7 +287,7 @@ class _Archiving:
         if not isinstance(error.__cause__, StoreUnavailable):
             mark_suspect(self.facility, [(replica, file)], principal=self.principal)
 
-    def _register(self, index: UnitIndex) -> None:
+    def _register(self, index: UnitIndex, files: Mapping[str, File]) -> None:
         """Make a unit and its members known, in one transaction."""
         unit = ArchiveUnit(
             index.id,
@@ -299,8 +299,6 @@ class _Archiving:
             len(index.members),
             index.content_size,
         )
-        held = self.facility.catalog.view(SERVICE).held([member.file_id for member in index.members])
-        files = {each.file.id: each.file for each in held}
         rows: dict[str, list[Replica]] = {}
         for member in index.members:
             row = new_replica(
@@ -319,8 +317,7 @@ class _Archiving:
     # ---- what goes where
 
     def _replicas(self, files: Sequence[File]) -> dict[str, list[Replica]]:
-        view = self.facility.catalog.view(SERVICE)
-        return by_file(each.replica for each in view.held([file.id for file in files]))
+        return by_file(self.facility.catalog.view(SERVICE).replicas([file.id for file in files]))
 
     def _has(self, replicas: Iterable[Replica]) -> bool:
         return any(each.store_id == self.store.record.id and each.state in LIVE for each in replicas)
