@@ -23,7 +23,7 @@ safety: services
 	scripts/with-postgres $(BIN)/python tests/safety/run.py
 
 safety-long: services
-	scripts/with-postgres $(BIN)/python tests/safety/run.py --long
+	scripts/with-postgres $(BIN)/python tests/safety/run.py --long --minutes 100
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -22,12 +22,14 @@ from typing import Any
 from lightkeep.testing.simulator import Violation, World
 
 ROOT = Path(__file__).parents[2]
-STEPS = 400
+PARTS = ("model_check", "mutants", "faults", "simulation")
+STEPS = 150
 """Of one history."""
 
 
-def simulate(operations: int) -> dict[str, Any]:
-    """Run histories of seeds 1, 2, 3 ... on every core until they made so many store operations."""
+def simulate(operations: int, *, minutes: float) -> dict[str, Any]:
+    """Run histories of seeds 1, 2, 3 ... on every core until they made so many operations, or time is up."""
+    until = time.monotonic() + 60 * minutes
     done: Counter[str] = Counter()
     histories = 0
     outcomes: Counter[str] = Counter()
@@ -43,7 +45,7 @@ def simulate(operations: int) -> dict[str, Any]:
                 histories += 1
                 outcomes.update(said)
                 violations += [violation] if violation else []
-                if done.total() < operations and not violations:
+                if done.total() < operations and not violations and time.monotonic() < until:
                     seed += 1
                     waiting.add(pool.submit(history, seed))
     return {
@@ -91,10 +93,9 @@ def test_part(marker: str, *, folder: Path) -> dict[str, Any]:
         name: sum(int(suite.get(name, 0)) for suite in suites)
         for name in ("tests", "failures", "errors", "skipped")
     }
-    figures = [
-        json.loads(each.get("value", "")) for each in suites.iter("property") if each.get("name") == "figure"
-    ]
-    return {**counts, "exit": code, "figures": sorted(figures, key=lambda each: int(each["fault"][1:]))}
+    told = {each.get("value", "") for each in suites.iter("property") if each.get("name") == "figure"}
+    figures = sorted(map(json.loads, told), key=lambda each: (int(each["fault"][1:]), each["injected"]))
+    return {**counts, "exit": code, "figures": figures}
 
 
 def script_part(name: str) -> dict[str, Any]:
@@ -110,6 +111,9 @@ def main() -> int:
     """Run every part; return 0 when all is well."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--long", action="store_true")
+    parser.add_argument("--operations", type=int, default=0, help="of the simulator; 1 000 000, or ten times that")
+    parser.add_argument("--minutes", type=float, default=10.0, help="that the simulator may take at most")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     asked = parser.parse_args()
     os.environ["LIGHTKEEP_MANY_FILES"] = "100000"
     os.environ.setdefault("LIGHTKEEP_CRASH_POINTS", "400")
@@ -118,19 +122,20 @@ def main() -> int:
     folder = ROOT / "build" / "safety"
     folder.mkdir(parents=True, exist_ok=True)
     parts: dict[str, Any] = {}
-    for name, part in (
-        ("model_check", lambda: script_part("model_check.py")),
-        ("mutants", lambda: script_part("mutants.py")),
-        ("faults", lambda: test_part("fault or crash", folder=folder)),
-        ("simulation", lambda: simulate(10_000_000 if asked.long else 1_000_000)),
-    ):
+    operations = asked.operations or (10_000_000 if asked.long else 1_000_000)
+    run = {
+        "model_check": lambda: script_part("model_check.py"),
+        "mutants": lambda: script_part("mutants.py"),
+        "faults": lambda: test_part("fault or crash", folder=folder),
+        "simulation": lambda: simulate(operations, minutes=asked.minutes),
+    }
+    for name in asked.parts:
         begin = time.monotonic()
-        parts[name] = {**part(), "seconds": round(time.monotonic() - begin, 1)}
+        parts[name] = {**run[name](), "seconds": round(time.monotonic() - begin, 1)}
         print(f"{name}: {parts[name]['seconds']} s", flush=True)
     parts["seconds"] = round(sum(part["seconds"] for part in parts.values()), 1)
-    is_well = not (
-        parts["simulation"]["violations"]
-        or any(parts[name]["exit"] for name in ("model_check", "mutants", "faults"))
+    is_well = not any(
+        part.get("exit") or part.get("violations") for part in parts.values() if isinstance(part, dict)
     )
     parts["is_well"] = is_well
     target = ROOT / "build" / "safety.json"
