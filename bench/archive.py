@@ -88,7 +88,7 @@ def pack(facility: Facility, dataset: Dataset, place: Path) -> str:
 
 
 def packing(facility: Facility, source: Path, place: Path) -> list[Figure]:
-    """Small files into one unit, against the script that copies and checks them; a dataset of its own each time."""
+    """Small files into one unit, against the script that copies and checks them; each time another dataset."""
     ready: list[Dataset] = []
     figures = []
 

@@ -33,8 +33,9 @@ _BLOCK: Final = 512
 _END: Final = 4096
 """The tar's length is a multiple of it: it is written past the cache to its last block."""
 _SMALL: Final = 1 << 20
-_AHEAD: Final = 16
-"""Small files read before they are due: a cold file costs a seek, and two seeks can overlap."""
+_AHEAD: Final = 4
+"""Shares of small files read before they are due: a cold file costs a seek, and two seeks can overlap."""
+_TOGETHER: Final = 32
 _LONG: Final = 900
 """Bytes of a path from which on not every tool could unpack it below a folder."""
 _HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
@@ -228,12 +229,12 @@ class _Large:
 
 
 class _Ahead:
-    """The contents of files in order, the next small ones being read meanwhile."""
+    """The contents of files in order, the next small ones being read meanwhile, some at a time."""
 
     def __init__(self, sources: Sequence[UnitSource], threads: int) -> None:
-        self._waiting = iter(sources)
+        self._waiting = _shares(sources)
         self._pool = ThreadPoolExecutor(threads)
-        self._coming: deque[Future[tuple[bytes, str]] | UnitSource] = deque()
+        self._coming: deque[Future[list[tuple[bytes, str]]] | UnitSource] = deque()
 
     def __iter__(self) -> Iterator[tuple[bytes, str] | _Large]:
         try:
@@ -241,14 +242,35 @@ class _Ahead:
             while self._coming:
                 first = self._coming.popleft()
                 self._fill()
-                yield _Large(first) if isinstance(first, UnitSource) else first.result()
+                if isinstance(first, UnitSource):
+                    yield _Large(first)
+                else:
+                    yield from first.result()
         finally:
             self._pool.shutdown(cancel_futures=True)
 
     def _fill(self) -> None:
-        while len(self._coming) < _AHEAD and (source := next(self._waiting, None)):
-            is_large = source.file.size > _SMALL
-            self._coming.append(source if is_large else self._pool.submit(_read_small, source))
+        while len(self._coming) < _AHEAD and (share := next(self._waiting, None)):
+            is_large = share[0].file.size > _SMALL
+            self._coming.append(share[0] if is_large else self._pool.submit(_read_all, share))
+
+
+def _shares(sources: Sequence[UnitSource]) -> Iterator[list[UnitSource]]:
+    """Cut into what one thread reads at once: a handover costs as much as a small file."""
+    share: list[UnitSource] = []
+    size = 0
+    for source in sources:
+        if share and (size + source.file.size > _SMALL or len(share) == _TOGETHER):
+            yield share
+            share, size = [], 0
+        share.append(source)
+        size += source.file.size
+    if share:
+        yield share
+
+
+def _read_all(sources: Sequence[UnitSource]) -> list[tuple[bytes, str]]:
+    return [_read_small(source) for source in sources]
 
 
 def _read(source: UnitSource) -> tuple[bytes, str] | _Large:
