@@ -156,7 +156,7 @@ def test_the_link_shows_what_and_one_button_keeps_it(client, kept, token):
     page = client.get(f"/extend/{token}")
     assert page.status_code == 200
     assert EXPERIMENT in page.text
-    assert "Keep 90 days more" in page.text
+    assert "Keep all of it 90 days more" in page.text
     assert kept.facility.catalog.view(SERVICE).holds().total == 0  # looking changes nothing
     done = client.post(f"/extend/{token}", headers={"Origin": "http://testserver"})
     assert (done.status_code, done.headers["location"]) == (303, f"/extend/{token}")
@@ -166,7 +166,7 @@ def test_the_link_shows_what_and_one_button_keeps_it(client, kept, token):
     assert hold.until == kept.clock.at + timedelta(days=120)
     after = client.get(f"/extend/{token}")
     assert "kept until" in after.text
-    assert "Keep 90 days more" not in after.text
+    assert "Keep all of it 90 days more" not in after.text
 
 
 def test_the_link_works_over_the_api_too(client, kept, token):

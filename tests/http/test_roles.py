@@ -21,7 +21,7 @@ OPEN = "anybody: what it shows is cut to what one may see"
 PERSON = "who is signed in"
 SEE = "who may see or read the experiment"
 PROCESS = "who may process it"
-TOLD = "see test_purge.py: staff, or who got the mail"
+TOLD = "see test_purge.py and the portal's test_keeping.py and test_storage.py"
 NEAR = "who may read it, and is told that all of it is near"
 MANAGE = "who manages the facility"
 LIFE = "see test_usage.py: it changes something"
@@ -118,6 +118,27 @@ API = {
     "POST /purge/plans/{plan_id}/undo": TOLD,
 }
 PORTAL = {
+    "GET /experiments/{experiment_id}/keeping": TOLD,
+    "GET /storage/forecast": TOLD,
+    "GET /storage/plans": TOLD,
+    "GET /storage/plans/{plan_id}": TOLD,
+    "GET /storage/plans/{plan_id}/datasets/{dataset_id}": TOLD,
+    "GET /storage/usage": TOLD,
+    "POST /datasets/{dataset_id}/extend": TOLD,
+    "POST /datasets/{dataset_id}/hold": TOLD,
+    "POST /datasets/{dataset_id}/restore": TOLD,
+    "POST /datasets/{dataset_id}/undo": TOLD,
+    "POST /experiments/{experiment_id}/extend": TOLD,
+    "POST /holds/{hold_id}/release": TOLD,
+    "POST /storage/clock": TOLD,
+    "POST /storage/forecast": TOLD,
+    "POST /storage/plans": TOLD,
+    "POST /storage/plans/{plan_id}/approve": TOLD,
+    "POST /storage/plans/{plan_id}/cancel": TOLD,
+    "POST /storage/plans/{plan_id}/destroy": TOLD,
+    "POST /storage/plans/{plan_id}/run": TOLD,
+    "POST /storage/plans/{plan_id}/undo": TOLD,
+    "POST /storage/purges": TOLD,
     "GET /sign-in": OPEN,
     "POST /sign-in": OPEN,
     "POST /sign-out": OPEN,
