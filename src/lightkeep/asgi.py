@@ -14,21 +14,24 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Mount
 
-from lightkeep import config
+from lightkeep import config, telemetry
 from lightkeep.facility import Facility, open_facility
 from lightkeep.http.app import create_api
 from lightkeep.http.guard import Guard
+from lightkeep.http.metrics import Meter
 from lightkeep.lifecycle.preview import Previews
 from lightkeep.lifecycle.sign_in import Attempts
 from lightkeep.portal.app import create_portal
 from lightkeep.workflow import Orchestrator, open_workflow
 
-_MIDDLEWARE = [Middleware(Guard)]
+_MIDDLEWARE = [Middleware(Meter), Middleware(Guard)]
 
 
 def create() -> Starlette:
     """Return the application of the configured facility, which opens when the server starts."""
     settings = config.load()
+    begin = settings.telemetry
+    telemetry.start("server", level=begin.log_level, style=begin.log_format, traces=begin.traces)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -41,6 +44,7 @@ def create() -> Starlette:
                 yield
             finally:
                 await anyio.to_thread.run_sync(orchestrator.close)
+                await anyio.to_thread.run_sync(telemetry.flush)
 
     return Starlette(middleware=_MIDDLEWARE, lifespan=lifespan)
 

@@ -103,6 +103,15 @@ class ProposalsConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class TelemetryConfig:
+    """What server and workers say of themselves."""
+
+    log_level: str = _setting("warning", "Least of `debug`, `info`, `warning`, `error` that goes to stderr.")
+    log_format: str = _setting("text", "`text`, or `json` for one object a line.")
+    traces: str = _setting("", "OpenTelemetry collector, OTLP over HTTP: http://localhost:4318; empty: none.")
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One facility's settings. `Config(root)` alone is a complete configuration for a laptop."""
 
@@ -119,6 +128,7 @@ class Config:
     scrub: ScrubConfig = field(default_factory=ScrubConfig)
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     mail: MailConfig = field(default_factory=MailConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     file: Path | None = field(default=None, metadata={"is_setting": False})
     """The file that was read, if any."""
     origins: Mapping[str, str] = field(default_factory=dict, metadata={"is_setting": False})

@@ -29,6 +29,7 @@ POLICY = 'id = "nobodys"\n[[rule]]\nname = "all"\n[rule.hot]\nkeep = "for ever"\
 
 API = {
     "GET /me": OPEN,
+    "GET /metrics": PERSON,
     "POST /sessions": OPEN,
     "DELETE /sessions/current": OPEN,
     "POST /tokens": PERSON,

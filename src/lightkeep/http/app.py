@@ -11,6 +11,7 @@ from lightkeep.http import (
     copies,
     datasets,
     experiments,
+    metrics,
     people,
     places,
     policies,
@@ -70,6 +71,7 @@ def create_api(
         runs.router,
         xpcs.router,
         policies.router,
+        metrics.router,
     ):
         app.include_router(router)
     return app

@@ -8,19 +8,22 @@ Started as `python -m lightkeep.workflow.worker PARENT`.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import select
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from threading import Event, Thread
 
+from lightkeep import telemetry
 from lightkeep.engines.worker import die_with
 from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle.upkeep import upkeep
 from lightkeep.model.errors import LightkeepError
 from lightkeep.workflow.orchestrator import open_workflow
+
+_LOG = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
 """Pause between two looks at a lock that somebody else has."""
@@ -33,6 +36,8 @@ def main(parent: int) -> None:
     die_with(parent)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # a service manager stops all processes at once
     sys.path[:], config = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from the process that started this one
+    begin = config.telemetry
+    telemetry.start("worker", level=begin.log_level, style=begin.log_format, traces=begin.traces)
     with open_facility(config) as facility, open_workflow(facility) as work:
         ending = Event()
         Thread(target=keep_up, args=(facility, work.work, ending), name="lightkeep-upkeep", daemon=True).start()
@@ -47,8 +52,15 @@ def keep_up(
     """Do the facility's upkeep again and again, while this process is its worker."""
     while not ending.wait(pause_s):
         if is_worker():
-            with suppress(LightkeepError):  # the next tick tries again; `doctor` says what is behind
-                upkeep(facility)
+            try:
+                kept = upkeep(facility)
+            except LightkeepError as error:  # the next tick tries again; `doctor` says what is behind
+                _LOG.warning("upkeep: %s", error.message, extra={"about": {"remedy": error.remedy}})
+                continue
+            for part, why in kept.failed.items():
+                _LOG.warning("upkeep: %s", why, extra={"about": {"part": part}})
+            if kept.done:
+                _LOG.info("upkeep", extra={"about": dict(kept.done)})
 
 
 if __name__ == "__main__":
