@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import base64
 import json
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, literal, select, update
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, and_, literal, select, type_coerce, update
 
 from lightkeep.catalog import schema
-from lightkeep.catalog.columns import to_microseconds
+from lightkeep.catalog.columns import Instant
 from lightkeep.catalog.transaction import Transaction
 from lightkeep.model.errors import BadFile
 
@@ -50,7 +50,7 @@ class DatasetSnapshot(Transaction):
     """The document of one dataset, as the running change will leave it."""
 
     def dataset_snapshot(self, dataset_id: str) -> Iterator[bytes]:
-        """Yield a dataset with its place, its files and replicas, and every event that no anchor holds yet."""
+        """Yield lines of a dataset with its place, its files and replicas, and every event in no anchor yet."""
         row = self._row(schema.dataset, dataset_id, "dataset")
         d, e, f, r = schema.dataset.c, schema.experiment.c, schema.file.c, schema.replica.c
         station = select(e.station_id).where(e.id == row["experiment_id"]).scalar_subquery()
@@ -123,32 +123,46 @@ def read(lines: Iterable[bytes]) -> Document:
 
 def _lines(connection: Connection, parts: Sequence[tuple[Table, ColumnElement[bool]]]) -> Iterator[bytes]:
     head = connection.execute(select(schema.chain_head)).mappings().one()
-    yield _line(["head", head["seq"], head["hash"]])
+    yield _line(("head", head["seq"], head["hash"]))
     for table, condition in parts:
         names = [column.name for column in table.columns]
         fixed = {**_SECRET.get(table.name, {}), **_COUNTED.get(table.name, {})}
+        stored = [type_coerce(c, BigInteger) if isinstance(c.type, Instant) else c for c in table.columns]
         stream = connection.execution_options(yield_per=1_000).execute(
-            select(table).where(and_(condition)).order_by(*table.primary_key.columns)
+            select(*stored).where(and_(condition)).order_by(*table.primary_key.columns)
         )
         is_first = True
-        for row in stream:
+        for rows in stream.partitions():
             if is_first:
-                yield _line(["columns", table.name, names])
+                yield _line(("columns", table.name, names))
                 is_first = False
-            values = [fixed.get(name, value) for name, value in zip(names, row, strict=True)]
-            yield _line(["row", [_encoded(value) for value in values]])
+            if fixed:
+                known = [tuple(fixed.get(n, v) for n, v in zip(names, row, strict=True)) for row in rows]
+                yield _row_lines(known)
+            else:
+                yield _row_lines(rows)
+
+
+def _bytes(value: Any) -> dict[str, str]:
+    if not isinstance(value, bytes):
+        raise TypeError(f"a column holds what no document does: {type(value).__name__}")
+    return {"b": b2a_base64(value, newline=False).decode()}
+
+
+_json: Final = json.JSONEncoder(separators=(",", ":"), default=_bytes, check_circular=False).encode
 
 
 def _line(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode() + b"\n"
+    return (_json(value) + "\n").encode()
 
 
-def _encoded(value: object) -> object:
-    if isinstance(value, datetime):
-        return to_microseconds(value)
-    if isinstance(value, bytes):
-        return {"b": base64.b64encode(value).decode()}
-    return value
+def _row_lines(rows: Sequence[Sequence[Any]]) -> bytes:
+    """Encode many rows at once, which takes half the time of one by one, then cut between them.
+
+    A quote inside a text is escaped, so that what is cut at is never a part of one.
+    """
+    text = _json([("row", tuple(row)) for row in rows])
+    return (text[1:-1].replace(']],["row",[', ']]\n["row",[') + "\n").encode()
 
 
 def _decoded(value: Any) -> Any:

@@ -15,7 +15,7 @@ import io
 import json
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import SERVICE
@@ -103,8 +103,11 @@ def _age(facility: Facility, kept: dict[str, Any]) -> timedelta:
 def packed(lines: Iterable[bytes]) -> bytes:
     """Return a document as it is kept: compressed, the same bytes for the same lines."""
     target = io.BytesIO()
-    with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=5, mtime=0) as file:
-        file.writelines(lines)
+    with (
+        gzip.GzipFile(fileobj=target, mode="wb", compresslevel=1, mtime=0) as file,
+        io.BufferedWriter(cast("io.RawIOBase", file), 1 << 16) as buffer,
+    ):
+        buffer.writelines(lines)
     return target.getvalue()
 
 
