@@ -17,4 +17,5 @@ def test_texts_that_look_like_the_end_of_a_row_come_back_as_they_were(catalog: C
     document = snapshot.read(text.splitlines(keepends=True))
     kept = {row["id"]: row["name"] for row in document.dicts("station")}
     known = {station.id: station.name for station in catalog.view(SERVICE).stations()}
-    assert len(kept) == len(LIKE_ROWS) and kept == known
+    assert len(kept) == len(LIKE_ROWS)
+    assert kept == known
