@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import and_, func, select, tuple_
 
 from lightkeep.catalog import schema
 from lightkeep.catalog.policies import newest_policies
+from lightkeep.catalog.text import encode_path
 from lightkeep.catalog.view_base import ViewBase
 from lightkeep.model.datasets import DatasetKind, DatasetState
 from lightkeep.model.experiments import ExperimentState
@@ -48,6 +49,16 @@ class Candidate:
     key: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica in an archive unit."""
+
+    candidate: Candidate
+    state: ReplicaState
+    name: str
+    """Path and dataset, for a person."""
 
 
 class CandidateViews(ViewBase):
@@ -104,6 +115,37 @@ class CandidateViews(ViewBase):
                 for row in rows
             ]
             last = tuple(rows[-1][:3])
+
+    def members(self, store_id: str, key: str) -> list[Member]:
+        """Every replica in an archive unit that is not deleted, in the order of dataset and path.
+
+        Parameters
+        ----------
+        key: of the unit's tar. One that the catalogue does not know has none.
+
+        Notes: only those of experiments that one may see.
+        """
+        unit, first = schema.archive_unit.c, encode_path(f"{key}!")
+        inside = and_(_r.key >= first, _r.key < first[:-1] + b'"', _r.state != ReplicaState.DELETED.value)
+        found = (
+            select(_r.id, _r.file_id, _r.key, _r.state, _f.size, _f.sha256, _f.path, _d.name)
+            .join_from(schema.archive_unit, schema.experiment, _e.id == unit.experiment_id)
+            .join(schema.dataset, _d.experiment_id == _e.id)
+            .join(schema.file, _f.dataset_number == _d.number)
+            .join(schema.replica, and_(_r.file_id == _f.id, _r.store_id == store_id))
+            .where(unit.store_id == store_id, unit.key == encode_path(key), inside, self._see)
+            .order_by(_d.id, _f.path, _f.version, _r.id)
+        )
+        with self._read() as connection:
+            rows = connection.execute(found).all()
+        return [
+            Member(
+                Candidate(row.id, row.file_id, os.fsdecode(row.key), row.size, bytes(row.sha256).hex()),
+                ReplicaState(row.state),
+                f"{os.fsdecode(row.path)} of {row.name}",
+            )
+            for row in rows
+        ]
 
     def bytes_held(self, store_id: str) -> int:
         """Return the bytes that a store holds by the catalogue; what is in the trash counts as gone."""

@@ -156,6 +156,7 @@ class CopyChanges(Transaction):
             sha256=bytes.fromhex(unit.sha256),
             members=unit.members,
             content_size=unit.content_size,
+            state=unit.state.value,
             created_at=self._clock.now(),
         )
         detail = {
@@ -354,7 +355,8 @@ class CopyViews(ViewBase):
 
 def unit_of(row: RowMapping) -> ArchiveUnit:
     """Return the unit of a row."""
-    return ArchiveUnit(**{**row, "key": os.fsdecode(row["key"]), "sha256": bytes(row["sha256"]).hex()})
+    names = {"key": os.fsdecode(row["key"]), "sha256": bytes(row["sha256"]).hex()}
+    return ArchiveUnit(**{**row, **names, "state": ReplicaState(row["state"])})
 
 
 def restore_of(row: RowMapping) -> Restore:

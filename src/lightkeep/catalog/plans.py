@@ -25,7 +25,7 @@ from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import ItemState, PlanReason, PlanState, PurgeItem, PurgePlan
-from lightkeep.model.stores import ReplicaState
+from lightkeep.model.stores import ReplicaState, split_member
 from lightkeep.policy import access
 
 _p, _i = schema.purge_plan.c, schema.purge_item.c
@@ -190,6 +190,8 @@ class PlanChanges(Transaction):
             detail |= {"bytes": item.size, "store": item.store_id, "sha256": item.sha256, "policy": item.policy}
             why = (evidence or {}).get(item.replica_id, {})
             self._record(f"purge.{state}", item.file_id, item.experiment_id, {**detail, "evidence": why})
+        if state in _REPLICA_IS:
+            self._units_follow(items, _REPLICA_IS[state])
         self._count_freed(items, state)
 
     def note_items(self, items: Sequence[PurgeItem], evidence: Mapping[str, Any], verb: str) -> None:
@@ -212,6 +214,14 @@ class PlanChanges(Transaction):
             raise Conflict(
                 f"replica {item.replica_id} is no longer {before}", remedy="`lightkeep purge show` says more"
             )
+
+    def _units_follow(self, items: Sequence[PurgeItem], state: ReplicaState) -> None:
+        """Move the archive units of some items: their members are one object."""
+        u = schema.archive_unit.c
+        found = {(item.store_id, unit[0]) for item in items if (unit := split_member(item.key))}
+        for store_id, key in sorted(found):
+            here = (u.store_id == store_id) & (u.key == encode_path(key))
+            self._connection.execute(update(schema.archive_unit).where(here).values(state=state.value))
 
     def _count_freed(self, items: Sequence[PurgeItem], state: ItemState) -> None:
         sign = {ItemState.PENDING: 1, ItemState.UNDONE: -1}.get(state, 0)

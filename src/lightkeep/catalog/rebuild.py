@@ -103,6 +103,7 @@ class Rebuilding:
             "members": unit.members,
             "content_size": unit.content_size,
             "created_at": None if unit.created_at is None else to_microseconds(unit.created_at),
+            "state": unit.state.value,
         }
         self._insert_new(schema.archive_unit, [row])
 

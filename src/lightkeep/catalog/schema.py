@@ -8,6 +8,7 @@ station --< experiment --< dataset --< file --< replica >-- store
                 '--< run
 person --< access_grant, token        event (append only), chain_head (one row: the end of the chain)
 facet_value: the values that `experiment.facets` counts, see `catalog.counts`
+worker; workflow --< flow --< run
 policy, hold, lease, notice, listing, outbox, purge_plan --< purge_item, archive_unit, restore, usage_sample,
 growth, quota, fact
 """
@@ -260,8 +261,51 @@ run = Table(
     Column("created_at", Instant, nullable=False),
     Column("started_at", Instant),
     Column("ended_at", Instant),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("flow_id", Words, nullable=False, server_default=""),
+    Column("stage", Words, nullable=False, server_default=""),
     Index("ix_run_experiment", "experiment_id", "created_at"),
     Index("ix_run_state", "state", "created_at"),
+    Index("ix_run_flow", "flow_id"),
+)
+
+worker = Table(
+    "worker",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("host", Words, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("started_at", Instant, nullable=False),
+    Column("seen_at", Instant, nullable=False),
+)
+
+workflow = Table(
+    "workflow",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("text", Words, nullable=False),
+    Column("author", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+)
+
+flow = Table(
+    "flow",
+    tables,
+    Column("id", Words, primary_key=True),
+    Column("workflow_id", Words, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("experiment_id", Words, ForeignKey("experiment.id"), nullable=False),
+    Column("dataset_id", Words, ForeignKey("dataset.id"), nullable=False, index=True),
+    Column("trigger", Words, nullable=False),
+    Column("state", Words, nullable=False),
+    Column("message", Words, nullable=False),
+    Column("created_by", Words, nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("ended_at", Instant),
+    UniqueConstraint("workflow_id", "dataset_id", "trigger", name="uq_flow_trigger"),
+    Index("ix_flow_state", "state", "created_at"),
 )
 
 event = Table(
@@ -435,6 +479,7 @@ archive_unit = Table(
     Column("members", BigInteger, nullable=False),
     Column("content_size", BigInteger, nullable=False),
     Column("created_at", Instant, nullable=False),
+    Column("state", Words, nullable=False),
     UniqueConstraint("store_id", "key", name="uq_archive_unit_key"),
 )
 

@@ -30,6 +30,7 @@ class UnitShape(Shape):
     members: int
     content_size: int = Field(description="Bytes of the members.")
     created_at: datetime | None
+    state: str = Field(description="verified; delete_pending: in the trash; deleted.")
 
 
 class RestoreRequest(BaseModel):

@@ -100,6 +100,7 @@ class ItemShape(Shape):
     """One replica on a plan, and why it may go, or stays."""
 
     position: int
+    unit: Shown = Field(description="Key of the archive unit that it goes with as a whole; empty: a file.")
     replica_id: str
     file_id: str
     dataset_id: str

@@ -18,7 +18,7 @@ from lightkeep.model.datasets import Dataset, DatasetState, File
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
-from lightkeep.model.stores import Replica, ReplicaState, Store
+from lightkeep.model.stores import Replica, ReplicaState, Store, split_member
 from lightkeep.model.techniques import Report
 from lightkeep.storage.units import index_key
 
@@ -125,7 +125,9 @@ class _Examination:
         replicas: dict[str, list[Replica]] = {}
         for replica in self._view.replicas(dataset.id):
             replicas.setdefault(replica.file_id, []).append(replica)
-            self._known.setdefault(replica.store_id, set()).add(replica.key)
+            unit = split_member(replica.key)
+            keys = (unit[0], index_key(unit[0])) if unit else (replica.key,)
+            self._known.setdefault(replica.store_id, set()).update(keys)
         if dataset.state is DatasetState.RECEIVING:
             if dataset.created_at and self._facility.clock.now() - dataset.created_at > _STALE:
                 message = f"dataset {dataset.name} was never completed"
@@ -181,8 +183,7 @@ class _Examination:
         for store_id, store in self.answering.items():
             if not store.record.is_managed:
                 continue
-            units = [unit.key for unit in self._view.units(store_id=store_id)]
-            known = self._known.get(store_id, set()).union(units, map(index_key, units))
+            known = self._known.get(store_id, set())
             strangers = [f.key for f in store.list() if f.key not in known and not f.key.startswith(FOLDER)]
             if strangers:
                 message = (

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from lightkeep.lifecycle import guards
 from lightkeep.model.people import SERVICE, Principal, Verb
-from lightkeep.model.stores import Replica, ReplicaState, StoreRecord, Tier
+from lightkeep.model.retention import HoldScope
+from lightkeep.model.stores import Replica, ReplicaState, StoreRecord, Tier, split_member
 from lightkeep.policy import access
-from lightkeep.policy.case import Case, Condition, Verdict
-from lightkeep.policy.purge import BY_PLANNING, may_delete_all
+from lightkeep.policy.case import Case, Condition, UnitFacts, Verdict
+from lightkeep.policy.purge import BY_PLANNING, may_delete, may_delete_all
 
 if TYPE_CHECKING:
     from lightkeep.catalog import View
@@ -178,6 +179,36 @@ def _trash_ends(view: View, dataset_id: str) -> dict[str, datetime]:
     return ends
 
 
+@dataclass(frozen=True, slots=True)
+class _Latest:
+    """The member of a unit that stays longest."""
+
+    text: str
+    until: datetime | None
+    """None: no date is known."""
+
+
+_AT_ONCE: Final = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def _unit_of(case: Case) -> tuple[str, str] | None:
+    found = split_member(case.replica.key) if case.unit else None
+    return (case.replica.store.id, found[0]) if found else None
+
+
+def _together(case: Case, members: int, stays: str, until: datetime | None) -> Case:
+    """Return a case as it is when its whole unit is asked about."""
+    unit = case.unit and UnitFacts(case.unit.members, members, stays=stays, stays_until=until)
+    return replace(case, unit=unit)
+
+
+def _why(verdict: Verdict, until: datetime | None) -> str:
+    """Return what keeps a member: until when, or why."""
+    unmet = [each for each in verdict.conditions if not each.met and each.id not in BY_PLANNING]
+    keeps = next((each for each in unmet if each.turns_true_at == until), unmet[0] if unmet else None)
+    return (f" until {until:%Y-%m-%d}" if until else "") + (f": {keeps.text}" if keeps else "")
+
+
 class _Judge:
     """Asks the decision as if a plan named everything."""
 
@@ -189,8 +220,40 @@ class _Judge:
 
     def cases(self, replicas: Sequence[Replica]) -> list[Case]:
         """Return the cases of replicas; the store is taken for the one that the catalogue knows."""
-        found = self._view.cases([(each.file_id, each.id) for each in replicas])
+        found = self._known([(each.file_id, each.id) for each in replicas])
+        units = {unit: self._unit(*unit) for unit in dict.fromkeys(_unit_of(case) for case in found) if unit}
+        return [self._in_unit(case, *units[unit]) if (unit := _unit_of(case)) else case for case in found]
+
+    def _known(self, keys: Sequence[tuple[str, str]]) -> list[Case]:
+        found = self._view.cases(keys)
         return [replace(case, guards=self._guards, uuid_seen=case.replica.store.uuid) for case in found]
+
+    def _unit(self, store_id: str, key: str) -> tuple[int, _Latest]:
+        """Return how many members of a unit one sees, and which of them stays longest.
+
+        Of a unit with more than `_MOST` members those that are held or not verified are looked at first.
+        """
+        members = self._view.members(store_id, key)
+        held = {hold.scope_id for hold in self._view.holds(scope=HoldScope.FILE, limit=10_000).items}
+        first = sorted(members, key=lambda m: (m.state is ReplicaState.VERIFIED, m.candidate.file_id not in held))
+        cases = self._known([(m.candidate.file_id, m.candidate.replica_id) for m in first[:_MOST]])
+        together = [_together(case, len(members), "", None) for case in cases]
+        latest = _Latest("", _AT_ONCE)
+        for member, case, verdict in zip(first, together, may_delete_all(together, self.now), strict=False):
+            until = earliest(case, verdict, self.now)
+            if until is None or (latest.until is not None and until > latest.until):
+                latest = _Latest(f"{member.name} stays{_why(verdict, until)}", until)
+            if until is None:
+                break
+        return len(members), latest
+
+    def _in_unit(self, case: Case, members: int, latest: _Latest) -> Case:
+        """Return a case with what keeps the unit when it is let go itself."""
+        alone = _together(case, members, "", None)
+        until = earliest(alone, may_delete(alone, self.now), self.now)
+        if until is None or (latest.until is not None and until >= latest.until):
+            return alone
+        return _together(case, members, latest.text, latest.until)
 
     def answers(self, cases: Sequence[Case], paths: dict[str, str]) -> tuple[Answer, ...]:
         """Return one answer for all cases that the same conditions keep."""

@@ -18,7 +18,8 @@ from lightkeep.lifecycle import drill, guards, records, sentinels
 from lightkeep.lifecycle.findings import Finding, Severity
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import SERVICE
-from lightkeep.model.stores import Store
+from lightkeep.model.retention import ArchiveUnit
+from lightkeep.model.stores import ReplicaState, Store
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
@@ -101,7 +102,9 @@ def _trash(facility: Facility, store: Store) -> Iterator[Finding]:
 
 def _units(facility: Facility, store: Store) -> Iterator[Finding]:
     name = store.record.id
-    for unit in facility.catalog.view(SERVICE).units(store_id=name):
+    for unit in _all_units(facility, name):
+        if unit.state is not ReplicaState.VERIFIED:  # in the trash, or gone
+            continue
         try:
             size = store.stat(unit.key).size
             problem = "" if size == unit.size else f"has {size} bytes instead of {unit.size}"
@@ -113,6 +116,13 @@ def _units(facility: Facility, store: Store) -> Iterator[Finding]:
             message = f"archive unit {unit.key} on store {name} {problem}"
             remedy = "run `lightkeep verify --due --repair`; do not delete other copies"
             yield Finding(Severity.ERROR, unit.id, message, remedy)
+
+
+def _all_units(facility: Facility, store_id: str) -> Iterator[ArchiveUnit]:
+    view, offset = facility.catalog.view(SERVICE), 0
+    while page := view.units(store_id=store_id, limit=1000, offset=offset).items:
+        yield from page
+        offset += len(page)
 
 
 def _freshness(facility: Facility, store_id: str) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from lightkeep.lifecycle.outbox import PREFIX, is_address
 from lightkeep.model.errors import Conflict, NotFound
 from lightkeep.model.mail import Mail
 from lightkeep.model.people import SERVICE, Grant, Principal, Role, Scope, Verb
+from lightkeep.model.quantity import bytes_in_words
 from lightkeep.model.retention import Hold, HoldKind, HoldScope, Notice, NoticeState
 from lightkeep.model.stores import StoreRecord
 
@@ -273,10 +274,11 @@ def _text(facility: Facility, notice: Notice, token: str, why: str) -> str:
         if notice.last_copy
         else "Verified copies on other stores stay."
     )
+    files = f"{notice.files:,} file{'' if notice.files == 1 else 's'}, {bytes_in_words(notice.size)}"
     return f"""\
 Experiment {notice.experiment_id}{f": {title}" if title else ""}
 
-What     {notice.files:,} file{"" if notice.files == 1 else "s"}, {_size(notice.size)}, on store {notice.store_id}
+What     {files}, on store {notice.store_id}
 When     not before {notice.expires_at:%A, %d %B %Y, %H:%M} UTC
 Why      policy {notice.policy}{f": {why}" if why else ""}
 
@@ -299,14 +301,6 @@ def base_url(facility: Facility) -> str:
     """Return the address of the portal, with a slash at its end."""
     http = facility.config.http
     return (facility.config.mail.base_url or f"http://{http.host}:{http.port}").rstrip("/") + "/"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} PB"
 
 
 def _digest(token: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from lightkeep.lifecycle import guards
@@ -152,19 +153,22 @@ class _Run:
 
     def _changed(self, piece: Piece) -> str:
         """Return what is other than it was when the plan was made; empty: nothing. Its replica becomes suspect."""
-        if split_member(piece[0].key) is not None:
-            return ""
-        item = piece[0]
+        item, unit = piece[0], split_member(piece[0].key)
         try:
-            found = self.session.store.stat(item.key)
+            found = self.session.store.stat(unit[0] if unit else item.key)
+            size = self._unit_size(unit[0]) if unit else item.size
         except NotFound:
             strange = "the object is not there"
         else:
             known = item.evidence.get("mtime_ns")
-            strange = f"it has {found.size} bytes, not {item.size}" if found.size != item.size else ""
+            strange = f"it has {found.size} bytes, not {size}" if found.size != size else ""
             if not strange and known is not None and known != found.mtime_ns:
                 strange = "it was written to after the plan was made"
         return strange
+
+    def _unit_size(self, key: str) -> int:
+        """Return the bytes that the tar of an archive unit has. NotFound: the catalogue knows no such unit."""
+        return self.facility.catalog.view(SERVICE).unit_at(self.plan.store_id, key).size
 
     def _intend(self, piece: Piece) -> list[Verdict]:
         """Decide, and when all of the object may go, make the intent durable (P5). Nothing: it was skipped."""
@@ -193,7 +197,7 @@ class _Run:
         item, store = piece[0], self.session.store
         unit = split_member(item.key)
         key = unit[0] if unit else item.key
-        size = store.stat(key).size if unit else item.size
+        size = self._unit_size(key) if unit else item.size
         try:
             store.check_identity()
             trash_key = store.trash(key, bin=self.plan.id, size=size)
@@ -213,7 +217,7 @@ class _Run:
             self.session.fence.check(tx)
             tx.move_items(piece, ItemState.SKIPPED, evidence=evidence)
             if any("changed" in each for each in evidence.values()):
-                _suspect(tx, [replica_of(item) for item in piece])
+                _suspect(tx, piece)
         self.done = replace(self.done, skipped=self.done.skipped + len(piece))
 
     def _count(self, piece: Piece) -> None:
@@ -259,12 +263,14 @@ def _give_up(facility: Facility, piece: Piece, error: LightkeepError, fence: Fen
     with facility.catalog.change(SERVICE) as tx:
         fence.check(tx)
         tx.move_items(piece, ItemState.UNDONE, evidence={i.replica_id: {"changed": error.message} for i in piece})
-        _suspect(tx, [replica_of(item) for item in piece])
+        _suspect(tx, piece)
 
 
-def _suspect(tx: Change, replicas: Sequence[Replica]) -> None:
-    with suppress(Conflict):  # suspect or worse already
-        tx.set_replicas(replicas, state=ReplicaState.SUSPECT)
+def _suspect(tx: Change, piece: Piece) -> None:
+    """Have the replicas of an object read back before they count again."""
+    for _, of_dataset in groupby(piece, key=lambda item: item.dataset_id):
+        with suppress(Conflict):  # suspect or worse already
+            tx.set_replicas([replica_of(item) for item in of_dataset], state=ReplicaState.SUSPECT)
 
 
 def read_back(facility: Facility, replica: Replica, item: PurgeItem) -> bool:
@@ -278,7 +284,8 @@ def read_back(facility: Facility, replica: Replica, item: PurgeItem) -> bool:
     is_good = found is not None and (found.sha256, found.size) == (item.sha256, item.size)
     with facility.catalog.change(SERVICE) as tx:
         if not is_good:
-            _suspect(tx, [replica])
+            with suppress(Conflict):
+                tx.set_replicas([replica], state=ReplicaState.SUSPECT)
         elif found is not None and found.proof is not Proof.UNPROVEN:
             at = facility.clock.now()
             tx.set_replicas([replica], state=ReplicaState.VERIFIED, verified_at=at, proof=found.proof)
@@ -376,7 +383,8 @@ def undo(
 ) -> Purged:
     """Give trashed objects of a plan their names back: all that one may, or only some.
 
-    Who may write an experiment may take back what was purged of it. Again: nothing.
+    Who may write an experiment may take back what was purged of it; an archive unit comes back as a whole, with
+    any of its members. Again: nothing.
 
     Raises
     ------
@@ -386,20 +394,22 @@ def undo(
     view = facility.catalog.view(principal)
     experiments = facility.catalog.view(SERVICE).plan_experiments(plan_id)
     mine = {each for each in experiments if view.can(Verb.WRITE, experiment_id=each)}
-    items = [
-        item
-        for item in all_items(facility, plan_id, ItemState.TRASHED)
-        if (replica_ids is None or item.replica_id in replica_ids) and item.experiment_id in mine
+    trashed = [item for item in all_items(facility, plan_id, ItemState.TRASHED) if item.experiment_id in mine]
+    asked = None if replica_ids is None else set(replica_ids)
+    found = [
+        piece
+        for piece in pieces(trashed)
+        if asked is None or not asked.isdisjoint(item.replica_id for item in piece)
     ]
-    if not items:
+    if not found:
         raise NotFound(
             f"nothing of plan {plan_id} is in the trash", remedy="`lightkeep purge show` says where it is"
         )
-    store = facility.stores[items[0].store_id]
+    store = facility.stores[trashed[0].store_id]
     store.check_identity()
     done = Purged(plan_id)
     with purger(facility, store.record.id, principal=principal) as fence:
-        for piece in pieces(items):
+        for piece in found:
             why = _undo_one(facility, store, piece, fence, principal)
             if why:
                 done = replace(done, left=done.left + len(piece), why_left=why)

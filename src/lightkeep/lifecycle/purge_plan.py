@@ -20,9 +20,10 @@ from lightkeep.lifecycle import guards
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError
 from lightkeep.model.people import SERVICE, Principal, Role, Scope, Verb
+from lightkeep.model.quantity import bytes_in_words
 from lightkeep.model.retention import PlanReason, PlanState, PurgeItem, PurgePlan
 from lightkeep.model.stores import ReplicaState, Store, StoreRecord, split_member
-from lightkeep.policy.case import Case, Verdict
+from lightkeep.policy.case import Case, Condition, UnitFacts, Verdict
 from lightkeep.policy.purge import BY_PLANNING, may_delete_all
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ _DAY: Final = timedelta(days=1)
 _OF_DATASET: Final = frozenset({"P8", "P10", "P11", "P14", "P17"})
 """Conditions that are the same for all replicas of a dataset on a store: one refusal is all."""
 
+_Judged = tuple[Candidate, Case, Verdict]
+
 
 @dataclass
 class _List:
@@ -44,25 +47,36 @@ class _List:
     reason: PlanReason
     need: int
     cap: int
+    cap_text: str
+    """What the cap is a part of, for a person."""
     most: int
     items: list[PurgeItem] = field(default_factory=list)
     size: int = 0
     is_full: bool = False
     refused: dict[str, str] = field(default_factory=dict)
     """What keeps the others, in the order in which it was met: condition -> one sentence."""
+    units: set[str] = field(default_factory=set)
+    """Archive units that were decided on already."""
 
-    def add(self, item: PurgeItem) -> None:
-        """Take one more item, and say when the list is full."""
-        self.items.append(replace(item, plan_id=self.plan_id, position=len(self.items)))
-        self.size += item.size
+    def add(self, piece: Sequence[PurgeItem]) -> None:
+        """Take the items of one more object, and say when the list is full."""
+        for item in piece:
+            self.items.append(replace(item, plan_id=self.plan_id, position=len(self.items)))
+            self.size += item.size
         is_enough = self.reason is not PlanReason.EXPIRY and self.size >= self.need
         self.is_full = is_enough or len(self.items) >= self.most
 
-    def takes(self, size: int) -> bool:
-        """Return whether so many bytes more are within the cap; when not, the list is full."""
+    def takes(self, piece: Sequence[PurgeItem]) -> bool:
+        """Return whether one more object is within the caps; when another plan could take it, this one is full."""
+        size = sum(item.size for item in piece)
         if self.size + size > self.cap:
-            self.is_full = True
-            self.refused.setdefault("P7", f"one plan, or one day, takes at most {self.cap:,} bytes")
+            self.refused.setdefault("P7", self.cap_text)
+            self.is_full |= size <= self.cap
+            return False
+        if len(self.items) + len(piece) > self.most:
+            self.refused.setdefault("P7", f"one plan names at most {self.most:,} files (purge.max_files)")
+            self.is_full |= len(piece) <= self.most
+            return False
         return not self.is_full
 
 
@@ -102,10 +116,13 @@ def plan(
     must_not_be_suspended(facility)
     found = _list(facility, store, reason, set(experiments) if experiments is not None else None)
     if not found.items:
+        remedy = "`lightkeep explain DATASET` says until when each dataset stays, and why"
+        if "P7" in found.refused and not store.record.capacity:
+            remedy = f"say how large it is: `lightkeep store set {store_id} --capacity 100TB`"
         raise Conflict(
             f"nothing can go from store {store_id} now: "
             + ("; ".join(found.refused.values()) or "nothing is over"),
-            remedy="`lightkeep explain DATASET` says until when each dataset stays, and why",
+            remedy=remedy,
         )
     now = facility.clock.now()
     made = PurgePlan(
@@ -152,20 +169,30 @@ def _list(facility: Facility, store: Store, reason: PlanReason, only: set[str] |
     held = view.bytes_held(record.id)
     settings = facility.config.purge
     need = 0 if reason is PlanReason.EXPIRY else need_of(facility, record, held=held)
-    cap = int(settings.max_fraction * (record.capacity or held))
+    cap, text = _cap(record, held, settings.max_fraction)
     if settings.max_bytes_per_day:
-        cap = min(cap, settings.max_bytes_per_day - view.freed_since(record.id, now - _DAY))
-    found = _List(facility.ids.new("plan"), reason, need, cap, settings.max_files)
+        left = settings.max_bytes_per_day - view.freed_since(record.id, now - _DAY)
+        if left < cap:
+            cap, text = left, f"store {record.id} may lose {bytes_in_words(max(0, left))} more today"
+    found = _List(facility.ids.new("plan"), reason, need, cap, text, settings.max_files)
     if reason is not PlanReason.EXPIRY and not need:
         return found
     for dataset in _in_order(view.expiring(record.tier), reason, now):
         if only is not None and dataset.experiment_id not in only:
             continue
-        for item in _of_dataset(facility, store, dataset, reason, found):
-            found.add(item)
+        for piece in _of_dataset(facility, store, dataset, reason, found):
+            found.add(piece)
         if found.is_full:
             break
     return found
+
+
+def _cap(record: StoreRecord, held: int, fraction: float) -> tuple[int, str]:
+    """Return the most bytes that one plan may take, and in words what they are a part of."""
+    whole = record.capacity or held
+    of = "its capacity" if record.capacity else "what it holds, as long as nobody has said how large it is"
+    cap = int(fraction * whole)
+    return cap, f"one plan takes at most {bytes_in_words(cap)} from store {record.id}: {fraction:.0%} of {of}"
 
 
 def _in_order(datasets: Sequence[Expiring], reason: PlanReason, now: datetime) -> list[Expiring]:
@@ -188,22 +215,63 @@ def _rank(dataset: Expiring) -> int:
 
 def _of_dataset(
     facility: Facility, store: Store, dataset: Expiring, reason: PlanReason, found: _List
-) -> Iterator[PurgeItem]:
+) -> Iterator[list[PurgeItem]]:
+    """Yield the items of each object that holds files of a dataset and may go: one, or all members of a unit."""
     view = facility.catalog.view(SERVICE)
     keep = dataset.rule.keep[store.record.tier]
     pages = view.candidates(dataset.number, store.record.id, need_copy=not keep.last_copy)
     for group in _probing(pages):
         alone = [each for each in group if split_member(each.key) is None]
-        for candidate, case, verdict in _judged(facility, view, store, alone, reason):
-            if not verdict.holds_but(*BY_PLANNING, *_by_approval(case, verdict)):
-                unmet = [each for each in verdict.conditions if not each.met and each.id not in BY_PLANNING]
+        for judged in _judged(facility, view, store, alone, reason):
+            unmet = _unmet(judged)
+            if unmet:
                 found.refused.setdefault(unmet[0].id, unmet[0].text)
-                if any(each.id in _OF_DATASET or (each.id == "P3" and not case.told) for each in unmet):
+                if any(each.id in _OF_DATASET or (each.id == "P3" and not judged[1].told) for each in unmet):
                     return
                 continue
-            if found.is_full or not found.takes(candidate.size):
+            piece = [_item(store, judged, _mtime(store, judged[0].key))]
+            if found.takes(piece):
+                yield piece
+            elif found.is_full:
                 return
-            yield _item(store, dataset, candidate, case, verdict)
+        for key in dict.fromkeys(unit[0] for each in group if (unit := split_member(each.key))):
+            if key not in found.units and not found.is_full:
+                found.units.add(key)
+                if (piece := _unit(facility, view, store, key, reason, found)) and found.takes(piece):
+                    yield piece
+        if found.is_full:
+            return
+
+
+def _unit(
+    facility: Facility, view: View, store: Store, key: str, reason: PlanReason, found: _List
+) -> list[PurgeItem]:
+    """Return the items of an archive unit when every member may go; otherwise none, and why the unit stays."""
+    members = view.members(store.record.id, key)
+    names = {each.candidate.replica_id: each.name for each in members}
+    whole = len(members), sum(each.candidate.size for each in members)
+    mtime_ns = _mtime(store, key)
+    candidates = [each.candidate for each in members]
+    judged = list(_judged(facility, view, store, candidates, reason, together=whole))
+    kept = [
+        (each[2].conditions.index(unmet[0]), number)
+        for number, each in enumerate(judged)
+        if (unmet := _unmet(each))
+    ]
+    if kept:
+        first, number = min(kept)  # a hold before the notice that it made void
+        candidate, _, verdict = judged[number]
+        why = verdict.conditions[first]
+        found.refused.setdefault(why.id, f"an archive unit stays for {names[candidate.replica_id]}: {why.text}")
+        return []
+    return [_item(store, each, mtime_ns) for each in judged]
+
+
+def _unmet(judged: _Judged) -> list[Condition]:
+    """Return the conditions that a plan, its approval and its run will not meet either."""
+    _, case, verdict = judged
+    waived = (*BY_PLANNING, *_by_approval(case, verdict))
+    return [each for each in verdict.conditions if not each.met and each.id not in waived]
 
 
 def _probing(pages: Iterator[list[Candidate]]) -> Iterator[list[Candidate]]:
@@ -213,15 +281,34 @@ def _probing(pages: Iterator[list[Candidate]]) -> Iterator[list[Candidate]]:
 
 
 def _judged(
-    facility: Facility, view: View, store: Store, page: Sequence[Candidate], reason: PlanReason
-) -> Iterator[tuple[Candidate, Case, Verdict]]:
-    """Yield what the decision says of each candidate, as if a plan named it."""
+    facility: Facility,
+    view: View,
+    store: Store,
+    page: Sequence[Candidate],
+    reason: PlanReason,
+    *,
+    together: tuple[int, int] = (0, 0),
+) -> Iterator[_Judged]:
+    """Yield what the decision says of each candidate, as if a plan named it.
+
+    Parameters
+    ----------
+    together: files and bytes of the unit whose members they are.
+    """
     if not page:
         return
     now, state = facility.clock.now(), guards.status(facility)
     said = guards.facts(state)
     cases = view.cases([(each.file_id, each.replica_id) for each in page], reason=reason)
-    cases = [replace(case, guards=said, uuid_seen=store.record.uuid) for case in cases]
+    cases = [
+        replace(
+            case,
+            guards=said,
+            uuid_seen=store.record.uuid,
+            unit=case.unit and UnitFacts(case.unit.members, *together),
+        )
+        for case in cases
+    ]
     yield from zip(page, cases, may_delete_all(cases, max(now, state.high_water or now)), strict=True)
 
 
@@ -244,10 +331,11 @@ def _by_approval(case: Case, verdict: Verdict) -> tuple[str, ...]:
     return tuple(waived)
 
 
-def _item(store: Store, dataset: Expiring, candidate: Candidate, case: Case, verdict: Verdict) -> PurgeItem:
+def _item(store: Store, judged: _Judged, mtime_ns: int | None) -> PurgeItem:
+    candidate, case, verdict = judged
     notices = next(each for each in verdict.conditions if each.id == "P3").evidence.get("notices", [])
     is_last = any(each.id == "P4" and not each.met for each in verdict.conditions)
-    evidence: dict[str, Any] = {"mtime_ns": _mtime(store, candidate.key)}
+    evidence: dict[str, Any] = {"mtime_ns": mtime_ns}
     if is_last:
         evidence["is_last_copy"] = True
     if case.home.is_public:
@@ -257,8 +345,8 @@ def _item(store: Store, dataset: Expiring, candidate: Candidate, case: Case, ver
         0,
         candidate.replica_id,
         candidate.file_id,
-        dataset.dataset_id,
-        dataset.experiment_id,
+        case.home.dataset_id,
+        case.home.experiment_id,
         store.record.id,
         candidate.key,
         candidate.size,

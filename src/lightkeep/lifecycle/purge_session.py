@@ -17,7 +17,7 @@ from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.retention import ItemState, PurgeItem, PurgePlan
 from lightkeep.model.stores import Replica, ReplicaState, Store, split_member
 from lightkeep.policy.case import Budget, Case, Guards, PlanFacts, Step, UnitFacts, Verdict
-from lightkeep.policy.purge import may_delete
+from lightkeep.policy.purge import may_delete_together
 
 if TYPE_CHECKING:
     from lightkeep.catalog.changes import Change
@@ -52,17 +52,18 @@ class Session:
         now, said = guards.time(self.facility, tx)
         plan = tx.plan(self.plan.id)
         known = tx.cases([(item.file_id, item.replica_id) for item in piece], step=step, reason=plan.reason)
-        return [
-            may_delete(self._complete(tx, case, item, plan, said, len(piece)), now)
-            for case, item in zip(known, piece, strict=True)
+        whole = len(piece), sum(item.size for item in piece)
+        cases = [
+            self._complete(tx, case, item, plan, said, whole) for case, item in zip(known, piece, strict=True)
         ]
+        return may_delete_together(cases, now)
 
     def _complete(
-        self, tx: Change, case: Case, item: PurgeItem, plan: PurgePlan, said: Guards, together: int
+        self, tx: Change, case: Case, item: PurgeItem, plan: PurgePlan, said: Guards, whole: tuple[int, int]
     ) -> Case:
         settings = self.facility.config.purge
         entry = tx.item(item.plan_id, item.position)
-        unit = None if case.unit is None else UnitFacts(case.unit.members, together)
+        unit = case.unit and UnitFacts(case.unit.members, *whole)
         return replace(
             case,
             plan=PlanFacts(plan, entry, self.hash, self._admins),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound, SignInRequired, StoreFull
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE, Principal, Role, Scope, Verb
+from lightkeep.model.quantity import bytes_in_words
 from lightkeep.model.usage import Growth, Quota
 
 if TYPE_CHECKING:
@@ -254,8 +255,8 @@ def check_quota(facility: Facility, experiment: Experiment, *, more: int) -> Non
         if filling.used + more > quota.size:
             names = ", ".join(filling.people) or "the facility's staff"
             raise StoreFull(
-                f"{quota.scope} {quota.scope_id} may have {_shown(quota.size)} and has {_shown(filling.used)}: "
-                f"{_shown(more)} more would be too much",
+                f"{quota.scope} {quota.scope_id} may have {bytes_in_words(quota.size)} and has "
+                f"{bytes_in_words(filling.used)}: {bytes_in_words(more)} more would be too much",
                 remedy=f"ask {names} for a larger quota; nothing was taken in and nothing is deleted",
                 used=filling.used,
                 quota=quota.size,
@@ -307,11 +308,3 @@ def _cell(value: object) -> object:
 
 def _midnight(at: datetime) -> datetime:
     return datetime.combine(at.astimezone(UTC).date(), time(), UTC)
-
-
-def _shown(size: int) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size = size / 1000  # type: ignore[assignment]
-    return f"{size:.4g} PB"

@@ -92,3 +92,18 @@ def si_factor(unit: str) -> tuple[float, str] | None:
         factor, unit_si = _BASE[base]
         return float(f"{_PREFIX[prefix] * factor:.15g}"), unit_si
     return None
+
+
+def bytes_in_words(count: float) -> str:
+    """Return an amount of bytes for a person, in decimal units.
+
+    >>> bytes_in_words(1), bytes_in_words(1_500_000)
+    ('1 byte', '1.5 MB')
+    """
+    if count < 1000:
+        return f"{count:.0f} {'byte' if count == 1 else 'bytes'}"
+    for unit in ("kB", "MB", "GB", "TB"):
+        count /= 1000
+        if count < 999.5:
+            return f"{count:.3g} {unit}"
+    return f"{count / 1000:.4g} PB"

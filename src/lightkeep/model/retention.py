@@ -8,6 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from lightkeep.model.stores import ReplicaState, split_member
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyVersion:
@@ -231,6 +233,12 @@ class PurgeItem:
     ended_at: datetime | None = None
     """When it was destroyed, undone or skipped."""
 
+    @property
+    def unit(self) -> str:
+        """Key of the archive unit that it goes with, as a whole; empty: it is an object of its own."""
+        found = split_member(self.key)
+        return found[0] if found else ""
+
 
 @dataclass(frozen=True, slots=True)
 class ArchiveUnit:
@@ -248,6 +256,8 @@ class ArchiveUnit:
     content_size: int
     """Bytes of the members."""
     created_at: datetime | None = None
+    state: ReplicaState = ReplicaState.VERIFIED
+    """Verified, delete_pending (in the trash, or on its way there) or deleted: that of all its members."""
 
 
 class RestoreState(StrEnum):

@@ -110,9 +110,15 @@ class UnitFacts:
     """The archive unit that the replica is a member of."""
 
     members: int
-    """Replicas in it that are not deleted, or were pending when this plan began."""
+    """Files that were packed into it."""
     on_plan: int
-    """How many of them this plan names."""
+    """How many of them go together: named by one plan, or asked about at once."""
+    size: int = 0
+    """Bytes of those that go together."""
+    stays: str = ""
+    """Which other member must stay and why, for a person; empty: none is known to."""
+    stays_until: datetime | None = None
+    """When that member may go; None: not by waiting."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ P17  leases       nobody reads it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from lightkeep.model.retention import Hold, ItemState, Notice, NoticeState, PlanReason, PlanState
@@ -73,6 +74,27 @@ def may_delete_all(cases: Iterable[Case], now: datetime) -> list[Verdict]:
             known[key] = may_delete(case, now)
         verdicts.append(known[key])
     return verdicts
+
+
+def may_delete_together(cases: Sequence[Case], now: datetime) -> list[Verdict]:
+    """Decide on all members of one object, in order: it goes as a whole, or not at all.
+
+    Where one of them must stay for another reason than a read-back that is due or today's allowance, the verdicts
+    on the others name it.
+    """
+    verdicts = [may_delete(case, now) for case in cases]
+    pairs = zip(cases, verdicts, strict=True)
+    stays = next(((case, verdict) for case, verdict in pairs if not verdict.holds_but("P7", "P16")), None)
+    if stays is None or len(cases) == 1:
+        return verdicts
+    case, verdict = stays
+    text = f"file {case.file_id} of dataset {case.home.dataset_id} stays: {verdict.reason}"
+    return [
+        verdict
+        if not verdict or each.unit is None
+        else may_delete(replace(each, unit=replace(each.unit, stays=text)), now)
+        for each, verdict in zip(cases, verdicts, strict=True)
+    ]
 
 
 def _likeness(case: Case) -> tuple[object, ...]:
@@ -330,6 +352,7 @@ def _caps(work: _Work) -> Condition:
     if case.plan is None:
         return Condition("P7", "caps", False, "no plan says how much may go")
     plan = case.plan.plan
+    size = max(case.size, case.unit.size if case.unit else 0)  # a unit goes as a whole
     whole = case.replica.store.capacity or budget.held + plan.freed
     evidence = {
         "plan": plan.size, "freed": plan.freed, "need": plan.need,
@@ -338,11 +361,11 @@ def _caps(work: _Work) -> Condition:
     refusal = ""
     if plan.size > budget.max_fraction * whole:
         refusal = f"the plan takes more than {budget.max_fraction:.0%} of store {plan.store_id}"
-    elif plan.freed + case.size > plan.size:
+    elif plan.freed + size > plan.size:
         refusal = "the plan has freed all that it names"
     elif plan.reason is not PlanReason.EXPIRY and plan.freed >= plan.need:
         refusal = f"store {plan.store_id} has lost what it must"
-    elif budget.max_bytes_per_day and budget.freed_today + case.size > budget.max_bytes_per_day:
+    elif budget.max_bytes_per_day and budget.freed_today + size > budget.max_bytes_per_day:
         refusal = f"store {plan.store_id} has lost what it may in a day"
     return Condition("P7", "caps", not refusal, refusal or "within the caps of a plan and of a day", evidence)
 
@@ -425,9 +448,12 @@ def _unit(work: _Work) -> Condition:
     unit = work.case.unit
     if unit is None:
         return Condition("P15", "unit", True, "it is an object of its own")
-    met = unit.on_plan == unit.members
+    met = unit.on_plan == unit.members and not unit.stays
     text = "its whole archive unit goes" if met else "other members of its archive unit must stay"
-    return Condition("P15", "unit", met, text, {"members": unit.members, "on_plan": unit.on_plan})
+    if unit.stays:
+        text = f"its archive unit goes as a whole, and {unit.stays}"
+    evidence = {"members": unit.members, "on_plan": unit.on_plan, "stays": unit.stays}
+    return Condition("P15", "unit", met, text, evidence, None if met else unit.stays_until)
 
 
 def _iso(at: datetime | None) -> str | None:

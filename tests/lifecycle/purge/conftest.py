@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 
 from lightkeep.lifecycle import purge_plan
+from lightkeep.lifecycle.archive import archive
+from lightkeep.lifecycle.set_up import set_store
 from lightkeep.model.people import SERVICE
-from lightkeep.testing.retained import ADMIN, MANAGER, Retained, retained
+from lightkeep.testing.retained import ADMIN, EXPERIMENT, MANAGER, POLICY, Retained, retained
 
 NewKept = Callable[..., Retained]
 CONTENTS = {"scan": {"a.h5": b"a" * 1000, "b.h5": b"b" * 2000}, "flat": {"c.h5": b"c" * 500}}
@@ -37,13 +40,19 @@ def new_kept(empty_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     """A function that makes a facility with two datasets that have expired, told of and read back just now."""
     made: list[Retained] = []
 
-    def new(*, expired: bool = True, told: bool = True, **more: Any) -> Retained:
+    def new(
+        *,
+        expired: bool = True,
+        told: bool = True,
+        on: Sequence[str] = ("central", "second", "vault"),
+        **more: Any,
+    ) -> Retained:
         folder = tmp_path_factory.mktemp("kept")
         shutil.copy(empty_catalog, folder / "catalog.db")
         kept = retained(folder, **more)
         made.append(kept)
         for name, contents in CONTENTS.items():
-            kept.dataset(name, contents)
+            kept.dataset(name, contents, on=on)
         kept.close()
         if expired:
             kept.clock.at += timedelta(days=100)
@@ -74,3 +83,31 @@ def approve(kept: Retained, **more: Any) -> str:
     plan = purge_plan.plan(kept.facility, "central", principal=ADMIN, **more)
     assert kept.facility.catalog.view(SERVICE).plan(plan.id) == plan
     return purge_plan.approve(kept.facility, plan.id, principal=MANAGER).id
+
+
+UNITS = """
+[rule.warm]
+keep = "3 months"
+min_copies = 1
+durable = true
+"""
+
+
+@pytest.fixture
+def new_packed(new_kept: NewKept) -> Callable[..., Retained]:
+    """A function that makes the same two datasets on `central` and `vault`, and one unit of both on `second`."""
+
+    def new(**more: Any) -> Retained:
+        kept = new_kept(expired=False, policy=POLICY + UNITS, on=("central", "vault"), **more)
+        (unit,) = archive(kept.facility, principal=ADMIN, store_id="second", experiment_id=EXPERIMENT).units
+        assert unit.members == 3
+        store = kept.facility.stores["second"]
+        store.record = replace(store.record, capacity=100_000)
+        set_store(kept.facility, store.record, principal=ADMIN)
+        kept.clock.at += timedelta(days=100)
+        kept.told("second")
+        kept.verified()
+        kept.trust_clock()
+        return kept
+
+    return new

@@ -132,6 +132,7 @@ def upgrade() -> None:
         sa.Column("members", sa.BigInteger(), nullable=False),
         sa.Column("content_size", sa.BigInteger(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("state", _WORDS, nullable=False),
         sa.ForeignKeyConstraint(
             ["experiment_id"],
             ["experiment.id"],
@@ -256,6 +257,81 @@ def upgrade() -> None:
     )
     op.create_index(("ix_restore_dataset_id"), "restore", ["dataset_id"], unique=False)
     op.create_index("ix_restore_state", "restore", ["state", "created_at"], unique=False)
+    op.create_table(
+        "worker",
+        sa.Column("id", _WORDS, nullable=False),
+        sa.Column("host", _WORDS, nullable=False),
+        sa.Column("pid", sa.Integer(), nullable=False),
+        sa.Column("beat", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_table(
+        "workflow",
+        sa.Column("id", _WORDS, nullable=False),
+        sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("text", _WORDS, nullable=False),
+        sa.Column("author", _WORDS, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id", "version"),
+    )
+    op.create_table(
+        "flow",
+        sa.Column("id", _WORDS, nullable=False),
+        sa.Column("workflow_id", _WORDS, nullable=False),
+        sa.Column("version", sa.Integer(), nullable=False),
+        sa.Column("experiment_id", _WORDS, nullable=False),
+        sa.Column("dataset_id", _WORDS, nullable=False),
+        sa.Column("trigger", _WORDS, nullable=False),
+        sa.Column("state", _WORDS, nullable=False),
+        sa.Column("message", _WORDS, nullable=False),
+        sa.Column("created_by", _WORDS, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["experiment_id"],
+            ["experiment.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["dataset_id"],
+            ["dataset.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("workflow_id", "dataset_id", "trigger", name="uq_flow_trigger"),
+    )
+    op.create_index("ix_flow_dataset_id", "flow", ["dataset_id"], unique=False)
+    op.create_index("ix_flow_state", "flow", ["state", "created_at"], unique=False)
+    op.add_column("run", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
+    op.add_column("run", sa.Column("flow_id", _WORDS, server_default="", nullable=False))
+    op.add_column("run", sa.Column("stage", _WORDS, server_default="", nullable=False))
+    op.create_index("ix_run_flow", "run", ["flow_id"], unique=False)
+    op.create_table(
+        "acquisition",
+        sa.Column("id", _WORDS, nullable=False),
+        sa.Column("experiment_id", _WORDS, nullable=False),
+        sa.Column("name", _WORDS, nullable=False),
+        sa.Column("kind", _WORDS, nullable=False),
+        sa.Column("options", _WORDS, nullable=False),
+        sa.Column("host", _WORDS, nullable=False),
+        sa.Column("state", _WORDS, nullable=False),
+        sa.Column("error", _WORDS, nullable=False),
+        sa.Column("statistics", _WORDS, nullable=False),
+        sa.Column("holder", _WORDS, nullable=False),
+        sa.Column("token", sa.BigInteger(), nullable=False),
+        sa.Column("lease_until", sa.BigInteger(), nullable=True),
+        sa.Column("created_by", _WORDS, nullable=False),
+        sa.Column("created_at", sa.BigInteger(), nullable=False),
+        sa.Column("started_at", sa.BigInteger(), nullable=True),
+        sa.Column("ended_at", sa.BigInteger(), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["experiment_id"],
+            ["experiment.id"],
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        sa.UniqueConstraint("experiment_id", "name", name="uq_acquisition_name"),
+    )
+    op.create_index("ix_acquisition_state", "acquisition", ["state"], unique=False)
     op.create_index("ix_replica_due", "replica", ["store_id", "state", "verified_at"], unique=False)
     op.add_column("experiment", sa.Column("policy_id", _WORDS, server_default="", nullable=False))
     op.add_column("experiment", sa.Column("closed_at", sa.BigInteger(), nullable=True))
