@@ -40,6 +40,14 @@ class EngineConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """How queued work is shared out among workers."""
+
+    lease_s: float = _setting(30.0, "Seconds of silence after which a worker's work is given to another one.")
+    runs: int = _setting(1, "Runs that one worker does at once; each may use all cores.")
+
+
+@dataclass(frozen=True, slots=True)
 class HttpConfig:
     """Where the portal and the HTTP API listen."""
 
@@ -121,6 +129,7 @@ class Config:
     catalog_url: str = _setting("", "Database of the catalogue; empty means SQLite's `catalog.db` in root.")
     workflow_url: str = _setting("", "Database of the workflows; empty means SQLite's `workflow.db` in root.")
     engine: EngineConfig = field(default_factory=EngineConfig)
+    worker: WorkerConfig = field(default_factory=WorkerConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     proposals: ProposalsConfig = field(default_factory=ProposalsConfig)

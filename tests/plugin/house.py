@@ -27,13 +27,18 @@ def config(root: Path, engine: str = "inline") -> Config:
 def build(root: Path, engine: str = "inline") -> Facility:
     """Make a facility with one station, one experiment and two persons."""
     facility = create_facility(config(root, engine), admin=Person("ada", "Ada"))
+    furnish(facility)
+    return facility
+
+
+def furnish(facility: Facility) -> None:
+    """Add one station, two experiments and a second person."""
     with facility.catalog.change(SERVICE) as tx:
         tx.add_station(Station("2-BM-A"))
         tx.add_experiment(Experiment(EXPERIMENT, "2-BM-A"))
         tx.add_experiment(Experiment("2026-11-other-2", "2-BM-A"))
         tx.add_person(Person("eve", "Eve"))
         tx.add_grant(Grant("eve", Role.MEMBER, Scope.EXPERIMENT, "2026-11-other-2"))
-    return facility
 
 
 def scan(path: Path, rows: int = 4) -> Path:

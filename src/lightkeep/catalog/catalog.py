@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 
 from sqlalchemy import Connection, Engine, make_url, select
 from sqlalchemy.exc import ArgumentError
 
-from lightkeep.catalog import audit, migrate, rows, schema, snapshot
+from lightkeep.catalog import audit, migrate, rows, schema, snapshot, workers
 from lightkeep.catalog.changes import Change
 from lightkeep.catalog.dialect import Dialect, errors_of
 from lightkeep.catalog.sources import SourceKey
@@ -36,6 +37,7 @@ class Catalog:
         self.ids = ids
         self.clock = clock
         self.writer = dialect.writer(engine)
+        self._worker_id = ""
 
     @classmethod
     def open(cls, url: str, *, clock: Clock, ids: Ids) -> Catalog:
@@ -77,7 +79,20 @@ class Catalog:
         """
         with errors_of(self.dialect), self.writer.begin() as connection:
             chain = audit.Chain(connection, self.dialect, *self.dialect.lock_chain(connection))
+            if self._worker_id:
+                workers.check(connection, self._worker_id)
             yield Change(connection, dialect=self.dialect, chain=chain, principal=principal, clock=self.clock)
+
+    def fenced(self, worker_id: str) -> Catalog:
+        """Return this catalogue for a worker: once it was taken for dead, `change` raises `workers.Fenced`."""
+        fenced = copy(self)
+        fenced._worker_id = worker_id
+        return fenced
+
+    def beat(self, worker_id: str) -> None:
+        """Give a worker's sign of life. Waits for no change that is under way. Fenced: it was taken for dead."""
+        with errors_of(self.dialect), self.writer.begin() as connection:
+            workers.beat(connection, worker_id, values={"seen_at": self.clock.now()})
 
     def view(self, principal: Principal) -> View:
         """Return what this principal sees."""

@@ -28,6 +28,7 @@ from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
 from lightkeep.catalog.transaction import Transaction, among, parts, same_grant
 from lightkeep.catalog.usage import UsageChanges
+from lightkeep.catalog.workers import WorkerChanges
 from lightkeep.model.datasets import Dataset, DatasetState, File, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
@@ -47,6 +48,7 @@ class Change(
     CaseChanges,
     CopyChanges,
     UsageChanges,
+    WorkerChanges,
     Transaction,
 ):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""

@@ -11,12 +11,12 @@ from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, l
 from lightkeep.catalog.dialect import AGAIN, first_line, leave_to_the_parent
 from lightkeep.catalog.manifest import Known
 from lightkeep.model.errors import (
+    CatalogUnavailable,
     Conflict,
     Corrupt,
     InvalidInput,
     LightkeepError,
     StoreFull,
-    StoreUnavailable,
 )
 
 _WAIT_MS = 20_000
@@ -119,7 +119,7 @@ class Postgres:
         if state.startswith("22"):
             return InvalidInput(f"the catalogue cannot hold a value: {error}")
         if not state or state.startswith(("08", "57P", "53", "28", "3D")):
-            return StoreUnavailable(
+            return CatalogUnavailable(
                 f"the catalogue's server cannot be used: {first_line(error)}",
                 remedy="check that it runs and that catalog_url is right",
             )

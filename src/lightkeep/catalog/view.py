@@ -37,6 +37,7 @@ from lightkeep.catalog.text import encode_path, words
 from lightkeep.catalog.usage import UsageViews
 from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.catalog.whereabouts import WhereaboutsViews
+from lightkeep.catalog.workers import WorkerViews
 from lightkeep.model.datasets import Dataset, DatasetKind, File, SkippedFile
 from lightkeep.model.decision import Decision
 from lightkeep.model.errors import Forbidden, InvalidInput, NotFound, SignInRequired
@@ -64,6 +65,7 @@ class View(
     CopyViews,
     UsageViews,
     WhereaboutsViews,
+    WorkerViews,
     ViewBase,
 ):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""

@@ -68,6 +68,7 @@ class _Root(Group):
         "live": "live:live",
         "runs": "runs:runs",
         "serve": "server:serve",
+        "worker": "worker:worker",
         "explain": "policies:explain",
         "policy": "policies:policy",
         "hold": "holds:hold",

@@ -26,6 +26,7 @@ EXIT_CODES: dict[type[LightkeepError], int] = {
     errors.StorageError: 10,
     errors.StoreFull: 11,
     errors.StoreUnavailable: 12,
+    errors.CatalogUnavailable: 12,
     errors.Corrupt: 13,
     errors.RunFailed: 14,
     errors.RunCancelled: 15,

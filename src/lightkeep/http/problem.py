@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from lightkeep.model.errors import (
     Archived,
     BadFile,
+    CatalogUnavailable,
     ConfigError,
     Conflict,
     Corrupt,
@@ -46,6 +47,7 @@ STATUS: Mapping[type[LightkeepError], int] = {
     StorageError: 500,
     StoreFull: 507,
     StoreUnavailable: 503,
+    CatalogUnavailable: 503,
     Corrupt: 500,
     SourceError: 502,
     MailError: 502,

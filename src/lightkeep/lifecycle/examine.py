@@ -130,7 +130,8 @@ def find_dataset(
         if dataset is None:
             return replace(wanted, name=name), {}
         known = _known(facility, dataset, tree)
-        if dataset.state is DatasetState.RECEIVING and (known or dataset.files == 0):
+        is_again = bool(wanted.run_id) and dataset.run_id == wanted.run_id  # computed once more, by another worker
+        if dataset.state is DatasetState.RECEIVING and (known or dataset.files == 0 or is_again):
             return dataset, known
         if dataset.state is DatasetState.COMPLETE and _holds(facility, principal, dataset, tree, walk, known):
             return dataset, known

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.engines import Cancel, Task
 from lightkeep.model.errors import (
+    CatalogUnavailable,
     Conflict,
     InvalidInput,
     LightkeepError,
@@ -189,8 +191,6 @@ def process(
     RunFailed, InvalidInput, StorageError, SourceError: why the run failed; the run keeps code and message.
     Conflict: another process works on this run.
     """
-    from lightkeep.lifecycle.scratch import Scratch
-
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, run_id=run_id)
     run = view.run(run_id)
@@ -199,7 +199,7 @@ def process(
     if run.state.is_over:
         kind = RunCancelled if run.state is RunState.CANCELLED else RunFailed
         raise kind(run.message, remedy="start it again as a new run")
-    with Scratch(folder_of(facility, run.id)) as scratch:
+    with _own_scratch(facility, run) as scratch:
         watch = Watch(facility, run, scratch, report=report, cancel=cancel)
         try:
             watch.change(state=RunState.RUNNING)
@@ -209,6 +209,8 @@ def process(
             watch.change(state=RunState.CANCELLED, message=error.message)
             _discard(facility, run)
             raise
+        except CatalogUnavailable:
+            raise  # nothing has failed but the writing down: the same call goes on from here
         except Exception as error:  # whatever it is, a run does not stay running for ever
             code = error.code if isinstance(error, LightkeepError) else "internal"
             message = error.message if isinstance(error, LightkeepError) else f"{type(error).__name__}: {error}"
@@ -219,17 +221,41 @@ def process(
     return dataset
 
 
+@contextmanager
+def _own_scratch(facility: Facility, run: Run) -> Iterator[Scratch]:
+    """Open the run's folder: the one that was begun on this host, or a new one.
+
+    A new one where the old one cannot be trusted to lie still: a worker that was taken for dead but only sleeps
+    holds its lock, and one on another host may go on writing there when it is back.
+    """
+    from lightkeep.lifecycle.scratch import Scratch
+
+    folder, host = folder_of(facility, run.id), socket.gethostname()
+    with ExitStack() as stack:
+        try:
+            scratch = stack.enter_context(Scratch(folder))
+            is_ours = (scratch.read("host") or host) == host
+        except Conflict:
+            is_ours = False
+        if not is_ours:
+            stack.pop_all().close()
+            scratch = stack.enter_context(Scratch(folder.with_name(f"{run.id}.{facility.ids.new('try')}")))
+        if not scratch.read("host"):
+            scratch.write("host", host.encode())
+        yield scratch
+
+
 def sweep(facility: Facility) -> None:
     """Clear up after runs that are over but whose process died before it could."""
     view = facility.catalog.view(SERVICE)
     folder = _runs(facility)
     for name in os.listdir(folder) if folder.is_dir() else ():
         with suppress(NotFound):  # a run of another catalogue, restored from a backup perhaps: not ours to delete
-            run = view.run(name)
-            if run.state in (RunState.DONE, RunState.STOPPED_EARLY):
-                shutil.rmtree(folder / name, ignore_errors=True)
-            elif run.state.is_over:
+            run = view.run(name.partition(".")[0])
+            if run.state.is_over and run.state not in (RunState.DONE, RunState.STOPPED_EARLY):
                 _discard(facility, run)
+            if run.state.is_over:
+                shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _discard(facility: Facility, run: Run) -> None:

@@ -1,6 +1,7 @@
 """The scratch folder of one run: everything that a restart needs to go on where a kill stopped it.
 
     scratch/runs/<run id>/
+      host            name of the host that works on it
       lock            held (flock) by the process that works on the run
       plan.json       what will be computed, cut into pieces; written once, before the first piece
       <output>.npy    one array per output, its room reserved; each piece fills its own part
@@ -111,6 +112,12 @@ class Scratch:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file, durable and complete from the moment that its name is there."""
         _write(self.folder / name, content)
+
+    def read(self, name: str) -> str:
+        """Return the text of a small file; empty where there is none."""
+        with suppress(FileNotFoundError):
+            return (self.folder / name).read_text("utf-8")
+        return ""
 
     def show(self, name: str, content: bytes) -> None:
         """Write a small file for readers of the moment: complete, but perhaps gone after a power cut."""

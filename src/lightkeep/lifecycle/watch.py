@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lightkeep.facility import Facility
 from lightkeep.model.engines import Cancel
-from lightkeep.model.errors import Conflict, RunCancelled
+from lightkeep.model.errors import CatalogUnavailable, Conflict, RunCancelled
 from lightkeep.model.people import SERVICE
-from lightkeep.model.runs import Run, RunState
+from lightkeep.model.runs import Run
 from lightkeep.model.techniques import Report
 
 if TYPE_CHECKING:
@@ -53,10 +54,10 @@ class Watch:
         if self._is_cancelled or now < self._next_look:
             return self._is_cancelled
         self._next_look = now + _PERIOD_S
-        state = self._facility.catalog.view(SERVICE).run(self._run_id).state
-        self._is_cancelled = state is RunState.CANCELLED
-        if not self._is_cancelled:
-            self._show_progress()
+        with suppress(CatalogUnavailable):  # the work goes on; its end is written down when the server is back
+            self._is_cancelled = self._facility.catalog.view(SERVICE).run(self._run_id).state.is_over
+            if not self._is_cancelled:
+                self._show_progress()
         return self._is_cancelled
 
     def _show_progress(self) -> None:

@@ -13,6 +13,7 @@
     ├── StorageError        a store could not do what it must
     │   ├── StoreFull       no space, no inode or no quota left on the store
     │   ├── StoreUnavailable  the store is not mounted, is another store, or cannot be reached
+    │   │   └── CatalogUnavailable  the catalogue's server does not answer
     │   └── Corrupt         bytes read back differ from what was written
     ├── MailError           a message could not be handed over now; the outbox tries again
     ├── SourceError         the side that is read from failed: missing, unreadable, changed while it was read
@@ -118,6 +119,12 @@ class StoreUnavailable(StorageError):
     """The store is not there, or is not the one it should be: never read this as 'the files are gone'."""
 
     code = "store_unavailable"
+
+
+class CatalogUnavailable(StoreUnavailable):
+    """The catalogue's server does not answer; catch it to try the same again: no work has failed."""
+
+    code = "catalog_unavailable"
 
 
 class Corrupt(StorageError):

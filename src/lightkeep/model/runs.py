@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any
 
 LIVE = "live"
 """The engine of a run that follows a measurement while it is written; see `lifecycle.live`."""
+
+
+class Priority(IntEnum):
+    """Which of the queued runs start first: the lower numbers."""
+
+    BEAM = 1
+    """The experiment has beam now: its scan may depend on the result."""
+    ASKED = 2
+    """Somebody asked for it, or its data just came in."""
+    AGAIN = 3
+    """Reprocessing: it waits for everything else."""
 
 
 class RunState(StrEnum):
@@ -58,3 +69,23 @@ class Run:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    priority: int = 0
+    """Lower numbers start first; see `Priority`."""
+    flow_id: str = ""
+    """The flow that it is a stage of; empty: somebody asked for it alone."""
+    stage: str = ""
+    """Name of the stage in the flow's workflow."""
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A process that works through queued runs."""
+
+    id: str
+    """New at each start: what one life of a process began, no other life commits."""
+    host: str
+    pid: int
+    beat: int = 0
+    """Signs of life so far. Others watch that it grows, each by its own clock: no two clocks are compared."""
+    started_at: datetime | None = None
+    seen_at: datetime | None = None

@@ -19,16 +19,19 @@ from typing import Any
 
 from dbos import DBOS
 
+from lightkeep.catalog.workers import Fenced
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import process as processing
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.verify import verify
-from lightkeep.model.errors import Corrupt, LightkeepError
+from lightkeep.model.errors import CatalogUnavailable, Corrupt, LightkeepError
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import RunState
 
 INGEST = "ingest"
 PROCESS = "process"
+_AGAIN_S = 1.0
+"""Pause before a run is tried again whose end could not be written down."""
 _MAX_STARTS = 20
 """How often one workflow is started again after its process died. A run that takes the process down each time
 must not do so for ever."""
@@ -91,9 +94,18 @@ class Stop:
                 self._running -= 1
                 self._left.notify_all()
 
+    def ask(self) -> None:
+        """Ask every step to leave."""
+        self._event.set()
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raise Stopped when it is time to leave."""
+        self._event.wait(seconds)
+        self.is_set()
+
     def ask_and_wait(self, timeout_s: float) -> None:
         """Ask every step to leave; return when they have, or after the timeout."""
-        self._event.set()
+        self.ask()
         with self._left:
             self._left.wait_for(lambda: self._running == 0, timeout_s)
 
@@ -120,7 +132,10 @@ class Chain:
     def _step(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         def run() -> Any:
             with self._stop.step():
-                return function(*arguments)
+                try:
+                    return function(*arguments)
+                except Fenced as error:  # somebody else does it now
+                    raise Stopped from error
 
         return DBOS.run_step({"name": name}, run)
 
@@ -177,5 +192,11 @@ class Chain:
         )
 
     def _process(self, run_id: str) -> None:
-        with suppress(LightkeepError):  # the run's record says why
-            processing.process(self._facility, run_id, cancel=self._stop)
+        """Perform a run until it is over, however it ends: a catalogue that is away for a while ends nothing."""
+        while True:
+            with suppress(LightkeepError):  # the run's record says why
+                processing.process(self._facility, run_id, cancel=self._stop)
+            with suppress(CatalogUnavailable):
+                if self._facility.catalog.view(SERVICE).run(run_id).state.is_over:
+                    return
+            self._stop.pause(_AGAIN_S)

@@ -1,8 +1,9 @@
 """The door to the durable workflows; DBOS stays behind it.
 
-Work is queued in the workflow database by any process, and done by one: the process that holds `worker.lock` in
-the facility's root. `lightkeep serve` holds it while it runs; a command that finds it free holds it for as long as
-the command takes. When that process dies, its lock is free, and the next one goes on with what it left.
+Work is queued in the workflow database by any process. In SQLite one process does it: the one that holds
+`worker.lock` in the facility's root. `lightkeep serve` holds it while it runs; a command that finds it free holds
+it for as long as the command takes. In PostgreSQL any number of workers, on any number of hosts, share it. What a
+worker leaves when it dies the others do; see `workflow.heart`.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import socket
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from types import TracebackType
@@ -23,11 +26,12 @@ from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import live
 from lightkeep.lifecycle import process as processing
-from lightkeep.model.errors import LightkeepError, NotFound, RunFailed
+from lightkeep.model.errors import Conflict, LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
-from lightkeep.model.runs import LIVE, Run, RunState
+from lightkeep.model.runs import LIVE, Run, RunState, Worker
 from lightkeep.workflow.apart import WorkerApart
 from lightkeep.workflow.chain import INGEST, PROCESS, Chain, IngestRequest, Stop
+from lightkeep.workflow.heart import Heart
 
 # DBOS's own handler would keep hold of the stderr that it first met. What happens is told by runs and errors.
 _LOG = logging.getLogger("dbos")
@@ -36,15 +40,15 @@ _LOG.handlers, _LOG.propagate = [logging.NullHandler()], False
 _APPLICATION = "lightkeep"
 _VERSION = "1"
 """Version of the chain's steps: raised by hand when their order changes, or an upgrade would strand what runs."""
-_EXECUTOR = "worker"
-"""The same for every process: the lock sees to it that there is one at a time, and that it finds what the one
-before it left."""
 _HERE = Lock()
 """Held while this process works for a facility. DBOS has one state per process; one more facility that is opened
 in it, in tests say, gets its worker apart."""
 _POLL_S = 0.2
 """How often queues and jobs are looked at: 0.1 s costs a tenth of a core while nothing happens."""
 _STOP_S = 10.0
+_MANY = 500
+_MAX_RESCUES = 20
+"""How often one piece of work is given to another worker: what takes each of them down must not do so for ever."""
 _OVER = {"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}
 
 
@@ -59,15 +63,18 @@ class Job:
     """Each with its state, message and `result_id`."""
 
 
-def open_workflow(facility: Facility, *, work: bool = True, apart: bool = False) -> Orchestrator:
+def open_workflow(
+    facility: Facility, *, work: bool = True, apart: bool = False, always: bool = False
+) -> Orchestrator:
     """Open the facility's workflows.
 
     Parameters
     ----------
     work: become the facility's worker when there is none; False: only queue, look and cancel.
     apart: keep the worker in a process of its own; for servers.
+    always: be a worker beside others where that can be; for processes whose only purpose it is.
     """
-    orchestrator = Orchestrator(facility, may_work=work, apart=apart)
+    orchestrator = Orchestrator(facility, may_work=work, apart=apart, always=always)
     orchestrator.work()
     return orchestrator
 
@@ -75,18 +82,22 @@ def open_workflow(facility: Facility, *, work: bool = True, apart: bool = False)
 class Orchestrator:
     """Queues work, waits for it, cancels it. Use as a context manager; safe to share between threads."""
 
-    def __init__(self, facility: Facility, *, may_work: bool = True, apart: bool = False) -> None:
+    def __init__(
+        self, facility: Facility, *, may_work: bool = True, apart: bool = False, always: bool = False
+    ) -> None:
         self._facility = facility
         self._may_work = may_work
         self._is_apart = apart
+        self._always = always
         self._url = facility.config.workflow_url
         self._worker: _Worker | WorkerApart | None = None
         self._starting = Lock()
         DBOS.migrate(self._url)
         self._client = DBOSClient(system_database_url=self._url, application_name=_APPLICATION)
-        # Runs share the cores by their engine: one at a time. Ingests wait for disks: two.
+        # Runs share the cores by their engine: one at a time unless told otherwise. Ingests wait for disks: two.
+        runs = max(1, facility.config.worker.runs)
         self._client.register_queue(INGEST, worker_concurrency=2, polling_interval_sec=_POLL_S)
-        self._client.register_queue(PROCESS, worker_concurrency=1, polling_interval_sec=_POLL_S)
+        self._client.register_queue(PROCESS, worker_concurrency=runs, polling_interval_sec=_POLL_S)
 
     def submit_ingest(
         self,
@@ -191,8 +202,14 @@ class Orchestrator:
         return found[0] if found else None
 
     def work(self) -> bool:
-        """Become the worker if there is none; return whether this process, or its own worker apart, is it."""
+        """Become a worker if one is wanted; return whether this process, or its own worker apart, is one.
+
+        One that was taken for dead, after a pause of the machine say, begins a new life here.
+        """
         with self._starting:
+            if isinstance(self._worker, _Worker) and self._worker.is_lost:
+                self._worker.close()
+                self._worker = None
             if self._worker is None and self._may_work:
                 self._worker = self._start_apart() if self._is_apart else self._start_here()
         return self._worker is not None
@@ -201,31 +218,86 @@ class Orchestrator:
         return WorkerApart(self._facility.config)
 
     def _start_here(self) -> _Worker | WorkerApart | None:
-        lock = _take_lock(self._facility.config.root / "worker.lock")
-        if lock is None:
-            return None
+        lock = -1
+        if self.is_alone:
+            lock = _take_lock(self._facility.config.root / "worker.lock")
+            if lock < 0:
+                return None
+        elif not self._always and self._facility.catalog.view(SERVICE).workers():
+            return None  # a command leaves the work to those who are there for it
         if not _HERE.acquire(blocking=False):
-            os.close(lock)
+            _free(lock)
             return self._start_apart()
         return _Worker(self._facility, self, lock)
 
-    def settle(self) -> None:
-        """Bring the catalogue and the queue together: no run may stay queued or running for ever.
+    @property
+    def is_alone(self) -> bool:
+        """True where one process works at a time."""
+        return self._url.startswith("sqlite")
 
-        Called by a worker before it starts, while it alone holds the lock.
-        """
+    def settle(self) -> None:
+        """Bring the catalogue and the queue together: no run may stay queued or running for ever."""
+        view = self._facility.catalog.view(SERVICE)
         for state in (RunState.QUEUED, RunState.RUNNING):
-            for run in self._facility.catalog.view(SERVICE).runs(state=state, limit=10_000).items:
-                if run.engine == LIVE and live.is_followed(self._facility, run.id):
-                    continue
-                status = self._status(run.id)
-                if status is None:
-                    self.submit_run(run.id)
-                elif status.status in _OVER:
-                    message = f"given up: its workflow ended as {status.status.lower().replace('_', ' ')}"
-                    with self._facility.catalog.change(SERVICE) as tx:
-                        tx.update_run(run.id, state=RunState.FAILED, message=message, error=RunFailed.code)
+            offset = 0
+            while runs := view.runs(state=state, limit=_MANY, offset=offset).items:
+                offset += len(runs)
+                self._settle([run for run in runs if not self._is_followed(run)])
         processing.sweep(self._facility)
+
+    def _settle(self, runs: Sequence[Run]) -> None:
+        found = self._client.list_workflows(
+            workflow_ids=[run.id for run in runs] or [""], load_input=False, load_output=False
+        )
+        statuses = {each.workflow_id: each.status for each in found}
+        for run in runs:
+            status = statuses.get(run.id)
+            if status is None:
+                self.submit_run(run.id, priority=run.priority)
+            elif status in _OVER:
+                message = f"given up: its workflow ended as {status.lower().replace('_', ' ')}"
+                with suppress(Conflict), self._facility.catalog.change(SERVICE) as tx:  # over since
+                    tx.update_run(run.id, state=RunState.FAILED, message=message, error=RunFailed.code)
+
+    def _is_followed(self, run: Run) -> bool:
+        """True for a live run that a process here is at, or one on another host may be."""
+        if run.engine != LIVE:
+            return False
+        is_elsewhere = not self.is_alone and not processing.folder_of(self._facility, run.id).is_dir()
+        return is_elsewhere or live.is_followed(self._facility, run.id)
+
+    def rescue(self) -> int:
+        """Queue again what workers had in hand that count no more; return how many pieces of work.
+
+        DBOS does not do it by itself: what an executor had begun stays its own until one of that name starts.
+        """
+        if not self._stray({each.id for each in self._facility.catalog.view(SERVICE).workers()}):
+            return 0
+        with self._facility.catalog.change(SERVICE) as tx:  # one at a time: what was given away is not given twice
+            stray = self._stray({each.id for each in tx.workers()})
+            for status in stray:
+                count = int(tx.fact(f"rescued.{status.workflow_id}") or 0) + 1
+                if count > _MAX_RESCUES:
+                    self._client.cancel_workflow(status.workflow_id)
+                    continue
+                tx.set_fact(f"rescued.{status.workflow_id}", str(count))
+                self._client.resume_workflow(status.workflow_id, queue_name=status.queue_name or status.name)
+        return len(stray)
+
+    def tend(self, *, is_long: bool) -> None:
+        """Do what a worker does beside its work, about once a second.
+
+        Parameters
+        ----------
+        is_long: a lease has passed since this was last true.
+        """
+        self.rescue()
+        if is_long:
+            self.settle()
+
+    def _stray(self, workers: set[str]) -> list[WorkflowStatus]:
+        begun = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
+        return [each for each in begun if each.executor_id not in workers]
 
     def close(self) -> None:
         """Stop working: what runs is left at its last finished piece, for the next worker."""
@@ -244,28 +316,43 @@ class Orchestrator:
 
 
 class _Worker:
-    """DBOS in this process, as long as the lock is held. Whoever makes one holds `_HERE`, and passes it on."""
+    """DBOS in this process, under an id that no other life of a process has. Whoever makes one holds `_HERE`."""
 
     def __init__(self, facility: Facility, orchestrator: Orchestrator, lock: int) -> None:
+        self._facility = facility
         self._lock = lock
         self._stop = Stop()
+        self._heart: Heart | None = None
+        self.id = facility.ids.new("worker")
         settings: DBOSConfig = {
             "name": _APPLICATION,
             "system_database_url": facility.config.workflow_url,
             "application_version": _VERSION,
-            "executor_id": _EXECUTOR,
+            "executor_id": self.id,
             "log_level": "CRITICAL",  # what fails is in the catalogue, or raised by `wait`
             "notification_listener_polling_interval_sec": _POLL_S,  # else `close` waits a second for its thread
             "enable_otlp": False,
         }
         try:
+            with facility.catalog.change(SERVICE) as tx:
+                for other in tx.workers() if orchestrator.is_alone else ():
+                    tx.lose(other)  # it held the lock that is ours now
+                tx.join(Worker(self.id, socket.gethostname(), os.getpid()))
+            orchestrator.rescue()
             orchestrator.settle()
             DBOS(config=settings)
-            Chain(facility, self._stop, orchestrator.submit_run).register()
+            fenced = replace(facility, catalog=facility.catalog.fenced(self.id))
+            Chain(fenced, self._stop, orchestrator.submit_run).register()
+            self._heart = Heart(facility, self.id, on_lost=self._stop.ask, tend=orchestrator.tend)
             DBOS.launch()
         except BaseException:
             self._leave()
             raise
+
+    @property
+    def is_lost(self) -> bool:
+        """True once the others took it for dead."""
+        return self._heart is not None and self._heart.is_lost
 
     def close(self) -> None:
         """Stop the running steps, then DBOS; free the lock."""
@@ -274,19 +361,28 @@ class _Worker:
 
     def _leave(self) -> None:
         DBOS.destroy(destroy_registry=True)
+        if self._heart is not None:
+            self._heart.close()
+        with suppress(LightkeepError), self._facility.catalog.change(SERVICE) as tx:  # else its lease runs out
+            tx.leave(self.id)
         _HERE.release()
-        os.close(self._lock)
+        _free(self._lock)
 
 
-def _take_lock(path: Path) -> int | None:
-    """Return the open lock, or None when another process (or another orchestrator of this one) holds it."""
+def _take_lock(path: Path) -> int:
+    """Return the open lock, or -1 when another process (or another orchestrator of this one) holds it."""
     lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        return None
+        return -1
     return lock
+
+
+def _free(lock: int) -> None:
+    if lock >= 0:
+        os.close(lock)
 
 
 def _ours(error: BaseException) -> LightkeepError:

@@ -21,7 +21,7 @@ from lightkeep.engines.worker import die_with
 from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle.upkeep import upkeep
 from lightkeep.model.errors import LightkeepError
-from lightkeep.workflow.orchestrator import open_workflow
+from lightkeep.workflow.orchestrator import Orchestrator, open_workflow
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,12 +38,17 @@ def main(parent: int) -> None:
     sys.path[:], config = pickle.load(sys.stdin.buffer)  # noqa: S301 -- from the process that started this one
     begin = config.telemetry
     telemetry.start("worker", level=begin.log_level, style=begin.log_format, traces=begin.traces)
-    with open_facility(config) as facility, open_workflow(facility) as work:
-        ending = Event()
-        Thread(target=keep_up, args=(facility, work.work, ending), name="lightkeep-upkeep", daemon=True).start()
-        while not select.select([sys.stdin], [], [], _AGAIN_S)[0]:
-            work.work()
-        ending.set()
+    with open_facility(config) as facility, open_workflow(facility, always=True) as work:
+        attend(facility, work, is_over=lambda: bool(select.select([sys.stdin], [], [], _AGAIN_S)[0]))
+
+
+def attend(facility: Facility, work: Orchestrator, *, is_over: Callable[[], bool]) -> None:
+    """Be a worker whenever one is wanted, and do the upkeep, until `is_over`, which waits a moment."""
+    ending = Event()
+    Thread(target=keep_up, args=(facility, work.work, ending), name="lightkeep-upkeep", daemon=True).start()
+    while not is_over():
+        work.work()
+    ending.set()
 
 
 def keep_up(
