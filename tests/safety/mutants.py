@@ -109,7 +109,7 @@ DECISION = (
     purge("P5 destroyed without a record", "if case.step is Step.DESTROY and not (item.evidence and item.trash_key):", "if False:"),
     purge("P6 the undo window is not waited for", "met = work.now >= at\n    text = f\"in the trash", "met = True\n    text = f\"in the trash"),
     purge("P6 the rule's undo days do not matter", "max(item.destroy_after, item.trashed_at + timedelta(work.rule.undo_days))", "item.destroy_after"),
-    purge("P6 one person makes an emergency", "and len(_approvers(case.plan)) > 1:", "and len(_approvers(case.plan)) > 0:"),
+    purge("P6 one person makes an emergency", "and len(case.plan.plan.people) > 1:", "and len(case.plan.plan.people) > 0:"),
     purge("P7 a plan may take everything", "if plan.size > budget.max_fraction * whole:", "if False:"),
     purge("P7 a plan may free more than it names", "elif plan.freed + size > plan.size:", "elif False:"),
     purge("P7 the watermark is overshot", "plan.freed >= plan.need:", "plan.freed > plan.need:"),

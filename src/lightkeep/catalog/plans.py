@@ -22,6 +22,7 @@ from lightkeep.catalog.page import Page
 from lightkeep.catalog.text import encode_path, to_json
 from lightkeep.catalog.transaction import Transaction
 from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
+from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import ItemState, PlanReason, PlanState, PurgeItem, PurgePlan
@@ -343,6 +344,13 @@ class PlanViews(ViewBase):
         found = select(_i.experiment_id).where(_i.plan_id == plan_id).distinct().order_by(_i.experiment_id)
         with self._read() as connection:
             return [row.experiment_id for row in connection.execute(found)]
+
+    def plan_names(self, plan_id: str) -> tuple[tuple[str, ...], tuple[DatasetKind, ...]]:
+        """Return the stamps of the policies of a plan's items, and the kinds of their datasets."""
+        found = select(_i.policy, _d.c.kind).join_from(schema.purge_item, _d, _d.c.id == _i.dataset_id)
+        with self._read() as connection:
+            rows = connection.execute(found.where(_i.plan_id == plan_id).distinct()).all()
+        return tuple(sorted({row.policy for row in rows})), tuple(sorted({DatasetKind(row.kind) for row in rows}))
 
     def plan_flags(self, plan_id: str) -> PlanFlags:
         """Return what is special about the items of a plan, as the planner noted it."""

@@ -12,7 +12,7 @@ from lightkeep.cli.app import Group
 from lightkeep.cli.holds import day
 from lightkeep.cli.output import count, emit, facts, printable, progress, say, size, state, table
 from lightkeep.cli.session import Session, Work
-from lightkeep.model.retention import ItemState, PlanReason, PurgeItem, PurgePlan
+from lightkeep.model.retention import BY_POLICY, ItemState, PlanReason, PurgeItem, PurgePlan
 from lightkeep.model.stores import StoreRecord
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def purge() -> None:
 @click.pass_obj
 def plan(session: Session, store: str, pressure: bool, emergency: bool, experiments: tuple[str, ...]) -> None:
     """Freeze a list of what may go from a store. Nothing is deleted."""
-    from lightkeep.lifecycle import purge_plan
+    from lightkeep.lifecycle import plan_approval, purge_plan
 
     reason = PlanReason.EMERGENCY if emergency else PlanReason.PRESSURE if pressure else PlanReason.EXPIRY
     with session.opened() as work:
@@ -46,10 +46,13 @@ def plan(session: Session, store: str, pressure: bool, emergency: bool, experime
             work.facility, store, principal=work.principal, reason=reason, experiments=list(experiments) or None
         )
         lacking = purge_plan.lacking(work.facility, made, made.approvals)
+        decision = plan_approval.decide(work.facility, made)
 
     def human() -> None:
         _describe(made)
         say(f"Next: {lacking}")
+        if decision.rule:
+            say(f"  or {decision.reason}, unless somebody cancels it")
         say(f"  lightkeep purge show {made.id}\n  lightkeep purge approve {made.id}")
 
     emit(session, made, human)
@@ -84,18 +87,20 @@ def show_all(session: Session, store_id: str, limit: int) -> None:
 @click.pass_obj
 def show(session: Session, plan_id: str, why: bool, limit: int) -> None:
     """Show a plan: what is on it, and what became of each item."""
-    from lightkeep.lifecycle import purge_plan
+    from lightkeep.lifecycle import plan_approval, purge_plan
 
     with session.opened() as work:
         made = work.view.plan(plan_id)
         items = work.view.plan_items(plan_id, limit=limit)
         counts = work.view.item_counts(plan_id)
         lacking = purge_plan.lacking(work.facility, made, made.approvals)
+        decision = plan_approval.decide(work.facility, made)
 
     def human() -> None:
         _describe(made)
         if made.state == "frozen":
             say(f"Waiting: {lacking}")
+            say(f"  {decision.reason}")
         for name, (files, bytes_) in counts.items():
             say(f"  {state(name)}  {count(files, 'file')}, {size(bytes_)}")
         table(
@@ -290,7 +295,7 @@ def _describe(made: PurgePlan) -> None:
             "would go": f"{count(made.files, 'file')}, {size(made.size)}",
             "must go": size(made.need) if made.need else "",
             "freed": size(made.freed) if made.freed else "",
-            "approved by": ", ".join(made.approvals),
+            "approved by": ", ".join(each.replace(BY_POLICY, "policy ") for each in made.approvals),
             "run before": f"{made.expires_at:%Y-%m-%d %H:%M} UTC" if made.state != "done" else "",
             "hash": made.hash[:16],
         }

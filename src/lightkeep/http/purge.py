@@ -19,7 +19,7 @@ from lightkeep.http.purge_shapes import (
     PurgeStatusShape,
 )
 from lightkeep.http.shapes import PageOf
-from lightkeep.lifecycle import guards, holds, notices, purge, purge_plan
+from lightkeep.lifecycle import guards, holds, notices, plan_approval, purge, purge_plan
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import ItemState, Notice, PlanState, PurgePlan
 
@@ -166,5 +166,10 @@ def undo(desk: AtDesk, who: Who, plan_id: Name) -> PurgedShape:
 
 
 def _plan(desk: Desk, made: PurgePlan) -> PlanShape:
-    waiting_for = purge_plan.lacking(desk.facility, made, made.approvals) if made.state == "frozen" else ""
-    return PlanShape.model_validate(made).model_copy(update={"waiting_for": waiting_for})
+    if made.state is not PlanState.FROZEN:
+        return PlanShape.model_validate(made)
+    said = {
+        "waiting_for": purge_plan.lacking(desk.facility, made, made.approvals),
+        "by_policy": plan_approval.decide(desk.facility, made).reason,
+    }
+    return PlanShape.model_validate(made).model_copy(update=said)

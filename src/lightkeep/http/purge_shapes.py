@@ -82,10 +82,11 @@ class PlanShape(Shape):
     state: str
     created_by: Shown
     created_at: datetime | None
-    approvals: tuple[Shown, ...]
+    approvals: tuple[Shown, ...] = Field(description="Persons; `policy:id@version` where a policy did by itself.")
     approved_at: datetime | None
     freed: int = Field(description="Bytes.")
     waiting_for: str = Field("", description="Whose approval it still waits for.")
+    by_policy: str = Field("", description="When its policy approves it by itself, or why it never does.")
 
 
 class PlanRequest(BaseModel):

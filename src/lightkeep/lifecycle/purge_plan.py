@@ -400,8 +400,8 @@ def approve(facility: Facility, plan_id: str, *, principal: Principal) -> PurgeP
 
 def lacking(facility: Facility, made: PurgePlan, approvals: Sequence[str]) -> str:
     """Return whose approval a plan still waits for, given who approved; empty: it may run."""
-    people = set(approvals)
-    if not people:
+    people = replace(made, approvals=tuple(approvals)).people
+    if not approvals:
         return "a manager must approve it"
     if made.reason is PlanReason.EMERGENCY and len(people) < 2:
         return "a second person must approve it: it is an emergency"

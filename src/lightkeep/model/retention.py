@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from lightkeep.model.stores import ReplicaState, split_member
 
@@ -143,6 +143,10 @@ class Notice:
     acknowledged_at: datetime | None = None
 
 
+BY_POLICY: Final = "policy:"
+"""What an approval begins with that a policy gave, before its stamp; no person's name has a colon."""
+
+
 class PlanReason(StrEnum):
     """Why bytes should go."""
 
@@ -186,10 +190,15 @@ class PurgePlan:
     created_by: str = ""
     created_at: datetime | None = None
     approvals: tuple[str, ...] = ()
-    """Persons who approved, in order."""
+    """Persons who approved, in order; `policy:id@version` where a policy did by itself."""
     approved_at: datetime | None = None
     freed: int = 0
     """Bytes that went to the trash so far."""
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The persons who approved."""
+        return frozenset(each for each in self.approvals if each and not each.startswith(BY_POLICY))
 
 
 class ItemState(StrEnum):

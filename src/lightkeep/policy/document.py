@@ -20,14 +20,16 @@ from lightkeep.model.errors import InvalidInput
 from lightkeep.model.retention import PolicyVersion
 from lightkeep.model.stores import Tier
 from lightkeep.policy import spans
-from lightkeep.policy.retention import Keep, Match, Policy, Rule, Target
+from lightkeep.policy.retention import Approval, Keep, Match, Policy, Rule, Target
 from lightkeep.policy.spans import Span
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _SIZE = re.compile(r"(>=|<)\s*([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*(B|kB|MB|GB|TB|PB)")
 _BYTES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "PB": 10**15}
 _FOR_EVER = ("for ever", "forever")
-_TOP = ("id", "description", "stations", "rule")
+_TOP = ("id", "description", "stations", "approve", "rule")
+_APPROVE = ("after_hours", "up_to", "kind")
+_AMOUNT = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,3})?)\s*(B|kB|MB|GB|TB|PB)")
 _MATCH = ("station", "technique", "kind", "size")
 _KEEP = (
     "keep", "keep_under_pressure", "min_copies", "min_domains", "durable",
@@ -71,7 +73,28 @@ def parse(text: str, *, version: int = 0, author: str = "") -> Policy:
         if names.count(rule.name) > 1:
             raise InvalidInput(f"{where} has two rules named {rule.name}", remedy="give each its own name")
     stations = _texts(document, "stations", where)
-    return Policy(name, version, author, stations, rules, _text(document, "description", where))
+    approval = _approval(_table(document, "approve", where), where) if "approve" in document else None
+    return Policy(name, version, author, stations, rules, _text(document, "description", where), approval)
+
+
+def _approval(table: Mapping[str, Any], where: str) -> Approval:
+    where = f"{where}, approve"
+    _known(table, _APPROVE, where)
+    hours = table.get("after_hours")
+    if type(hours) is not int or not 0 < hours < 24:
+        raise InvalidInput(
+            f"{where}: `after_hours` must be 1 to 23", remedy="a plan is good for a day; write after_hours = 12"
+        )
+    amount = _text(table, "up_to", where)
+    found = _AMOUNT.fullmatch(amount)
+    if amount and not found:
+        raise InvalidInput(f"{where}: {amount!r} is no size", remedy='write up_to = "10 TB"')
+    kinds = _kinds(table, where)
+    if not found and not kinds:
+        raise InvalidInput(
+            f"{where} would approve every plan", remedy='say up to how much (up_to = "10 TB"), or of which kind'
+        )
+    return Approval(hours, round(float(found[1]) * _BYTES[found[2]]) if found else None, kinds)
 
 
 def _rule(table: Mapping[str, Any], where: str) -> Rule:
@@ -133,12 +156,7 @@ def _keep(table: Mapping[str, Any], where: str) -> Keep:
 def _match(table: Mapping[str, Any], where: str) -> Match:
     where = f"{where}, match"
     _known(table, _MATCH, where)
-    kinds = _texts(table, "kind", where)
-    for kind in kinds:
-        if kind not in tuple(DatasetKind):
-            raise InvalidInput(
-                f"{where}: {kind!r} is no kind of dataset", remedy=f"one of {', '.join(DatasetKind)}"
-            )
+    kinds = _kinds(table, where)
     bounds: dict[str, int] = {}
     for bound in _texts(table, "size", where):
         found = _SIZE.fullmatch(bound.strip())
@@ -149,7 +167,17 @@ def _match(table: Mapping[str, Any], where: str) -> Match:
     if below is not None and below <= at_least:
         raise InvalidInput(f"{where}: no dataset has such a size", remedy="exchange the two bounds")
     stations, techniques = _texts(table, "station", where), _texts(table, "technique", where)
-    return Match(stations, techniques, tuple(DatasetKind(kind) for kind in kinds), at_least, below)
+    return Match(stations, techniques, kinds, at_least, below)
+
+
+def _kinds(table: Mapping[str, Any], where: str) -> tuple[DatasetKind, ...]:
+    kinds = _texts(table, "kind", where)
+    for kind in kinds:
+        if kind not in tuple(DatasetKind):
+            raise InvalidInput(
+                f"{where}: {kind!r} is no kind of dataset", remedy=f"one of {', '.join(DatasetKind)}"
+            )
+    return tuple(DatasetKind(kind) for kind in kinds)
 
 
 def _target(text: str, where: str) -> Target:
@@ -255,6 +283,8 @@ def check(policy: Policy) -> tuple[str, ...]:
 
 
 def _findings(policy: Policy) -> Iterator[str]:
+    if policy.approval:
+        yield f"it approves plans by itself, {policy.approval.after_hours} h after they were made"
     if not policy.stations:
         yield "no station follows it: only experiments that name it do"
     for number, rule in enumerate(policy.rules):

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from lightkeep.model.retention import Hold, ItemState, Notice, NoticeState, PlanReason, PlanState
+from lightkeep.model.retention import BY_POLICY, Hold, ItemState, Notice, NoticeState, PlanReason, PlanState
 from lightkeep.model.stores import ReplicaState
 from lightkeep.policy.case import Case, Condition, Copy, PlanFacts, Step, Verdict
 from lightkeep.policy.retention import Expiry, Keep, Rule, expiry
@@ -291,9 +291,9 @@ def _last_copy(work: _Work) -> Condition:
     days = [notice.sent_at for notice in good if notice.sent_at]
     answered = [notice.acknowledged_by for notice in good if notice.state is NoticeState.ACKNOWLEDGED]
     final = max(days) + timedelta(work.rule.final_days) if days else None
-    approvals = work.case.plan.plan.approvals if work.case.plan else ()
+    approvals = sorted(work.case.plan.plan.people) if work.case.plan else []
     author = work.case.home.policy.author if work.case.home.policy else ""
-    second = [person for person in approvals if person and person != author]
+    second = [person for person in approvals if person != author]
     evidence = {"notices": [n.id for n in good], "answered": answered, "final": _iso(final), "second": second}
     if len(set(days)) < 2:
         text = "people must be told twice that no other copy stays"
@@ -334,15 +334,23 @@ def _trash(work: _Work) -> Condition:
     if item is None or item.trashed_at is None or item.destroy_after is None:
         return Condition("P6", "trash", False, "it is not in the trash")
     at = max(item.destroy_after, item.trashed_at + timedelta(work.rule.undo_days))
-    if work.reason is PlanReason.EMERGENCY and case.plan and len(_approvers(case.plan)) > 1:
+    if work.reason is PlanReason.EMERGENCY and case.plan and len(case.plan.plan.people) > 1:
         at = item.trashed_at
     met = work.now >= at
     text = f"in the trash since {_day(item.trashed_at)}, can be undone until {_day(at)}"
     return Condition("P6", "trash", met, text, {"trashed_at": _iso(item.trashed_at)}, None if met else at)
 
 
-def _approvers(facts: PlanFacts) -> set[str]:
-    return {person for person in facts.plan.approvals if person}
+def _by_policy(work: _Work, facts: PlanFacts) -> bool:
+    """Return whether the policy under which it goes approved the plan, and before the trash would still."""
+    policy, home = work.case.home.policy, work.case.home
+    if facts.item is None or f"{BY_POLICY}{facts.item.policy}" not in facts.plan.approvals:
+        return False
+    if work.case.step is Step.DESTROY:
+        return True
+    terms = policy.approval if policy and policy.stamp == facts.item.policy else None
+    is_small = terms is not None and (terms.up_to is None or facts.plan.size <= terms.up_to)
+    return is_small and terms is not None and (not terms.kinds or home.facts.kind in terms.kinds)
 
 
 def _caps(work: _Work) -> Condition:
@@ -423,7 +431,8 @@ def _plan(work: _Work) -> Condition:
         Step.TRASH: (PlanState.APPROVED, PlanState.RUNNING),
         Step.DESTROY: (PlanState.RUNNING, PlanState.DONE),
     }[case.step]
-    people = _approvers(case.plan)
+    people = plan.people
+    by_policy = plan.reason is not PlanReason.EMERGENCY and _by_policy(work, case.plan)
     refusal = ""
     if case.plan.hash != plan.hash:
         refusal = f"the list of plan {plan.id} is not the one that was approved"
@@ -431,11 +440,11 @@ def _plan(work: _Work) -> Condition:
         refusal = f"plan {plan.id} is for store {plan.store_id}"
     elif plan.state not in allowed:
         refusal = f"plan {plan.id} is {plan.state}"
-    elif len(people) < (2 if plan.reason is PlanReason.EMERGENCY else 1):
+    elif len(people) < (2 if plan.reason is PlanReason.EMERGENCY else 1) and not by_policy:
         refusal = f"plan {plan.id} needs {'two approvals' if people else 'an approval'}"
     elif case.step is Step.TRASH and work.now >= plan.expires_at:
         refusal = f"plan {plan.id} was to be run before {_minute(plan.expires_at)}"
-    evidence = {"plan": plan.id, "hash": plan.hash, "approvals": sorted(people)}
+    evidence = {"plan": plan.id, "hash": plan.hash, "approvals": sorted(plan.approvals)}
     return Condition("P13", "plan", not refusal, refusal or f"plan {plan.id} names it", evidence)
 
 

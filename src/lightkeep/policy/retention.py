@@ -104,6 +104,18 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """Which purge plans a policy approves by itself."""
+
+    after_hours: int
+    """How long such a plan can be looked at, and cancelled, first: 1 to 23, as a plan is good for a day."""
+    up_to: int | None = None
+    """Bytes: so much in a day, over all stores; None: any amount."""
+    kinds: tuple[DatasetKind, ...] = ()
+    """Only of these; empty: of all."""
+
+
+@dataclass(frozen=True, slots=True)
 class Policy:
     """One version of a retention policy."""
 
@@ -115,6 +127,8 @@ class Policy:
     """Globs on the stations that follow it unless an experiment has a policy of its own."""
     rules: tuple[Rule, ...] = ()
     description: str = ""
+    approval: Approval | None = None
+    """None: people approve every plan."""
 
     @property
     def stamp(self) -> str:

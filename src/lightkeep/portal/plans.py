@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
 from lightkeep.catalog.plans import PlanPart
-from lightkeep.lifecycle import guards, purge, purge_destroy, purge_plan
+from lightkeep.lifecycle import guards, plan_approval, purge, purge_destroy, purge_plan
 from lightkeep.lifecycle.explain import explain
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE, Verb
@@ -242,6 +242,7 @@ def _page(here: Visit, plan_id: str, *, problem: LightkeepError | None = None) -
     counts = {ItemState(key): Amount(*value) for key, value in here.view.item_counts(plan_id).items()}
     rows = _rows(here, parts)
     lacking = purge_plan.lacking(here.facility, made, made.approvals) if made.state is PlanState.FROZEN else ""
+    by_policy = plan_approval.decide(here.facility, made) if made.state is PlanState.FROZEN else None
     due = _due(parts, made)
     status = guards.status(here.facility)
     seen = sum(row.files for row in rows)
@@ -253,6 +254,7 @@ def _page(here: Visit, plan_id: str, *, problem: LightkeepError | None = None) -
         unseen=made.files - seen,
         counts=counts,
         next=_next(made, counts, lacking),
+        by_policy=by_policy.reason if by_policy else "",
         due=_amount(due),
         all_names=list(dict.fromkeys((row.name, row.experiment_id) for row in rows)),
         due_names=list(dict.fromkeys((each.name, each.experiment_id) for each in due)),
