@@ -10,7 +10,7 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
-from lightkeep.analysis.tomography.nufft import reconstruct
+from lightkeep.analysis.tomography.reconstruction import reconstruct
 
 Float64 = NDArray[np.float64]
 

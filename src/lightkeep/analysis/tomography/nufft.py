@@ -1,16 +1,12 @@
-"""Filtered back-projection in Fourier space: one non-uniform FFT makes a pair of slices.
+"""Filtered back-projection in Fourier space, with as many slices at once as fit into the vectors of the processor.
 
-Each sinogram row is zero-padded, filtered with the sampled ramp, and cut to what the slice's circle sees of it,
-with the rotation axis in its middle. The Fourier transform of that lies on a line through the origin of the
-image's Fourier plane; weighted by its angle's share, a type-1 non-uniform FFT sums all of them onto the pixels.
-Two real slices travel as the real and the imaginary part of one.
+Each sinogram row is zero-padded and transformed; the Fourier transform of a projection lies on a line through the
+origin of the image's Fourier plane. Ramp, window, axis and angular share are one table that it is multiplied by.
+A short kernel (Kaiser-Bessel) spreads every sample onto the cells of a plane that is a quarter finer than the
+image's own, an FFT makes the image, and division by the kernel's transform undoes its taper.
 
-Cutting after the filter halves the samples of the costly step. It repeats each row with a period of
-`Geometry.length`, which no pixel inside the circle notices; an odd length has no one-sided Nyquist sample, which
-would leak from one slice of a pair into the other.
-
-Fourier slice theorem: Kak and Slaney (1988), section 3. Transforms: finufft, Barnett, Magland and af Klinteberg
-(2019), SIAM J. Sci. Comput. 41, C479.
+Fourier slice theorem: Kak and Slaney (1988), section 3. Gridding: Beatty, Nishimura and Pauly (2005), IEEE Trans.
+Med. Imaging 24, 799.
 """
 
 from __future__ import annotations
@@ -18,201 +14,193 @@ from __future__ import annotations
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 
-import finufft
 import numpy as np
 import scipy.fft
-from numpy.typing import ArrayLike, NDArray
+import scipy.special
+from numpy.typing import NDArray
 
+from lightkeep.analysis.simd.units import packed
+from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.angles import angular_weights
+from lightkeep.analysis.tomography.filters import Window, ramp
+from lightkeep.analysis.tomography.kernels.image import Plane, finish
+from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER, STEPS, Rays, add_rays
+from lightkeep.analysis.tomography.plan import FftPlan, aligned, fast_length
 
 Float32 = NDArray[np.float32]
-Complex64 = NDArray[np.complex64]
-Window = Literal["ramp", "shepp-logan", "hann"]
+Float64 = NDArray[np.float64]
+Accuracy = Literal["preview", "standard", "precise"]
 
-_EPS: Final = 1e-2
-"""Tolerance of the transform. Measured: the image's error does not change down to 1e-4, only the time."""
-_UPSAMPLING: Final = 1.25
+_KERNELS: Final[dict[str, tuple[float, int]]] = {
+    "preview": (1.125, 3),
+    "standard": (1.25, 4),
+    "precise": (1.25, 5),
+}
+"""Cells per pixel of the image, and cells that a sample is spread over along each axis."""
+_NARROW: Final = 0.985
+"""The kernel's shape parameter, as a share of what puts the edge of its transform at the edge of the image."""
 _MARGIN: Final = 8
-"""Columns kept beyond the circle, for the ringing where a row meets its repetition."""
-_BLOCK: Final = 64
-"""Angles that are filtered at once: they stay in the cache."""
-
-
-def reconstruct(
-    sinograms: ArrayLike,
-    theta_deg: ArrayLike,
-    center: float,
-    *,
-    window: Window = "ramp",
-    pad: int = 2,
-    mask: bool = True,
-    threads: int = 1,
-    out: Float32 | None = None,
-) -> Float32:
-    """Slices from sinograms of a parallel beam.
-
-    Rows are paired by their index: 0 with 1, 2 with 3 and so on. A piece that begins at an even row therefore
-    gives the same bytes as the whole, and so does any number of threads.
-
-    Parameters
-    ----------
-    sinograms: (rows, angles, columns) line integrals, any real dtype, finite.
-    theta_deg: (angles,) degrees, any order and spacing.
-    center: column (0-based pixel index, may be fractional) where the rotation axis is seen.
-    window: `ramp` (sharpest), `shepp-logan`, or `hann` (smoothest).
-    pad: the detector is padded with zeros to `pad` times its width, at least; 2 avoids wrap-around.
-    mask: zero outside the circle that touches the image's edges, where not every angle saw the sample; False keeps
-      the corners, which takes 1.4 times as long.
-    threads: how many pairs are worked on at once.
-    out: (rows, columns, columns) float32 to write into.
-
-    Returns
-    -------
-    : (rows, y, x) float32, line integral per pixel length; x and y grow with the index, the axis is in the middle
-      (see `lightkeep.analysis.simulate.phantoms` for the geometry).
-
-    Raises
-    ------
-    ValueError: shapes disagree, the centre is not on the detector, or an angle is not finite.
-    """
-    data = np.asarray(sinograms)
-    if data.ndim != 3:
-        raise ValueError(f"sinograms must be (rows, angles, columns), not {data.shape}")
-    geometry = Geometry.of(theta_deg, data.shape[2], center, window=window, pad=pad, mask=mask)
-    if data.shape[1] != geometry.angles:
-        raise ValueError(f"sinograms have {data.shape[1]} angles, theta_deg has {geometry.angles}")
-    if out is None:
-        out = np.empty((data.shape[0], data.shape[2], data.shape[2]), np.float32)
-    pairs = [slice(row, row + 2) for row in range(0, data.shape[0], 2)]
-    shares = [pairs[thread::threads] for thread in range(min(max(1, threads), len(pairs)))]
-
-    def work(share: list[slice]) -> None:
-        worker = _Worker(geometry)
-        for pair in share:
-            worker.run(data[pair], out[pair])
-
-    if len(shares) == 1:
-        work(shares[0])
-    elif shares:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            list(pool.map(work, shares))
-    return out
+"""Columns kept free beyond the circle, for the ringing where a row meets its repetition."""
 
 
 @dataclass(frozen=True)
 class Geometry:
     """What depends on the scan but not on the slice."""
 
-    columns: int
     angles: int
+    columns: int
     length: int
-    """Number of filtered columns that are kept, the rotation axis in their middle; odd."""
-    filter: Complex64
-    """(padded,) ramp, window, and the shift of the axis from `center` to index `length // 2`."""
-    y: Float32
-    """(angles * length,) radians per pixel: where each sample lies in the Fourier plane."""
-    x: Float32
-    table: Complex64
-    """(angles, length): what each sample is multiplied by."""
-    inside: NDArray[np.bool_]
-    """(columns, columns): the pixels that are kept."""
-
-    @classmethod
-    def of(
-        cls, theta_deg: ArrayLike, columns: int, center: float, *, window: Window, pad: int, mask: bool
-    ) -> Geometry:
-        """Return the geometry of a scan; see `reconstruct`."""
-        if not 0 <= center <= columns - 1:
-            raise ValueError(f"the rotation centre {center} is not on the detector's {columns} columns")
-        weights = angular_weights(theta_deg)
-        theta = np.deg2rad(np.asarray(theta_deg, float).ravel())
-        across, along = np.cos(theta)[:, None], np.sin(theta)[:, None]
-        axis = np.arange(columns) - (columns - 1) / 2
-        inside = (axis[:, None] ** 2 + axis**2 <= (columns / 2) ** 2) | (not mask)
-        length = _odd_length((columns if mask else math.ceil(math.sqrt(2) * columns)) + _MARGIN)
-        padded = scipy.fft.next_fast_len(max(pad * columns, length))
-        ramp = _ramp(padded, window)
-        moved = ramp * np.exp(2j * np.pi * scipy.fft.fftfreq(padded) * (center - length // 2))
-        frequency = scipy.fft.fftfreq(length)  # cycles per pixel
-        back = np.exp(2j * np.pi * frequency * (length // 2)) / length
-        # finufft counts an even image's pixels from its middle + 1/2, ours lies between two of them.
-        half = np.pi * (1 - columns % 2)
-        phase = (half * frequency * (across + along)).astype(np.float32)
-        table = np.empty(phase.shape, np.complex64)
-        np.cos(phase, out=table.real)
-        np.sin(phase, out=table.imag)
-        table *= (weights[:, None] * back).astype(np.complex64)
-        turn = 2 * np.pi * frequency
-        return cls(
-            columns=columns,
-            angles=theta.size,
-            length=length,
-            filter=moved.astype(np.complex64),
-            y=(turn * along).astype(np.float32).ravel(),
-            x=(turn * across).astype(np.float32).ravel(),
-            table=table,
-            inside=inside,
-        )
+    """Samples of a padded projection."""
+    width: int
+    order: NDArray[np.int64]
+    directions: Float64
+    factors: NDArray[np.complex64]
+    kernel: Float32
+    size: int
+    """Cells of the plane along x and y."""
+    taper: Float32
+    spans: NDArray[np.int64]
+    of_rays: FftPlan
+    of_plane: FftPlan
 
 
-def _odd_length(least: int) -> int:
-    """Smallest odd length from `least` on whose only prime factors are 3, 5, 7 and 11, for the FFT."""
-    length = least + 1 - least % 2
-    while scipy.fft.next_fast_len(length) != length:
-        length += 2
-    return length
+@lru_cache(maxsize=2)
+def geometry(
+    theta_bytes: bytes, columns: int, center: float, window: Window, pad: int, mask: bool, accuracy: Accuracy
+) -> Geometry:
+    """Tables of a scan; theta_bytes: its angles, float64 degrees."""
+    theta_deg = np.frombuffer(theta_bytes)
+    weights = angular_weights(theta_deg)
+    order = np.argsort(np.mod(theta_deg, 180.0), kind="stable")
+    oversampling, width = _KERNELS[accuracy]
+    size = fast_length(math.ceil(oversampling * columns), even=True)
+    least = (columns if mask else math.ceil(math.sqrt(2) * columns)) + _MARGIN
+    length = fast_length(max(pad * columns, least))
+    theta = np.deg2rad(theta_deg[order])
+    direction = np.stack([np.cos(theta), np.sin(theta)], axis=1)
+    half = (length - 1) // 2  # an even length's Nyquist sample is left out: it has no partner
+    index = np.arange(-half, half + 1)
+    frequency = index / length
+    filtered = ramp(length, window)[index] * np.exp(2j * np.pi * frequency * center) / length
+    # An even image's pixels lie half a pixel off the whole numbers that the FFT counts.
+    shift = np.pi * (1 - columns % 2) * direction.sum(axis=1)
+    phase = (shift[:, None] * frequency).astype(np.float32)
+    factors = np.empty(phase.shape, np.complex64)
+    np.cos(phase, out=factors.real)
+    np.sin(phase, out=factors.imag)
+    factors *= filtered.astype(np.complex64)
+    factors *= weights[order].astype(np.float32)[:, None]
+    kernel, taper = _kernel(size, columns, width)
+    return Geometry(
+        angles=theta.size,
+        columns=columns,
+        length=length,
+        width=width,
+        order=order.astype(np.int64),
+        directions=np.ascontiguousarray(direction * size / length),
+        factors=factors,
+        kernel=kernel,
+        size=size,
+        taper=taper,
+        spans=_spans(columns, mask),
+        of_rays=FftPlan(length),
+        of_plane=FftPlan(size),
+    )
 
 
-def _ramp(length: int, window: Window) -> NDArray[np.float64]:
-    """(length,) filter in the order of the FFT, sampled in real space: its mean is right, and nothing cups."""
-    index = np.rint(scipy.fft.fftfreq(length) * length)
-    odd = np.abs(index) % 2 == 1
-    kernel = np.zeros(length)
-    kernel[odd] = -1 / (np.pi * index[odd]) ** 2
-    kernel[0] = 0.25
-    ramp = scipy.fft.fft(kernel).real
-    frequency = scipy.fft.fftfreq(length)
-    if window == "shepp-logan":
-        ramp *= np.sinc(frequency)
-    elif window == "hann":
-        ramp *= np.cos(np.pi * frequency) ** 2
-    elif window != "ramp":
-        raise ValueError(f"no window {window!r}: choose ramp, shepp-logan or hann")
-    if length % 2 == 0:
-        ramp[length // 2] = 0  # one-sided: shifted by a fraction, it would leak between the slices of a pair
-    return np.asarray(ramp)
+def _kernel(size: int, columns: int, width: int) -> tuple[Float32, Float32]:
+    """(STEPS, 8) weights of a Kaiser-Bessel kernel by position, (columns,) what undoes its taper."""
+    beta = _NARROW * np.pi * width * (1 - columns / size / 2)
+    ahead = (STEPS - 1 - np.arange(STEPS))[:, None] / STEPS - width / 2
+    place = (ahead + np.arange(width)) * 2 / width
+    weights = np.zeros((STEPS, 8), np.float32)
+    weights[:, :width] = scipy.special.i0(beta * np.sqrt(np.maximum(1 - place**2, 0)))
+    weights[-1, 0] = 0  # the edge, which the mirrored sample does not reach: the slices of a pair would leak
+    x = np.arange(columns) - columns // 2
+    root = np.sqrt(beta**2 - (np.pi * width * x / size) ** 2 + 0j)
+    transform = (width * np.sinh(root) / root).real
+    return weights, ((-1.0) ** x / transform).astype(np.float32)
+
+
+def _spans(columns: int, mask: bool) -> NDArray[np.int64]:
+    """(columns, 2): first kept pixel of each row of a slice, and the one after the last."""
+    if not mask:
+        return np.tile(np.array([0, columns], np.int64), (columns, 1))
+    axis = np.arange(columns) - (columns - 1) / 2
+    inside = axis[:, None] ** 2 + axis**2 <= (columns / 2) ** 2
+    first = inside.argmax(axis=1)
+    return np.stack([first, columns - first], axis=1).astype(np.int64)
 
 
 class _Worker:
-    """One thread's plan and buffers."""
+    """One thread's plane and what it works in."""
 
-    def __init__(self, geometry: Geometry) -> None:
-        self._geometry = geometry
-        self._rows = np.zeros((min(_BLOCK, geometry.angles), geometry.filter.size), np.complex64)
-        self._samples = np.empty((geometry.angles, geometry.length), np.complex64)
-        self._image = np.empty((geometry.columns, geometry.columns), np.complex64)
-        # One thread each: sums in a fixed order, so the same bytes always; the threads are ours.
-        self._plan: Any = finufft.Plan(
-            1, self._image.shape, eps=_EPS, isign=1, dtype="complex64", upsampfac=_UPSAMPLING, nthreads=1
+    def __init__(self, scan: Geometry) -> None:
+        self._scan = scan
+        whole = scan.size + 2 * BORDER
+        self._plane = aligned(whole, whole, 2, LANES)
+        elements = 2 * max(scan.length, scan.size) + scan.columns * LANES
+        self._work = aligned(2 * elements + BATCH, LANES)
+        plane, work = self._plane.ctypes.data, self._work.ctypes.data
+        self._rays = packed(
+            Rays(
+                angles=scan.angles,
+                columns=scan.columns,
+                length=scan.length,
+                plan=scan.of_rays.address,
+                order=scan.order.ctypes.data,
+                directions=scan.directions.ctypes.data,
+                factors=scan.factors.ctypes.data,
+                kernel=scan.kernel.ctypes.data,
+                size=scan.size,
+                plane=plane,
+                work=work,
+            )
         )
-        self._plan.setpts(geometry.y, geometry.x)
+        self._finish = packed(
+            Plane(
+                size=scan.size,
+                plane=plane,
+                plan=scan.of_plane.address,
+                columns=scan.columns,
+                taper=scan.taper.ctypes.data,
+                spans=scan.spans.ctypes.data,
+                work=work,
+            )
+        )
 
-    def run(self, pair: NDArray[Any], out: Float32) -> None:
-        """Reconstruct one or two rows."""
-        geometry = self._geometry
-        for begin in range(0, geometry.angles, _BLOCK):
-            block = slice(begin, min(begin + _BLOCK, geometry.angles))
-            rows = self._rows[: block.stop - begin]
-            rows[:, geometry.columns :] = 0
-            rows.real[:, : geometry.columns] = pair[0, block]
-            rows.imag[:, : geometry.columns] = pair[1, block] if len(pair) == 2 else 0
-            spectrum = scipy.fft.fft(rows, axis=1, overwrite_x=True)
-            spectrum *= geometry.filter
-            filtered = scipy.fft.ifft(spectrum, axis=1, overwrite_x=True)[:, : geometry.length]
-            np.multiply(scipy.fft.fft(filtered, axis=1), geometry.table[block], out=self._samples[block])
-        self._plan.execute(self._samples.ravel(), out=self._image)
-        for slice_, part in zip(out, (self._image.real, self._image.imag), strict=False):
-            slice_[:] = part
-            slice_[~geometry.inside] = 0
+    def run(self, rows: NDArray[Any], out: Float32) -> None:
+        """Reconstruct at most BATCH rows."""
+        whole = _floats(rows)
+        self._plane[:] = 0
+        add_rays(self._rays.ctypes.data, whole.ctypes.data, whole.strides[1], whole.strides[0], self._scan.width)
+        finish(self._finish.ctypes.data, out.ctypes.data, len(rows))
+
+
+def _floats(rows: NDArray[Any]) -> Float32:
+    """BATCH rows of float32 with neighbouring columns side by side; what is missing is zero."""
+    if len(rows) == BATCH and rows.dtype == np.float32 and rows.strides[2] == 4:
+        return rows
+    whole = np.zeros((BATCH, *rows.shape[1:]), np.float32)
+    whole[: len(rows)] = rows
+    return whole
+
+
+def reconstruct_nufft(sinograms: NDArray[Any], scan: Geometry, out: Float32, *, threads: int) -> None:
+    """Fill (rows, columns, columns) from (rows, angles, columns)."""
+    batches = [slice(row, row + BATCH) for row in range(0, len(sinograms), BATCH)]
+    shares = [batches[thread::threads] for thread in range(min(max(1, threads), len(batches)))]
+
+    def work(share: list[slice]) -> None:
+        worker = _Worker(scan)
+        for batch in share:
+            worker.run(sinograms[batch], out[batch])
+
+    if len(shares) == 1:
+        work(shares[0])
+    elif shares:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            list(pool.map(work, shares))

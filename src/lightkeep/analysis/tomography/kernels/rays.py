@@ -1,0 +1,157 @@
+"""From sinograms to the Fourier plane: each projection's spectrum is added along its diameter.
+
+2 LANES slices travel together. Lane i holds slices 2 i and 2 i + 1 as real and imaginary part; lanes do not meet,
+so the bytes of a pair do not depend on its neighbours. A projection's spectrum goes from the cache straight onto
+cells that are still in the cache from the angle before; nothing polar is stored.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lightkeep.analysis.simd import compiled
+from lightkeep.analysis.simd.compile import part
+from lightkeep.analysis.simd.lanes import fmuladd, load, splat, store, transpose
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_f64, get_i64
+from lightkeep.analysis.simd.record import record
+from lightkeep.analysis.simd.width import LANES
+from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
+
+BATCH = 2 * LANES
+"""Slices that travel together."""
+BORDER = 4
+"""Cells around the plane: kernels reach over its edge, and what they leave there is folded back."""
+STEP_BITS = 10
+STEPS = 1 << STEP_BITS
+"""Positions within a cell for which the kernel is kept."""
+
+
+class Rays(NamedTuple):
+    """Numbers and addresses that `add_rays` works with."""
+
+    angles: int
+    columns: int
+    length: int
+    """Samples of a padded projection."""
+    plan: int
+    """FFT of `length`."""
+    order: int
+    """(angles,) int64: which projection comes when; neighbours share cells."""
+    directions: int
+    """(angles, 2) float64: cells per sample of the spectrum in x and y, in that order."""
+    factors: int
+    """(angles, 2 K + 1) complex64 with K = (length - 1) // 2: filter, weight and phase, in that order."""
+    kernel: int
+    """(STEPS, 8) float32: weights by position."""
+    size: int
+    """Cells of the plane along x and y, without border."""
+    plane: int
+    """(size + 2 BORDER, size + 2 BORDER) elements."""
+    work: int
+    """2 `length` elements and BATCH * LANES float32."""
+
+
+rays_at = record(Rays)
+
+
+@part
+def enter(source: int, step: int, columns: int, to: int, spare: int) -> int:
+    """Turn BATCH rows of `columns` float32, `step` bytes apart, into as many elements."""
+    blocks = columns // LANES
+    for block in range(blocks):
+        at, z = source + block * LANES * 4, to + block * LANES * ELEMENT
+        transpose(at, 2 * step, z, ELEMENT)
+        transpose(at + step, 2 * step, z + IMAGINARY, ELEMENT)
+    rest = columns - blocks * LANES
+    if rest:
+        clear_bytes(spare, BATCH * LANES * 4)
+        for row in range(BATCH):
+            copy_bytes(source + row * step + blocks * LANES * 4, spare + row * LANES * 4, rest * 4)
+        z = to + blocks * LANES * ELEMENT
+        transpose(spare, 2 * LANES * 4, z, ELEMENT)
+        transpose(spare + LANES * 4, 2 * LANES * 4, z + IMAGINARY, ELEMENT)
+    return 0
+
+
+@part
+def spread_4(cell: int, pitch: int, wx: int, wy: int, vr, vi) -> int:  # type: ignore[no-untyped-def]
+    """Add a sample to 4 x 4 cells."""
+    a, b, c, d = splat(get_f32(wx, 0)), splat(get_f32(wx, 1)), splat(get_f32(wx, 2)), splat(get_f32(wx, 3))
+    for row in range(4):
+        w = splat(get_f32(wy, row))
+        r, i = vr * w, vi * w
+        at = cell + row * pitch
+        store(at, fmuladd(a, r, load(at)))
+        store(at + IMAGINARY, fmuladd(a, i, load(at + IMAGINARY)))
+        store(at + ELEMENT, fmuladd(b, r, load(at + ELEMENT)))
+        store(at + ELEMENT + IMAGINARY, fmuladd(b, i, load(at + ELEMENT + IMAGINARY)))
+        store(at + 2 * ELEMENT, fmuladd(c, r, load(at + 2 * ELEMENT)))
+        store(at + 2 * ELEMENT + IMAGINARY, fmuladd(c, i, load(at + 2 * ELEMENT + IMAGINARY)))
+        store(at + 3 * ELEMENT, fmuladd(d, r, load(at + 3 * ELEMENT)))
+        store(at + 3 * ELEMENT + IMAGINARY, fmuladd(d, i, load(at + 3 * ELEMENT + IMAGINARY)))
+    return 0
+
+
+@part
+def spread(cell: int, pitch: int, width: int, wx: int, wy: int, vr, vi) -> int:  # type: ignore[no-untyped-def]
+    """Add a sample to width x width cells."""
+    for row in range(width):
+        w = splat(get_f32(wy, row))
+        r, i = vr * w, vi * w
+        at = cell + row * pitch
+        for column in range(width):
+            a = splat(get_f32(wx, column))
+            store(at, fmuladd(a, r, load(at)))
+            store(at + IMAGINARY, fmuladd(a, i, load(at + IMAGINARY)))
+            at += ELEMENT
+    return 0
+
+
+@part
+def place(position: float, width: int) -> int:
+    """First cell that a kernel touches; in the lower bits, how far on it is, in steps."""
+    steps = int((position - 0.5 * width) * STEPS + 0.5)  # positive: rounds to the nearest step
+    return steps + STEPS - 1
+
+
+@part
+def add_ray(job_address: int, spectrum: int, angle: int, width: int) -> int:
+    """Add one projection's spectrum to the plane."""
+    job = rays_at(job_address)
+    length, plane, kernel = job.length, job.plane, job.kernel
+    half = (length - 1) // 2
+    dx, dy = get_f64(job.directions, 2 * angle), get_f64(job.directions, 2 * angle + 1)
+    middle = job.size // 2 + BORDER
+    pitch = (job.size + 2 * BORDER) * ELEMENT
+    factor = job.factors + angle * (2 * half + 1) * 8
+    for k in range(-half, half + 1):
+        at = spectrum + (k + length * (k < 0)) * ELEMENT
+        c, s = splat(get_f32(factor, 0)), splat(get_f32(factor, 1))
+        factor += 8
+        pr, pi = load(at), load(at + IMAGINARY)
+        vr, vi = pr * c - pi * s, pr * s + pi * c
+        x, y = place(middle + k * dx, width), place(middle + k * dy, width)
+        wx = kernel + (x & (STEPS - 1)) * 32
+        wy = kernel + (y & (STEPS - 1)) * 32
+        cell = plane + (y >> STEP_BITS) * pitch + (x >> STEP_BITS) * ELEMENT
+        if width == 4:
+            spread_4(cell, pitch, wx, wy, vr, vi)
+        else:
+            spread(cell, pitch, width, wx, wy, vr, vi)
+    return 0
+
+
+@compiled
+def add_rays(job_address: int, source: int, row_step: int, slice_step: int, width: int) -> int:
+    """Add BATCH sinograms of float32 to the plane; steps in bytes."""
+    job = rays_at(job_address)
+    x = job.work
+    y = x + job.length * ELEMENT
+    spare = y + job.length * ELEMENT
+    for angle in range(job.angles):
+        row = source + get_i64(job.order, angle) * row_step
+        enter(row, slice_step, job.columns, x, spare)
+        filled = -(-job.columns // LANES) * LANES * ELEMENT
+        clear_bytes(x + filled, job.length * ELEMENT - filled)
+        add_ray(job_address, transform(x, y, job.plan, 0, IMAGINARY), angle, width)
+    return 0
