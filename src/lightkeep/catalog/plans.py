@@ -9,11 +9,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, case, func, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, case, func, or_, select, type_coerce, update
 
 from lightkeep.catalog import schema
 from lightkeep.catalog.columns import Instant, to_microseconds
@@ -264,18 +264,39 @@ class PlanViews(ViewBase):
     def plans(
         self, *, store_id: str = "", state: PlanState | None = None, limit: int = 50, offset: int = 0
     ) -> Page[PurgePlan]:
-        """Purge plans, newest first, for who may manage the facility or a station; others see none."""
-        found = select(schema.purge_plan).where(self._staff())
+        """Purge plans, newest first: all for who manages the facility; for who manages a station those that name
+        data which they see, and of these that part; others see none."""
+        found = select(schema.purge_plan).where(self._reviewed())
         if store_id:
             found = found.where(_p.store_id == store_id)
         if state is not None:
             found = found.where(_p.state == state.value)
-        return self._page(found, (_p.created_at.desc(), _p.id.desc()), plan_of, limit, offset)
+        page = self._page(found, (_p.created_at.desc(), _p.id.desc()), plan_of, limit, offset)
+        return Page(self._parts_of(page.items), page.total)
 
     def plan(self, id: str) -> PurgePlan:  # noqa: A002
-        """One plan. NotFound."""
-        found = select(schema.purge_plan).where(_p.id == id, self._staff())
-        return self._one(found, plan_of, f"plan {id!r}")
+        """One plan, or the part of it that one sees. NotFound."""
+        found = select(schema.purge_plan).where(_p.id == id, self._reviewed())
+        return self._parts_of([self._one(found, plan_of, f"plan {id!r}")])[0]
+
+    def _reviewed(self) -> ColumnElement[bool]:
+        """Return which plans one sees: none of which every item is of experiments that one does not."""
+        everywhere = allowed(access.granted_on_facility(self._principal, Verb.MANAGE))
+        item = select(_i.plan_id).join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
+        return or_(everywhere, and_(self._staff(), item.where(_i.plan_id == _p.id, self._see).exists()))
+
+    def _parts_of(self, plans: Sequence[PurgePlan]) -> list[PurgePlan]:
+        """Return plans with the figures of the items that one sees, where these are not all."""
+        took = _i.state.in_([ItemState.PENDING.value, ItemState.TRASHED.value, ItemState.DESTROYED.value])
+        found = (
+            select(_i.plan_id, func.count(), func.sum(_i.size), func.sum(case((took, _i.size), else_=0)))
+            .join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
+            .where(_i.plan_id.in_([each.id for each in plans]), self._see)
+            .group_by(_i.plan_id)
+        )
+        with self._read() as connection:
+            seen = {row[0]: row[1:] for row in connection.execute(found)}
+        return [_part_of(plan, *seen.get(plan.id, (0, 0, 0))) for plan in plans]
 
     def may_review(self) -> bool:
         """Return whether one sees purge plans at all."""
@@ -301,9 +322,11 @@ class PlanViews(ViewBase):
         return self._all(found.order_by(_i.position).limit(row_limit(limit)), item_of)
 
     def item_counts(self, plan_id: str) -> dict[str, tuple[int, int]]:
-        """Return state -> (items, bytes) of a plan that one may see. NotFound."""
+        """Return state -> (items, bytes) of a plan, of experiments that one sees. NotFound."""
         self.plan(plan_id)
-        found = select(_i.state, func.count(), func.sum(_i.size)).where(_i.plan_id == plan_id).group_by(_i.state)
+        found = select(_i.state, func.count(), func.sum(_i.size))
+        found = found.join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
+        found = found.where(_i.plan_id == plan_id, self._see).group_by(_i.state)
         with self._read() as connection:
             return {row[0]: (row[1], int(row[2])) for row in connection.execute(found)}
 
@@ -431,6 +454,13 @@ def plan_of(row: RowMapping) -> PurgePlan:
     """Return the plan of a row."""
     more = {"reason": PlanReason(row["reason"]), "state": PlanState(row["state"])}
     return PurgePlan(**{**row, **more, "approvals": tuple(json.loads(row["approvals"]))})
+
+
+def _part_of(plan: PurgePlan, files: int, size: int, freed: int) -> PurgePlan:
+    """Return a plan without what tells of files that one does not see."""
+    if files == plan.files:
+        return plan
+    return replace(plan, files=files, size=int(size), freed=int(freed), need=0, hash="", is_whole=False)
 
 
 def item_of(row: RowMapping) -> PurgeItem:

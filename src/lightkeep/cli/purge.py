@@ -12,6 +12,7 @@ from lightkeep.cli.app import Group
 from lightkeep.cli.holds import day
 from lightkeep.cli.output import count, emit, facts, printable, progress, say, size, state, table
 from lightkeep.cli.session import Session, Work
+from lightkeep.model.people import Verb
 from lightkeep.model.retention import BY_POLICY, ItemState, PlanReason, PurgeItem, PurgePlan
 from lightkeep.model.stores import StoreRecord
 
@@ -194,7 +195,8 @@ def status(session: Session) -> None:
 
     with session.opened() as work:
         found = guards.status(work.facility)
-        stores = [_fullness(work, each) for each in work.view.stores() if each.is_managed]
+        may_manage = bool(work.view.can(Verb.MANAGE))
+        stores = [_fullness(work, each) for each in work.view.stores() if each.is_managed and may_manage]
         waiting = work.view.plans(limit=5).items
 
     def human() -> None:
@@ -211,7 +213,8 @@ def status(session: Session) -> None:
              size(each.trash), day(each.trash_until, "-"))
             for each in stores
         ]  # fmt: skip
-        table(columns, rows)
+        if rows:
+            table(columns, rows)
         for each in waiting:
             if each.state in ("frozen", "approved", "running"):
                 say(f"{state(each.state)}  {each.id}  {count(each.files, 'file')}, {size(each.size)}")
@@ -300,6 +303,8 @@ def _describe(made: PurgePlan) -> None:
             "hash": made.hash[:16],
         }
     )
+    if not made.is_whole:
+        say("It also names data that you do not see; its figures are left out.")
 
 
 def _say_why(item: PurgeItem) -> None:

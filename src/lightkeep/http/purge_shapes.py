@@ -85,6 +85,7 @@ class PlanShape(Shape):
     approvals: tuple[Shown, ...] = Field(description="Persons; `policy:id@version` where a policy did by itself.")
     approved_at: datetime | None
     freed: int = Field(description="Bytes.")
+    is_whole: bool = Field(description="False: the figures are of the part that one may see.")
     waiting_for: str = Field("", description="Whose approval it still waits for.")
     by_policy: str = Field("", description="When its policy approves it by itself, or why it never does.")
 

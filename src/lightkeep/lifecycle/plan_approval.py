@@ -19,7 +19,9 @@ _MOST = 10_000
 
 
 def decide(facility: Facility, plan: PurgePlan) -> Decision:
-    """Return whether the policy of a plan approves it by itself now; its reason says when it will, or why never."""
+    """Return whether the policy of a plan approves it by itself now; the reason says when it will, or why not."""
+    if not plan.is_whole:
+        return Decision(False, "it names data that you do not see", "")
     view, now = facility.catalog.view(SERVICE), facility.clock.now()
     flags = view.plan_flags(plan.id)
     policies, kinds = view.plan_names(plan.id)

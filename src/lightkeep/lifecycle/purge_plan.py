@@ -400,6 +400,8 @@ def approve(facility: Facility, plan_id: str, *, principal: Principal) -> PurgeP
 
 def lacking(facility: Facility, made: PurgePlan, approvals: Sequence[str]) -> str:
     """Return whose approval a plan still waits for, given who approved; empty: it may run."""
+    if not made.is_whole:
+        return "an administrator of the facility must approve it"
     people = replace(made, approvals=tuple(approvals)).people
     if not approvals:
         return "a manager must approve it"

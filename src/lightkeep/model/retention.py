@@ -194,6 +194,8 @@ class PurgePlan:
     approved_at: datetime | None = None
     freed: int = 0
     """Bytes that went to the trash so far."""
+    is_whole: bool = True
+    """False: its figures are of the part that one may see; `need` and `hash` are left out."""
 
     @property
     def people(self) -> frozenset[str]:

@@ -37,7 +37,7 @@ def may_approve(
 
     Returns
     -------
-    : its `rule` is what the approval is stamped with, `policy:id@version`, whenever time alone is lacking; else empty.
+    : its `rule` is the approval's stamp, `policy:id@version`, also while only time is lacking; otherwise empty.
     """
     policy = next((each for each in policies if (each.stamp,) == named.policies), None)
     if len(named.policies) != 1 or policy is None or policy.approval is None:

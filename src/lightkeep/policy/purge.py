@@ -362,10 +362,7 @@ def _caps(work: _Work) -> Condition:
     plan = case.plan.plan
     size = max(case.size, case.unit.size if case.unit else 0)  # a unit goes as a whole
     whole = case.replica.store.capacity or budget.held + plan.freed
-    evidence = {
-        "plan": plan.size, "freed": plan.freed, "need": plan.need,
-        "whole": whole, "today": budget.freed_today,
-    }  # fmt: skip
+    evidence = {"plan": plan.id}  # not its figures: who sees one file need not know of the others
     refusal = ""
     if plan.size > budget.max_fraction * whole:
         refusal = f"the plan takes more than {budget.max_fraction:.0%} of store {plan.store_id}"

@@ -245,13 +245,11 @@ def _page(here: Visit, plan_id: str, *, problem: LightkeepError | None = None) -
     by_policy = plan_approval.decide(here.facility, made) if made.state is PlanState.FROZEN else None
     due = _due(parts, made)
     status = guards.status(here.facility)
-    seen = sum(row.files for row in rows)
     return here.render(
         "plan.html",
         status=409 if problem else 200,
         plan=made,
         rows=rows,
-        unseen=made.files - seen,
         counts=counts,
         next=_next(made, counts, lacking),
         by_policy=by_policy.reason if by_policy else "",

@@ -171,7 +171,7 @@ def _known(here: Visit, line: Line, path: Path, *, may_manage: bool) -> Line:
         full_on=path.full_on,
         high_on=path.high_on,
         fresh=fresh,
-        trash=here.view.trash_of(record.id),
+        trash=here.view.trash_of(record.id) if may_manage else (0, 0, None),
     )
 
 
