@@ -138,6 +138,9 @@ class Config:
     archive: ArchiveConfig = field(default_factory=ArchiveConfig)
     mail: MailConfig = field(default_factory=MailConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, metadata={"is_setting": False})
+    """Engines of the facility's own, from `[engines.NAME]`: `kind`, its options, and `techniques` and `stations`
+    whose runs go there when they name none."""
     file: Path | None = field(default=None, metadata={"is_setting": False})
     """The file that was read, if any."""
     origins: Mapping[str, str] = field(default_factory=dict, metadata={"is_setting": False})
@@ -219,8 +222,9 @@ def load(
             f"no {FILE_NAME} from {folder} upward",
             remedy="make a facility here with `lightkeep init`, or name one with LIGHTKEEP_CONFIG=path/to/it",
         )
+    engines = _engine_tables(path) if path is not None else {}
     config: Config = _build(Config, values)
-    return replace(config, file=path, origins=origins)
+    return replace(config, engines=engines, file=path, origins=origins)
 
 
 def _here() -> Path:
@@ -263,10 +267,23 @@ def _toml(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else str(value).lower()
 
 
-def _from_file(path: Path) -> dict[str, Any]:
-    """Return key -> checked value of a file."""
+def _engine_tables(path: Path) -> dict[str, dict[str, Any]]:
+    """Return the tables `[engines.NAME]`. What is in them is for the engine that `kind` names to check."""
+    tables = _tree(path).get("engines", {})
+    for name, table in tables.items() if isinstance(tables, dict) else [("", tables)]:
+        if not (isinstance(table, dict) and isinstance(table.get("kind"), str)):
+            raise ConfigError(
+                f"{path}: [engines.{name}] says no kind", remedy='write kind = "slurm", or another kind of engine'
+            )
+        for key in ("techniques", "stations"):
+            if not all(isinstance(each, str) for each in table.get(key, [])):
+                raise ConfigError(f"{path}: engines.{name}.{key} must be a list of names", remedy='like ["xpcs"]')
+    return dict(tables)
+
+
+def _tree(path: Path) -> dict[str, Any]:
     try:
-        tree = tomllib.loads(path.read_text("utf-8"))
+        return tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(
             f"{path}: {error.strerror}", remedy="check LIGHTKEEP_CONFIG, or make a facility with `lightkeep init`"
@@ -277,6 +294,11 @@ def _from_file(path: Path) -> dict[str, Any]:
         found = re.fullmatch(r"(.*?) \(at line (\d+), column \d+\)", str(error))
         text, line = (found[1], f" line {found[2]}") if found else (str(error), "")
         raise ConfigError(f"{path}{line}: {text}", remedy="correct that line; text values need quotes") from error
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    """Return key -> checked value of a file."""
+    tree = {name: value for name, value in _tree(path).items() if name != "engines"}
     known = {each.key: each for each in settings()}
     sections = {key.rpartition(".")[0] for key in known}
     flat: dict[str, Any] = {}

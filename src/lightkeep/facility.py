@@ -70,12 +70,41 @@ class Facility:
     stores: Mapping[str, Store] = field(default_factory=dict)
 
     def engine(self, name: str = "") -> Engine:
-        """Return an engine by name; the configured one when the name is empty."""
+        """Return an engine by name; the configured one when the name is empty.
+
+        Raises
+        ------
+        ConfigError: there is none of that name, or its table in lightkeep.toml cannot be used.
+        """
         from lightkeep import engines
 
         name = name or self.config.engine.name
+        options = dict(self.config.engines.get(name, {}))
+        kind = options.pop("kind", name)
+        for key in ("techniques", "stations"):
+            options.pop(key, None)
+        known = engines.options_of(kind)
         workers = self.config.engine.workers
-        return engines.get(name, **({"workers": workers} if workers and name != "inline" else {}))
+        if name not in self.config.engines and workers and "workers" in known:
+            options["workers"] = workers
+        if "folder" in known:
+            options["folder"] = str(self.config.root / options.get("folder", Path("engines", name)))
+        return engines.get(kind, **options)
+
+    def engine_names(self) -> list[str]:
+        """Return the engines that a run may name: those of lightkeep.toml, and every kind with its defaults."""
+        from lightkeep import engines
+
+        return sorted({*engines.names(), *self.config.engines})
+
+    def engine_for(self, technique: str, station_id: str) -> str:
+        """Return the engine of a run that names none: the first whose lists name it, else the configured one."""
+        for name, table in self.config.engines.items():
+            given = [(table.get("techniques"), technique), (table.get("stations"), station_id)]
+            asked = [value in names for names, value in given if names]
+            if asked and all(asked):
+                return name
+        return self.config.engine.name
 
     @property
     def scratch(self) -> Path:

@@ -9,21 +9,21 @@ import pytest
 from lightkeep import engines
 from lightkeep.model.engines import Engine, Task
 from lightkeep.model.errors import ConfigError
-from lightkeep.testing.suites.engine import HERE, EngineSuite, RemoteEngineSuite
+from lightkeep.testing.suites.engine import HERE, LocalEngineSuite, RemoteEngineSuite
 
 
-class TestInline(EngineSuite):
+class TestInline(LocalEngineSuite):
     def make(self) -> Engine:
         return engines.get("inline")
 
 
-class TestProcesses(RemoteEngineSuite):
+class TestProcesses(RemoteEngineSuite, LocalEngineSuite):
     def make(self) -> Engine:
         return engines.get("processes", workers=2)
 
 
 def test_the_built_in_engines_are_found_by_name() -> None:
-    assert {"inline", "processes"} <= set(engines.names())
+    assert {"dask", "inline", "processes", "slurm"} <= set(engines.names())
 
 
 def test_an_unknown_engine_is_refused_with_the_names_of_those_there_are() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
+from collections.abc import Sequence
 from importlib.metadata import entry_points
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from lightkeep.model.engines import Engine
 from lightkeep.model.errors import ConfigError
@@ -24,9 +27,52 @@ def get(name: str, **options: Any) -> Engine:
 
     Raises
     ------
-    ConfigError: no engine of that name is installed here.
+    ConfigError: no engine of that name is installed here, or it has no such option, or one of another kind.
     """
+    engine = _class(name)
+    known = options_of(name)
+    for key, value in options.items():
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"it has: {', '.join(known) or 'none'}"
+            raise ConfigError(f"engine {name}: `{key}` is not an option", remedy=hint)
+        if not _fits(value, known[key]):
+            raise ConfigError(f"engine {name}: `{key}` cannot be {value!r}", remedy=f"give {_words(known[key])}")
+    return cast("Engine", engine(**options))
+
+
+def options_of(name: str) -> dict[str, Any]:
+    """Return option -> type of what an engine's constructor takes."""
+    constructor = _class(name).__init__
+    if constructor is object.__init__:
+        return {}
+    kinds = get_type_hints(constructor)
+    return {key: kinds.get(key, Any) for key in inspect.signature(constructor).parameters if key != "self"}
+
+
+def _class(name: str) -> Any:
     found = entry_points(group="lightkeep.engines", name=name)
     if not found:
         raise ConfigError(f"there is no engine {name!r}", remedy=f"choose one of {', '.join(names())}")
-    return cast("Engine", next(iter(found)).load()(**options))
+    try:
+        return next(iter(found)).load()
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"engine {name} needs {error.name}", remedy=f"pip install 'lightkeep[{name}]', or choose another"
+        ) from error
+
+
+_PLAIN = {str: "text in quotes", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind in _PLAIN:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        return is_whole or isinstance(value, float) if kind is float else type(value) is kind
+    if kind == Sequence[str]:
+        return isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)
+    return not isinstance(value, str | int | float | list | dict)  # for Python, not for a file
+
+
+def _words(kind: Any) -> str:
+    return _PLAIN.get(kind, "a list of texts" if kind == Sequence[str] else "another")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from lightkeep.engines.call import call
@@ -21,6 +22,8 @@ class InlineEngine:
         *,
         done: Callable[[int, Any], None] | None = None,
         cancel: Cancel | None = None,
+        key: str = "",  # noqa: ARG002 -- nothing outlives this process
+        folder: Path | None = None,  # noqa: ARG002
     ) -> list[Any]:
         """Run all tasks in order; see `model.engines.Engine.map`."""
         results = []
@@ -31,6 +34,9 @@ class InlineEngine:
             if done is not None:
                 done(index, results[-1])
         return results
+
+    def abandon(self, *, key: str, folder: Path) -> None:
+        """Nothing: what it started ended with its `map`."""
 
     def workers(self) -> int:
         """One."""

@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 from lightkeep.model.engines import Cancel, Task
@@ -42,13 +43,16 @@ class ProcessEngine:
     Parameters
     ----------
     workers: how many tasks run at once; 0: one per core that this process may use.
+    cores: how many cores it may use; 0: what the kernel says.
+    pieces: numbers that errors call the tasks by; their index when it is empty.
     """
 
     name = "processes"
 
-    def __init__(self, *, workers: int = 0) -> None:
-        self._cores = len(os.sched_getaffinity(0))
+    def __init__(self, *, workers: int = 0, cores: int = 0, pieces: Sequence[int] = ()) -> None:
+        self._cores = cores or len(os.sched_getaffinity(0))
         self._workers = workers or self._cores
+        self._pieces = pieces
 
     def workers(self) -> int:
         """How many tasks run at once."""
@@ -60,6 +64,8 @@ class ProcessEngine:
         *,
         done: Callable[[int, Any], None] | None = None,
         cancel: Cancel | None = None,
+        key: str = "",  # noqa: ARG002 -- nothing outlives this process
+        folder: Path | None = None,  # noqa: ARG002
     ) -> list[Any]:
         """Run all tasks; see `model.engines.Engine.map`.
 
@@ -68,11 +74,14 @@ class ProcessEngine:
         """
         size = min(self._workers, len(tasks))
         threads = max(1, self._cores // max(1, size))
-        with _Pool(tasks, size=size, threads=threads) as pool:
+        with _Pool(tasks, size=size, threads=threads, pieces=self._pieces or range(len(tasks))) as pool:
             return pool.run(done, cancel)
 
+    def abandon(self, *, key: str, folder: Path) -> None:
+        """Nothing: what it started ended with its `map`."""
 
-class _Worker:
+
+class Worker:
     """One process and the task that it has."""
 
     def __init__(self, threads: int) -> None:
@@ -100,13 +109,17 @@ class _Worker:
         with suppress(BrokenPipeError):  # it died: reading from the pipe will tell
             self.pipe.send(message)
 
+    def kill(self) -> None:
+        """Kill what is left of it; whoever reads from its pipe finds the end."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
     def end(self) -> int:
         """Kill what is left of it; return its exit status, negative for a signal.
 
         The kill comes before the wait: until it is waited for, nobody else can have its process id.
         """
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.kill()
         self.pipe.close()
         return self.process.wait()
 
@@ -114,12 +127,13 @@ class _Worker:
 class _Pool:
     """The workers of one `map`, and what is known of its tasks."""
 
-    def __init__(self, tasks: Sequence[Task], *, size: int, threads: int) -> None:
+    def __init__(self, tasks: Sequence[Task], *, size: int, threads: int, pieces: Sequence[int]) -> None:
         self._tasks = tasks
+        self._pieces = pieces
         self._size = size
         self._threads = threads
         self._waiting = deque(range(len(tasks)))
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self._answers: dict[int, Any] = {}
         self._failures: dict[int, LightkeepError] = {}
         self._deaths: Counter[int] = Counter()
@@ -149,7 +163,7 @@ class _Pool:
         end = min(self._failures, default=len(self._tasks))
         while self._waiting and self._waiting[0] < end and (idle or len(self._workers) < self._size):
             if not idle:
-                idle.append(_Worker(self._threads))
+                idle.append(Worker(self._threads))
                 self._workers.append(idle[-1])
             index = self._waiting.popleft()
             idle.pop().give(index, self._tasks[index])
@@ -161,7 +175,7 @@ class _Pool:
         if all(index in self._answers for index in range(first)):
             raise self._failures[first]
 
-    def _receive(self, worker: _Worker) -> bool:
+    def _receive(self, worker: Worker) -> bool:
         """Take a worker's answer; return whether it is a result."""
         try:
             succeeded, answer = worker.pipe.recv()
@@ -175,7 +189,7 @@ class _Pool:
             self._retire(worker)
         return bool(succeeded)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: Worker) -> None:
         """A worker died: its task has one more try."""
         index = worker.index
         self._deaths[index] += 1
@@ -183,14 +197,15 @@ class _Pool:
         if self._deaths[index] == 1:
             self._waiting.appendleft(index)
         else:
-            self._failures[index] = _death(self._tasks[index], index, status)
+            self._failures[index] = death(self._tasks[index], self._pieces[index], status)
 
-    def _retire(self, worker: _Worker) -> int:
+    def _retire(self, worker: Worker) -> int:
         self._workers.remove(worker)
         return worker.end()
 
 
-def _death(task: Task, index: int, status: int) -> RunFailed:
+def death(task: Task, index: int, status: int) -> RunFailed:
+    """Return the error of a task that ended its worker twice; `status` as of `Popen.wait`."""
     how = signal.Signals(-status).name if status < 0 else f"exit status {status}"
     what = f"piece {index} ({task.function}) ended its worker process twice: {how}"
     if status == -signal.SIGKILL:

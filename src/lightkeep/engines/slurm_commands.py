@@ -90,7 +90,7 @@ class Job:
     index: int
     """Index in the array; 0 for a job of its own."""
     state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, NODE_FAIL, TIMEOUT, CANCELLED, OUT_OF_MEMORY, PREEMPTED."""
+    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, NODE_FAIL, TIMEOUT, CANCELLED, PREEMPTED, ..."""
     reason: str = ""
     """Why it waits or ended, in Slurm's words."""
     nodes: str = ""

@@ -10,11 +10,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +37,19 @@ from lightkeep.model.errors import (
     RunFailed,
     StorageError,
 )
+from lightkeep.model.experiments import ExperimentState
 from lightkeep.model.people import SERVICE, Principal, Verb
-from lightkeep.model.runs import LIVE, Run, RunState
+from lightkeep.model.runs import LIVE, Priority, Run, RunState
 from lightkeep.model.techniques import Preflight, Report
+from lightkeep.model.workflows import COMMAND, FlowState
 
 if TYPE_CHECKING:
     from lightkeep.lifecycle.pieces import Job
     from lightkeep.lifecycle.scratch import Scratch
 
+_LOG = logging.getLogger(__name__)
+_JOBS = "jobs"
+"""Folder in a run's scratch folder for an engine whose jobs outlive this process."""
 MAX_PIECES = 32
 """Pieces of a run whose technique does not say how large they should be. Not the number of workers: every
 engine cuts in the same places, so that every engine gives the same values to the last bit."""
@@ -64,6 +71,7 @@ def request(
     principal: Principal,
     engine: str = "",
     run_id: str = "",
+    usual: Priority = Priority.ASKED,
 ) -> Run:
     """Ask for a run; return it, queued.
 
@@ -72,6 +80,39 @@ def request(
     params: values for the technique's `Params`; what is absent is derived from the data.
     engine: name of an engine; empty: the configured one, or `inline` when it is not worth starting processes.
     run_id: for a caller that may repeat the request: the same id gives the same run.
+    usual: its priority while the experiment has no beam.
+
+    Raises
+    ------
+    As `prepared` does.
+    """
+    view = facility.catalog.view(principal)
+    view.require(Verb.PROCESS, dataset_id=dataset_id)
+    experiment_id = view.dataset(dataset_id).experiment_id
+    wanted = Run(
+        id=run_id or facility.ids.new("run"),
+        experiment_id=experiment_id,
+        dataset_id=dataset_id,
+        technique=technique,
+        params=params or {},
+        engine=engine or AUTO,
+        software=SOFTWARE,
+        created_by=principal.id,
+        created_at=facility.clock.now(),
+        priority=priority(facility, experiment_id, usual=usual),
+    )
+    run = prepared(facility, wanted, principal=principal)
+    try:
+        with facility.catalog.change(principal) as tx:
+            tx.add_run(run)
+    except Conflict:
+        if not run_id:
+            raise
+    return view.run(run.id)
+
+
+def prepared(facility: Facility, run: Run, *, principal: Principal) -> Run:
+    """Return a run that may be asked for, with the datasets that its parameters name.
 
     Raises
     ------
@@ -81,34 +122,27 @@ def request(
     Conflict: the dataset is not complete. Archived: its bytes are in the archive only.
     """
     view = facility.catalog.view(principal)
-    view.require(Verb.PROCESS, dataset_id=dataset_id)
-    dataset = view.dataset(dataset_id)
-    _check(dataset, technique, params or {})
+    view.require(Verb.PROCESS, dataset_id=run.dataset_id)
+    dataset = view.dataset(run.dataset_id)
+    _check(dataset, run.technique, run.params)
     with suppress(NotFound, StorageError):  # that it cannot be read now is the run's own failure
         locate.local_path(facility, dataset.id, dataset.main_file)
     known = inputs.identified(
-        facility, technique, params or {}, experiment_id=dataset.experiment_id, principal=principal
+        facility, run.technique, run.params, experiment_id=dataset.experiment_id, principal=principal
     )
-    if engine not in ("", AUTO, *engines.names()):
-        raise InvalidInput(f"there is no engine {engine!r}", remedy=f"choose one of: {', '.join(engines.names())}")
-    run = Run(
-        id=run_id or facility.ids.new("run"),
-        experiment_id=dataset.experiment_id,
-        dataset_id=dataset.id,
-        technique=technique,
-        params=known,
-        engine=engine or AUTO,
-        software=SOFTWARE,
-        created_by=principal.id,
-        created_at=facility.clock.now(),
-    )
-    try:
-        with facility.catalog.change(principal) as tx:
-            tx.add_run(run)
-    except Conflict:
-        if not run_id:
-            raise
-    return view.run(run.id)
+    if run.engine not in (AUTO, *facility.engine_names()):
+        names = ", ".join(facility.engine_names())
+        raise InvalidInput(f"there is no engine {run.engine!r}", remedy=f"choose one of: {names}")
+    return replace(run, params=known)
+
+
+def priority(facility: Facility, experiment_id: str, *, usual: Priority) -> Priority:
+    """Return the priority of a run of an experiment: above all others while it has beam."""
+    experiment = facility.catalog.view(SERVICE).experiment(experiment_id)
+    begin, end = experiment.starts_at, experiment.ends_at
+    if experiment.state is not ExperimentState.OPEN or begin is None or end is None:
+        return usual
+    return Priority.BEAM if begin <= facility.clock.now() < end else usual
 
 
 def _check(dataset: Dataset, name: str, params: Mapping[str, Any]) -> None:
@@ -145,18 +179,31 @@ def accepting(dataset: Dataset) -> list[str]:
     return [name for name in techniques.names() if techniques.get(name).accepts(dataset)]
 
 
-def retry(facility: Facility, run_id: str, *, principal: Principal) -> Run:
-    """Ask again for what a run that is over was asked for; return the new run.
+def retry(
+    facility: Facility, run_id: str, *, principal: Principal, changes: Mapping[str, Any] | None = None
+) -> Run:
+    """Ask again for what a run that is over was asked for; return the new run. A flow that it failed goes on.
+
+    Parameters
+    ----------
+    changes: parameters that get other values; None: the default again.
 
     Raises
     ------
-    Conflict: the run is not over.
+    Conflict: the run is not over, or it is the command of a flow that did not fail. InvalidInput: a wrong value.
     """
-    run = facility.catalog.view(principal).run(run_id)
+    view = facility.catalog.view(principal)
+    run = view.run(run_id)
     if not run.state.is_over:
         raise Conflict(f"run {run.id} is {run.state}", remedy="cancel it first")
+    params = {**run.params, **(changes or {})}
+    params = {name: value for name, value in params.items() if value is not None}
+    if run.flow_id and (run.technique == COMMAND or view.flow(run.flow_id).state is FlowState.FAILED):
+        from lightkeep.lifecycle import flows
+
+        return flows.retry(facility, run, params, principal=principal)
     engine = "" if run.engine == LIVE else run.engine
-    return request(facility, run.dataset_id, run.technique, run.params, principal=principal, engine=engine)
+    return request(facility, run.dataset_id, run.technique, params, principal=principal, engine=engine)
 
 
 def cancel(facility: Facility, run_id: str, *, principal: Principal) -> Run:
@@ -252,10 +299,10 @@ def sweep(facility: Facility) -> None:
     for name in os.listdir(folder) if folder.is_dir() else ():
         with suppress(NotFound):  # a run of another catalogue, restored from a backup perhaps: not ours to delete
             run = view.run(name.partition(".")[0])
-            if run.state.is_over and run.state not in (RunState.DONE, RunState.STOPPED_EARLY):
-                _discard(facility, run)
-            if run.state.is_over:
+            if run.state in (RunState.DONE, RunState.STOPPED_EARLY):
                 shutil.rmtree(folder / name, ignore_errors=True)
+            elif run.state.is_over:
+                _discard(facility, run)
 
 
 def _discard(facility: Facility, run: Run) -> None:
@@ -264,12 +311,39 @@ def _discard(facility: Facility, run: Run) -> None:
         if child.run_id == run.id and child.state is DatasetState.COMPLETE:
             with facility.catalog.change(SERVICE) as tx:
                 tx.withdraw_dataset(child.id)
-    shutil.rmtree(folder_of(facility, run.id), ignore_errors=True)
+    for folder in _tries(facility, run.id):
+        if _abandon(facility, run.id, folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tries(facility: Facility, run_id: str) -> list[Path]:
+    """Return the folders of a run: one, and another for each time that it was taken over elsewhere."""
+    root = _runs(facility)
+    names = os.listdir(root) if root.is_dir() else []
+    return [root / name for name in sorted(names) if name.partition(".")[0] == run_id]
+
+
+def _abandon(facility: Facility, run_id: str, folder: Path) -> bool:
+    """Stop the jobs that were submitted for a run from a folder; False: they may still run, and write there."""
+    if not (folder / _JOBS).is_dir():
+        return True
+    name = facility.catalog.view(SERVICE).run(run_id).engine
+    try:
+        facility.engine(name).abandon(key=_key(folder), folder=folder / _JOBS)
+    except LightkeepError as error:  # the folder stays, so that the next sweep tries again
+        _LOG.warning("run %s: %s", run_id, error.message, extra={"about": {"engine": name}})
+        return False
+    return True
 
 
 def folder_of(facility: Facility, run_id: str) -> Path:
     """Return where a run keeps what it needs to go on after a kill; see `lifecycle.scratch`."""
     return _runs(facility) / run_id
+
+
+def _key(folder: Path) -> str:
+    """Return what the jobs of a run's computing step are called, whoever submits them from its folder."""
+    return f"{folder.name}-compute"
 
 
 def _runs(facility: Facility) -> Path:
@@ -290,6 +364,10 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
         from lightkeep.lifecycle import following
 
         return following.make(facility, run, scratch, watch)
+    if run.technique == COMMAND:
+        from lightkeep.lifecycle import command
+
+        return command.make(facility, run, scratch, watch)
     from lightkeep.lifecycle.pieces import Job
 
     source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
@@ -321,7 +399,10 @@ def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch
 def _engine(facility: Facility, run: Run, seconds: float) -> str:
     if run.engine != AUTO:
         return run.engine
-    return "inline" if seconds < WORTH_S else facility.config.engine.name
+    if seconds < WORTH_S:
+        return "inline"
+    station_id = facility.catalog.view(SERVICE).experiment(run.experiment_id).station_id
+    return facility.engine_for(run.technique, station_id)
 
 
 def _here(task: Task) -> Any:
@@ -343,8 +424,14 @@ def _compute(
     facility: Facility, run: Run, sources: Sequence[Dataset], scratch: Scratch, job: Job, watch: Watch
 ) -> None:
     plan = scratch.saved_plan()
-    todo = [index for index in range(len(plan.cuts)) if not scratch.is_finished(index)]
     watch.begin("computing", 0.05, 0.85)
-    facility.engine(plan.engine).map([job.task("compute", index=index) for index in todo], cancel=watch)
+    pieces = range(len(plan.cuts))
+    if not all(map(scratch.is_finished, pieces)):  # all, since a key names one list: finished ones cost nothing
+        tasks = [job.task("compute", index=index) for index in pieces]
+        for folder in _tries(facility, run.id):
+            if folder != scratch.folder:  # who had the run before does not commit any more
+                _abandon(facility, run.id, folder)
+        engine = facility.engine(plan.engine)
+        engine.map(tasks, cancel=watch, key=_key(scratch.folder), folder=scratch.folder / _JOBS)
     watch.begin("writing the result", 0.85, 0.9)
     write_result(run, sources, plan, job)

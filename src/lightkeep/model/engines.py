@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 
@@ -15,6 +16,10 @@ class Task:
     """`package.module:name` of a module-level function."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
     """Keyword arguments; picklable."""
+    reads: tuple[str, ...] = ()
+    """Files on this machine that it reads, for an engine whose workers share no folder with it."""
+    works_in: str = ""
+    """Folder in which it reads and writes files, for such an engine; empty: none."""
 
 
 class Cancel(Protocol):
@@ -30,7 +35,7 @@ class Engine(Protocol):
 
     An engine MUST return results in the order of the tasks, MUST run each task to its end once when nothing
     fails, MUST raise the first failing task's own error (LightkeepError as it is, others as RunFailed with the
-    last line of their traceback), and MUST NOT leave a process behind.
+    last line of their traceback), and MUST NOT leave a process behind: one that is not found again by its key.
     """
 
     name: str
@@ -41,12 +46,27 @@ class Engine(Protocol):
         *,
         done: Callable[[int, Any], None] | None = None,
         cancel: Cancel | None = None,
+        key: str = "",
+        folder: Path | None = None,
     ) -> list[Any]:
         """Run all tasks. `done(index, result)` is called in the caller's thread as each ends.
+
+        `key` names the run and the step, `folder` is theirs alone, shared with where the tasks run. An engine
+        whose work outlives this process MUST find it again when it is called with the same two and the same
+        tasks, and never submit it twice. Without them nothing may outlive this process's interest in it.
 
         MUST stop within a second of `cancel` being set (a task already running in another process is killed;
         the inline engine stops between tasks) and raise RunCancelled. A worker that dies (killed, out of memory)
         costs its own task one retry, then RunFailed naming the task and the signal.
+        """
+        ...
+
+    def abandon(self, *, key: str, folder: Path) -> None:
+        """Stop what may still run under a key, for a caller that died; nothing happens when there is nothing.
+
+        Raises
+        ------
+        RunFailed: it cannot be reached, so it may still run; call again later.
         """
         ...
 

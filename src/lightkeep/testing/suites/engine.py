@@ -1,6 +1,7 @@
 """What every engine must do. Subclass `EngineSuite` in a test module and say how to make the engine.
 
-An engine whose tasks run in other processes subclasses `RemoteEngineSuite`, which promises more.
+An engine whose tasks run on this machine subclasses `LocalEngineSuite`, one whose tasks run in other processes
+`RemoteEngineSuite`, one whose work outlives its caller `DurableEngineSuite`: each promises more.
 """
 
 # ruff: noqa: S101, S603 -- a suite is a test that ships
@@ -145,7 +146,7 @@ class EngineSuite:
 
     def test_a_cancel_between_tasks_stops_the_rest(self, tmp_path: Path) -> None:
         cancel = threading.Event()
-        tasks = [Task(f"{HERE}:touch", {"path": str(tmp_path / str(n))}) for n in range(50)]
+        tasks = _appending(tmp_path, count=50, wait_s=0.1)
         with pytest.raises(RunCancelled):
             self.make().map(tasks, done=lambda _n, _result: cancel.set(), cancel=cancel)
         assert len(list(tmp_path.iterdir())) < 50
@@ -155,6 +156,10 @@ class EngineSuite:
         self.make().map([Task(f"{HERE}:touch", {"path": str(path)}) for _ in range(4)])
         pids = {int(pid) for pid in path.read_text().split()} - {os.getpid()}
         assert not [pid for pid in pids if is_alive(pid)]
+
+
+class LocalEngineSuite(EngineSuite):
+    """For an engine whose tasks run on this machine: they end with the process that asked for them."""
 
     def test_no_process_outlives_a_killed_parent(self, tmp_path: Path) -> None:
         path = tmp_path / "pids"
@@ -196,12 +201,91 @@ class RemoteEngineSuite(EngineSuite):
         assert self.make().map([task, *others]) == ["survived", 0, 1, 4]
         assert len((tmp_path / "tries").read_text().split()) == 2
 
+    def test_the_other_tasks_go_on_while_one_has_lost_its_worker(self, tmp_path: Path) -> None:
+        tasks = [Task(f"{HERE}:die", {"path": str(tmp_path / str(n)), "times": n % 2}) for n in range(4)]
+        assert self.make().map(tasks) == ["survived"] * 4
+        assert [len((tmp_path / str(n)).read_text().split()) for n in range(4)] == [1, 2, 1, 2]
+
     def test_a_worker_killed_twice_is_a_failed_run_that_names_task_and_signal(self, tmp_path: Path) -> None:
         task = Task(f"{HERE}:die", {"path": str(tmp_path / "tries"), "times": 9})
         with pytest.raises(RunFailed, match=r"piece 0 .*:die.*SIGKILL") as caught:
             self.make().map([task])
         assert "memory" in caught.value.remedy
         assert len((tmp_path / "tries").read_text().split()) == 2
+
+
+class DurableEngineSuite(RemoteEngineSuite):
+    """For an engine whose work outlives its caller: the next call with the same key finds it."""
+
+    def options(self) -> dict[str, Any]:
+        """Return what the engine is made with, for a process that will be killed: it makes its own."""
+        raise NotImplementedError
+
+    def _caller(self, folder: Path, *, count: int, wait_s: float) -> subprocess.Popen[bytes]:
+        arguments = f"{self.make().name!r}, {self.options()!r}, {str(folder)!r}, {count}, {wait_s}"
+        code = f"from {HERE} import map_durably; map_durably({arguments})"
+        return subprocess.Popen([sys.executable, "-c", code])
+
+    def test_a_killed_callers_work_is_found_again_and_done_once(self, tmp_path: Path) -> None:
+        tasks, folder = _appending(tmp_path, count=3, wait_s=2.0), tmp_path / "jobs"
+        with self._caller(tmp_path, count=3, wait_s=2.0) as caller:
+            _wait_for_pids(tmp_path / "0", 1)
+            caller.kill()
+        self.make().map(tasks, key="run_1-compute", folder=folder)
+        assert [len((tmp_path / str(n)).read_text().split()) for n in range(3)] == [1] * 3
+
+    def test_what_is_done_already_is_not_done_again(self, tmp_path: Path) -> None:
+        tasks, folder = _appending(tmp_path, count=2, wait_s=0.0), tmp_path / "jobs"
+        first = self.make().map(tasks, key="run_2-compute", folder=folder)
+        assert self.make().map(tasks, key="run_2-compute", folder=folder) == first
+        assert [len((tmp_path / str(n)).read_text().split()) for n in range(2)] == [1, 1]
+
+    def test_a_caller_that_is_stopped_leaves_the_work_running(self, tmp_path: Path) -> None:
+        tasks, folder = _appending(tmp_path, count=1, wait_s=2.0), tmp_path / "jobs"
+        with pytest.raises(Leave):
+            self.make().map(tasks, cancel=LeaveWhen(tmp_path / "0"), key="run_3-compute", folder=folder)
+        self.make().map(tasks, key="run_3-compute", folder=folder)
+        assert len((tmp_path / "0").read_text().split()) == 1
+
+    def test_work_whose_caller_died_is_stopped_by_its_key(self, tmp_path: Path) -> None:
+        with self._caller(tmp_path, count=1, wait_s=60.0) as caller:
+            pids = _wait_for_pids(tmp_path / "0", 1)
+            caller.kill()
+        self.make().abandon(key="run_1-compute", folder=tmp_path / "jobs")
+        assert not [pid for pid in pids if is_alive(pid)]
+
+    def test_there_is_nothing_to_abandon_where_nothing_was_asked_for(self, tmp_path: Path) -> None:
+        self.make().abandon(key="run_9-compute", folder=tmp_path / "jobs")
+        assert not (tmp_path / "jobs").exists()
+
+
+class Leave(BaseException):
+    """The process that asked is being stopped, not the work."""
+
+
+class LeaveWhen:
+    """Looks like a cancel; raises Leave as soon as a file is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def is_set(self) -> bool:
+        """Return False, or raise Leave."""
+        if self._path.exists():
+            raise Leave
+        return False
+
+
+def _appending(folder: Path, *, count: int, wait_s: float) -> list[Task]:
+    return [Task(f"{HERE}:touch_and_wait", {"path": str(folder / str(n)), "wait_s": wait_s}) for n in range(count)]
+
+
+def map_durably(name: str, options: dict[str, Any], folder: str, count: int, wait_s: float) -> None:
+    """Run appending tasks under a key: the body of a process that will be killed."""
+    from lightkeep import engines
+
+    tasks = _appending(Path(folder), count=count, wait_s=wait_s)
+    engines.get(name, **options).map(tasks, key="run_1-compute", folder=Path(folder) / "jobs")
 
 
 def is_alive(pid: int) -> bool:

@@ -1,0 +1,1 @@
+"""A real two-node Slurm: `make cluster` starts it by scripts/with-slurm."""
