@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from lightkeep.catalog import Change, SourceKey, parse, transitions
 from lightkeep.catalog.plans import list_hash
+from lightkeep.model.acquisition import Acquisition, SourceKind
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
@@ -102,6 +103,9 @@ MUTATORS: dict[str, Mutator] = {
     "set_replicas": lambda tx, house, dataset: tx.set_replicas(
         house.view("lightkeep").replicas(tooth(house).id), state=ReplicaState.SUSPECT
     ),
+    "add_acquisition": lambda tx, house, dataset: tx.add_acquisition(
+        Acquisition("acq_1", "a1", "detector", SourceKind.FOLDER)
+    ),
     "add_run": lambda tx, house, dataset: tx.add_run(Run("run_2", "a1", dataset.id, "xpcs")),
     "update_run": lambda tx, house, dataset: tx.update_run("run_1", state=RunState.RUNNING),
     "record": lambda tx, house, dataset: tx.record("dataset.downloaded", dataset.id, "a1", {"files": 2}),
@@ -111,6 +115,7 @@ MUTATORS: dict[str, Mutator] = {
 WITHOUT_EVENT = {
     *("add_samples", "remember_sources", "set_anchored", "set_fact", "forget_listings"),
     *("add_lease", "renew_lease", "end_lease", "clear_leases"),
+    *("hold_acquisition", "free_acquisition"),
     *("queue_mail", "begin_mail", "end_mail", "put_mail_back", "drop_mail_of", "lose_recipients"),
 }
 """Caches, leases and the outbox: they say nothing about what the catalogue holds."""
@@ -118,6 +123,7 @@ READS = {"cases", "dataset_snapshot", "fact", "freed_since", "item", "notice", "
 """What a change looks up for itself."""
 FOLLOWING = {
     *("release_hold", "assign_policy", "set_notice_state", "update_restore"),
+    *("set_acquisition_state", "lease_acquisition"),
     *("approve_plan", "set_plan_state", "move_items", "note_items"),
 }
 """Steps of what others began: tests/lifecycle/purge and test_restore.py look at their events."""

@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import delete, insert, select, update
 
 from lightkeep.catalog import counts, manifest, rows, schema, transitions
+from lightkeep.catalog.acquisitions import AcquisitionChanges
 from lightkeep.catalog.audit import FILES_ADDED
 from lightkeep.catalog.cases import CaseChanges
 from lightkeep.catalog.copies import CopyChanges
@@ -29,6 +30,7 @@ from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
 from lightkeep.catalog.transaction import Transaction, among, parts, same_grant
 from lightkeep.catalog.usage import UsageChanges
 from lightkeep.catalog.workers import WorkerChanges
+from lightkeep.catalog.workflows import WorkflowChanges
 from lightkeep.model.datasets import Dataset, DatasetState, File, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
@@ -48,7 +50,9 @@ class Change(
     CaseChanges,
     CopyChanges,
     UsageChanges,
+    AcquisitionChanges,
     WorkerChanges,
+    WorkflowChanges,
     Transaction,
 ):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import TypeVar
 
+from lightkeep.model.acquisition import AcquisitionState as Ac
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict
 from lightkeep.model.experiments import ExperimentState as Ex
@@ -55,6 +56,13 @@ RESTORE: Mapping[RestoreState, frozenset[RestoreState]] = {
     RestoreState.RUNNING: frozenset({RestoreState.DONE, RestoreState.FAILED}),
     RestoreState.DONE: frozenset(),
     RestoreState.FAILED: frozenset(),
+}
+
+ACQUISITION: Mapping[Ac, frozenset[Ac]] = {
+    Ac.DEFINED: frozenset({Ac.RUNNING}),
+    Ac.RUNNING: frozenset({Ac.STOPPED, Ac.FAILED}),
+    Ac.STOPPED: frozenset({Ac.RUNNING}),
+    Ac.FAILED: frozenset({Ac.RUNNING}),
 }
 
 

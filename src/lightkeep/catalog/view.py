@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 
 from lightkeep.catalog import facets, rows, schema
+from lightkeep.catalog.acquisitions import AcquisitionViews
 from lightkeep.catalog.candidates import CandidateViews
 from lightkeep.catalog.cases import CaseViews
 from lightkeep.catalog.conditions import allowed, matches
@@ -38,6 +39,7 @@ from lightkeep.catalog.usage import UsageViews
 from lightkeep.catalog.view_base import ViewBase, row_limit, row_offset
 from lightkeep.catalog.whereabouts import WhereaboutsViews
 from lightkeep.catalog.workers import WorkerViews
+from lightkeep.catalog.workflows import WorkflowViews
 from lightkeep.model.datasets import Dataset, DatasetKind, File, SkippedFile
 from lightkeep.model.decision import Decision
 from lightkeep.model.errors import Forbidden, InvalidInput, NotFound, SignInRequired
@@ -65,7 +67,9 @@ class View(
     CopyViews,
     UsageViews,
     WhereaboutsViews,
+    AcquisitionViews,
     WorkerViews,
+    WorkflowViews,
     ViewBase,
 ):
     """What one principal sees. Each method is one consistent read with a fixed number of statements."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from lightkeep.catalog.changes import Change
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import records
@@ -34,6 +35,8 @@ from lightkeep.model.techniques import Report
 
 _ANCHOR_AGE: Final = timedelta(minutes=1)  # how far the stores' records may be behind; upkeep writes them as well
 _ROUNDS: Final = 10  # times that a source which keeps changing is looked at again
+
+Guard = Callable[[Change], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ def ingest(
     quiet_s: float | None = None,
     report: Report | None = None,
     pace: Pace = Pace(),  # noqa: B008 (frozen)
+    only: Collection[str] | None = None,
+    guard: Guard | None = None,
 ) -> Ingested:
     """Make a source file or folder a complete dataset of an experiment. Idempotent.
 
@@ -83,6 +88,8 @@ def ingest(
     quiet_s: how long every file must have been unchanged; the configured time when None.
     report: called with the fraction of the bytes done.
     pace: how much is made durable at once; the default is fast.
+    only: of a folder, only these paths below it.
+    guard: called in each of its transactions, before they write; what it raises ends the call.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def ingest(
     view.require(Verb.WRITE, experiment_id=experiment_id)
     experiment = view.experiment(experiment_id)
     _check_open(experiment, kind)
-    with SourceTree(source) as tree:
+    with SourceTree(source, only=only) as tree:
         wanted = Dataset(
             id="",
             experiment_id=experiment_id,
@@ -107,9 +114,11 @@ def ingest(
             run_id=run_id,
             created_by=principal.id,
         )
-        store = (_store_around if in_place else _store)(facility, tree, store_id)
+        store = (_store_around if in_place else store_for)(facility, tree, store_id)
         quiet_s = facility.config.ingest.quiet_s if quiet_s is None else quiet_s
-        work = _Ingest(facility, principal, experiment, tree, store, quiet_s=quiet_s, pace=pace, report=report)
+        work = Intake(
+            facility, principal, experiment, tree, store, quiet_s=quiet_s, pace=pace, report=report, guard=guard
+        )
         try:
             done = work.run(wanted)
         except Conflict:  # another ingest of the same source was faster: see what it left to do
@@ -119,7 +128,7 @@ def ingest(
     return done
 
 
-class _Ingest:
+class Intake:
     """One call of `ingest`."""
 
     def __init__(
@@ -132,8 +141,10 @@ class _Ingest:
         *,
         quiet_s: float,
         pace: Pace,
-        report: Report | None,
+        report: Report | None = None,
+        guard: Guard | None = None,
     ) -> None:
+        self.guard = guard
         self.facility = facility
         self.principal = principal
         self.experiment = experiment
@@ -152,28 +163,28 @@ class _Ingest:
         if self.dataset.state is DatasetState.COMPLETE:
             return Ingested(self.dataset, 0, len(walk.others), was_known=True)
         look = look_into(self.tree, walk)
-        self._check_quota([found for found in walk.files if known.get(found.key.path) != found.key])
+        self.check_room([found for found in walk.files if known.get(found.key.path) != found.key])
         self.progress.total = sum(found.key.size for found in walk.files)
         with ThreadPoolExecutor(1) as catalogue:
             for _ in range(_ROUNDS):
                 todo = [found for found in walk.files if known.get(found.key.path) != found.key]
-                kept = self._move_all(todo, known, catalogue)
+                kept = self.move_all(todo, known, catalogue)
                 walk = self.tree.walk()
                 if all(known.get(found.key.path) == found.key for found in walk.files):
                     if look.key not in (None, *(found.key for found in walk.files)):
                         look = look_into(self.tree, walk)  # the main file was replaced after it was looked into
-                    catalogue.submit(self._commit, kept, seal=(walk, look)).result()
+                    catalogue.submit(self.commit, kept, seal=(walk, look)).result()
                     dataset = self.facility.catalog.view(self.principal).dataset(self.dataset.id)
                     return Ingested(dataset, self.added, len(walk.others), was_known=False)
-                catalogue.submit(self._commit, kept).result()
+                catalogue.submit(self.commit, kept).result()
                 walk = settled(self.tree, self.quiet_s)
         raise still_written(self.tree, next(f.key.path for f in walk.files if known.get(f.key.path) != f.key))
 
-    def _check_quota(self, todo: Sequence[Found]) -> None:
+    def check_room(self, todo: Sequence[Found]) -> None:
         if self.store.record.is_managed:
             check_quota(self.facility, self.experiment, more=sum(found.key.size for found in todo))
 
-    def _move_all(self, todo: Sequence[Found], known: dict[str, Key], catalogue: ThreadPoolExecutor) -> list[Kept]:
+    def move_all(self, todo: Sequence[Found], known: dict[str, Key], catalogue: ThreadPoolExecutor) -> list[Kept]:
         """Move group by group, and make each known while the next ones move; return the last, still unknown."""
         kept: list[Kept] = []
         writing: Future[None] | None = None
@@ -182,7 +193,7 @@ class _Ingest:
                 if writing is not None:
                     writing.result()
                 if kept:
-                    writing = catalogue.submit(self._commit, kept)
+                    writing = catalogue.submit(self.commit, kept)
                 kept = group
                 known.update({each.found.key.path: each.found.key for each in kept})
         if writing is not None:
@@ -199,12 +210,14 @@ class _Ingest:
         transfer = Transfer(self.store, self.tree, prefix, self.pace, self.progress.add)
         return transfer.copy(groups) if is_managed else transfer.register(groups)
 
-    def _commit(self, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> None:
+    def commit(self, kept: Sequence[Kept], *, seal: tuple[Walk, Look] | None = None) -> None:
         """Make a group known, and with `seal` the dataset complete, in one transaction."""
         if not kept and seal is None:
             return
         dataset = self.dataset
         with self.facility.catalog.change(self.principal) as tx:
+            if self.guard is not None:
+                self.guard(tx)
             if not dataset.id:
                 dataset = tx.add_dataset(replace(dataset, id=self.facility.ids.new("ds")))
             if kept:
@@ -291,7 +304,7 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _store(facility: Facility, tree: SourceTree, store_id: str) -> Store:
+def store_for(facility: Facility, tree: SourceTree, store_id: str) -> Store:
     store = facility.stores[store_id or facility.config.ingest.store]
     store.check_identity()
     if store.record.is_managed and tree.path.is_relative_to(os.path.realpath(store.record.location)):
@@ -304,7 +317,7 @@ def _store_around(facility: Facility, tree: SourceTree, store_id: str) -> Store:
     for each in [store_id] if store_id else list(facility.stores):
         record = facility.stores[each].record
         if not record.is_managed and tree.path.is_relative_to(os.path.realpath(record.location)):
-            return _store(facility, tree, each)
+            return store_for(facility, tree, each)
     raise InvalidInput(
         f"no store for files registered in place holds {tree.source}",
         remedy="register its disk as a store that is not managed, or ingest without --in-place to copy",

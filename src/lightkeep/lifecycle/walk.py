@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,10 +75,12 @@ class SourceTree:
     Parameters
     ----------
     source: a regular file, or a folder. A symlink named by the user is followed, those below are not.
+    only: of a folder, only these paths below it; everything when None.
     """
 
-    def __init__(self, source: Path) -> None:
+    def __init__(self, source: Path, *, only: Collection[str] | None = None) -> None:
         self.source = source
+        self._only = only
         self.path = Path(os.path.realpath(source))
         self.flags = _OPEN | os.O_NOATIME
         """To open what is in it with."""
@@ -95,6 +97,8 @@ class SourceTree:
 
     def walk(self) -> Walk:
         """Look at every name under the source; an unreadable folder raises SourceError."""
+        if self._only is not None:
+            return self._walk_only(sorted(self._only))
         files: list[Found] = []
         others: list[Other] = []
         with Folders(self.descriptor) as folders:
@@ -114,6 +118,20 @@ class SourceTree:
                             others.append(_other(path + name, status, folder))
                 waiting.extend(reversed(below))
         return Walk(tuple(files), tuple(others))
+
+    def _walk_only(self, paths: Sequence[str]) -> Walk:
+        """Look at the files named; what is not a regular file any more is left out."""
+        files: list[Found] = []
+        with Folders(self.descriptor) as folders:
+            for path in paths:
+                *above, name = parts(path)
+                try:
+                    status = os.stat(name, dir_fd=folders.open(tuple(above)), follow_symlinks=False)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    files.append(Found(key_of(path, status), stat.S_IMODE(status.st_mode)))
+        return Walk(tuple(files), ())
 
     def _names(self, folder: int) -> list[str]:
         return [self.path.name] if self.is_file else sorted(os.listdir(folder))

@@ -1,0 +1,253 @@
+"""Where frames come from: EPICS PVAccess, ZeroMQ, or a file played again.
+
+The ZeroMQ stream is one multipart message each; numbers are little-endian, values in C order:
+
+    {"htype": "dheader-1.0", "series": 7, ...}                                            a series begins
+    {"htype": "chunk-1.0", "frame": 0, "shape": [rows, columns], "type": "uint16"} + values       a frame
+    {"htype": "dimage-1.0", "frame": 0} + {"shape": [columns, rows], "type": ..., "encoding": "<"} + values
+    {"htype": "dseries_end-1.0", "series": 7}                                             it is over
+
+The second form of a frame is the one that Eigers send, and its shape counts columns first.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import h5py
+import numpy as np
+
+from lightkeep.acquisition.options import Frames, PvAccess, Replay, ZeroMq
+from lightkeep.model.acquisition import Begin, End, Frame, FrameSource
+from lightkeep.model.errors import ConfigError, InvalidInput, SourceError
+
+_BEAT_S: Final = 0.25
+_QUEUE: Final = 256
+"""Frames between the network's thread and the disk's; beyond that the network waits, and gaps are counted."""
+_KINDS: Final = "biuf"
+
+
+def open_source(options: Frames) -> FrameSource:
+    """Open what yields frames.
+
+    Raises
+    ------
+    ConfigError: what it needs is not installed. SourceError: it cannot be reached.
+    """
+    if isinstance(options, PvAccess):
+        return PvAccessSource(options)
+    if isinstance(options, ZeroMq):
+        return ZeroMqSource(options)
+    if isinstance(options, Replay):
+        return ReplaySource(options)
+    raise InvalidInput(f"{type(options).__name__} has no frames")
+
+
+class PvAccessSource:
+    """Follows an NTNDArray channel; `uniqueId` numbers the frames."""
+
+    def __init__(self, options: PvAccess) -> None:
+        try:
+            from p4p.client.thread import Context
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "EPICS needs p4p, which is not installed", remedy="pip install 'lightkeep[epics]'"
+            ) from error
+        self._options = options
+        self._came: queue.Queue[Any] = queue.Queue(_QUEUE)
+        self._last: int | None = None
+        self._is_closing = False
+        self._opened = time.time()
+        self._context = Context("pva", conf=options.epics or None, useenv=not options.epics)
+        self._monitor = self._context.monitor(
+            options.channel,
+            self._take,
+            request=f"record[queueSize={options.queue}]field()",
+            notify_disconnect=True,
+        )
+        self._acquire(1)
+
+    def _take(self, value: Any) -> None:
+        """Called by EPICS's thread; it waits while the queue is full."""
+        while not self._is_closing:
+            try:
+                self._came.put(value, timeout=_BEAT_S)
+            except queue.Full:
+                continue
+            return
+
+    def _acquire(self, wanted: int) -> None:
+        if not self._options.acquire:
+            return
+        from p4p.client.thread import RemoteError
+
+        try:
+            self._context.put(self._options.acquire, wanted, timeout=5.0)
+        except (TimeoutError, RemoteError) as error:
+            raise SourceError(
+                f"cannot set {self._options.acquire} to {wanted}: {error}", remedy="check the name and the IOC"
+            ) from error
+
+    def messages(self) -> Iterator[Begin | Frame | End | None]:
+        """Yield frames for ever. What the channel held before this was opened is not new, and left out."""
+        while True:
+            try:
+                value = self._came.get(timeout=_BEAT_S)
+            except queue.Empty:
+                yield None
+                continue
+            if isinstance(value, Exception):  # disconnected: EPICS connects again by itself
+                yield None
+                continue
+            number, at = int(value.raw.uniqueId), float(value.timestamp)
+            is_old = self._last is None and 0 < at < self._opened
+            if number == self._last or is_old or value.size == 0:
+                self._last = number
+                continue
+            self._last = number
+            yield Frame(number, np.asarray(value), at)
+
+    def close(self) -> None:
+        """Stop the detector, where that was asked for, and listen no more."""
+        try:
+            self._acquire(0)
+        finally:
+            self._is_closing = True
+            self._monitor.close()
+            self._context.close()
+
+
+class ZeroMqSource:
+    """Follows a ZeroMQ stream; see the module's docstring for its messages."""
+
+    def __init__(self, options: ZeroMq) -> None:
+        try:
+            import zmq
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "ZeroMQ needs pyzmq, which is not installed", remedy="pip install 'lightkeep[zmq]'"
+            ) from error
+        self._zmq = zmq
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.PULL if options.socket == "pull" else zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, _QUEUE)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        if options.socket == "sub":
+            self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        try:
+            (self._socket.bind if options.bind else self._socket.connect)(options.address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise SourceError(f"{options.address}: {error}", remedy="write e.g. tcp://detector:9999") from error
+
+    def messages(self) -> Iterator[Begin | Frame | End | None]:
+        """Yield what comes. SourceError for a message that is not of this stream."""
+        while True:
+            if not self._socket.poll(int(_BEAT_S * 1000)):
+                yield None
+                continue
+            yield parse(self._socket.recv_multipart())
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
+        self._context.term()
+
+
+def parse(parts: Sequence[bytes]) -> Begin | Frame | End | None:
+    """Return what a multipart message says; None for one that carries no data.
+
+    >>> parse([b'{"htype": "dseries_end-1.0", "series": 7}'])
+    End()
+
+    Raises
+    ------
+    SourceError: it is not one of this stream.
+    """
+    head = _json(parts[0])
+    kind = str(head.get("htype", ""))
+    if kind.startswith("dheader"):
+        series = head.get("series", head.get("name", ""))
+        kept = {key: each for key, each in head.items() if isinstance(each, str | int | float)}
+        return Begin(f"series_{series}" if isinstance(series, int) else str(series), kept)
+    if kind.startswith("dseries_end"):
+        return End()
+    if kind.startswith("chunk") and len(parts) >= 2:
+        return _frame(head, head, parts[1], reverse=False)
+    if kind.startswith("dimage") and len(parts) >= 3:
+        return _frame(head, _json(parts[1]), parts[2], reverse=True)
+    raise SourceError(
+        f"a ZeroMQ message of type {kind[:40]!r} with {len(parts)} parts is not known",
+        remedy="see the how-to on acquisition for the messages",
+    )
+
+
+def _frame(head: dict[str, Any], about: dict[str, Any], values: bytes, *, reverse: bool) -> Frame:
+    try:
+        number, at = int(head["frame"]), float(head.get("timestamp", 0.0))
+        kind = np.dtype(str(about["type"])).newbyteorder("<")
+        shape = [int(each) for each in about["shape"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"a frame's header is broken: {error!r}", remedy="send frame, shape and type") from error
+    if about.get("encoding", "<") not in ("<", "raw"):
+        raise SourceError(
+            f"frames are compressed ({about['encoding']}), which this stream is not read with",
+            remedy="set the detector's stream to no compression",
+        )
+    if (
+        kind.kind not in _KINDS
+        or len(shape) != 2
+        or min(shape) < 1
+        or kind.itemsize * shape[0] * shape[1] != len(values)
+    ):
+        raise SourceError(f"a frame of {shape} {kind} has {len(values)} bytes", remedy="correct its header")
+    return Frame(number, np.frombuffer(values, kind).reshape(shape[::-1] if reverse else shape), at)
+
+
+def _json(text: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise SourceError("a ZeroMQ message has no JSON header", remedy="connect to the detector's data stream")
+    return found
+
+
+class ReplaySource:
+    """Plays a file's frames at a rate, once; frame n comes at n / rate seconds."""
+
+    def __init__(self, options: Replay) -> None:
+        self._options = options
+        try:
+            self._file = h5py.File(options.file, "r", locking=False)
+        except OSError as error:
+            raise SourceError(f"{options.file} cannot be read: {error}", remedy="name an HDF5 file") from error
+        found = self._file.get(options.place)
+        if not isinstance(found, h5py.Dataset) or found.ndim != 3:
+            self._file.close()
+            raise SourceError(
+                f"{options.file} has no frames at {options.place}", remedy="name a dataset of three axes: place"
+            )
+        self._data = found
+
+    def messages(self) -> Iterator[Begin | Frame | End | None]:
+        """Yield the series."""
+        yield Begin(Path(self._options.file).stem)
+        began = time.monotonic()
+        for number in range(self._data.shape[0]):
+            while (left := began + number / self._options.rate - time.monotonic()) > 0:
+                time.sleep(min(left, _BEAT_S))
+                if left > _BEAT_S:
+                    yield None
+            yield Frame(number, self._data[number], time.time())
+        yield End()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

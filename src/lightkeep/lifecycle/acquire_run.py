@@ -1,0 +1,328 @@
+"""One process runs one acquisition: frames to disk, files into the catalogue, statistics, until it is stopped.
+
+    source ── thread ──> files of the spool folder ──┐        nothing of the catalogue is needed up to here
+    folder that others write ────────────────────────┴─> settled ──> datasets
+
+Each transaction shows the token of the lease: a process that was paused while another one took over commits
+nothing. While the catalogue is away frames go on to disk and files wait; then they catch up.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from lightkeep.acquisition.folder import Rules
+from lightkeep.acquisition.frames import open_source
+from lightkeep.acquisition.options import Bluesky, Folder, Frames, checked
+from lightkeep.acquisition.spool import MARK, Recorder
+from lightkeep.catalog.changes import Change
+from lightkeep.facility import Facility
+from lightkeep.lifecycle import live
+from lightkeep.lifecycle.acquire_take import FolderTaker, RunTaker, Target
+from lightkeep.lifecycle.process import process
+from lightkeep.model.acquisition import Acquisition, AcquisitionState, Statistics
+from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError, NotFound, SourceError
+from lightkeep.model.experiments import ExperimentState
+from lightkeep.model.people import SERVICE, Principal
+
+_LOG = logging.getLogger(__name__)
+
+LEASE: Final = timedelta(seconds=10)
+"""After so long without a word from its process an acquisition is another one's to take."""
+_RENEW_S: Final = 1.0
+_STEP_S: Final = 0.1
+_AGAIN_S: Final = 1.0
+"""Pause after something that was away."""
+_FINISH_S: Final = 30.0
+"""How long a stopped acquisition waits for files that do not settle."""
+
+
+def holder() -> str:
+    """Return the name of this process: host and number."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def run(facility: Facility, acquisition_id: str, *, ending: threading.Event) -> AcquisitionState:
+    """Take an acquisition over and run it until it is stopped; return its state then.
+
+    Parameters
+    ----------
+    ending: set when this process is to end; the acquisition stays `running`, for the next process.
+
+    Raises
+    ------
+    Conflict: it is not to run, or another process has it.
+    """
+    with facility.catalog.change(SERVICE) as tx:
+        token = tx.lease_acquisition(acquisition_id, holder=holder(), until=facility.clock.now() + LEASE)
+    found = facility.catalog.view(SERVICE).acquisition(acquisition_id)
+    return _Running(facility, found, token, ending).run()
+
+
+class _Running:
+    """One process's turn at an acquisition."""
+
+    def __init__(self, facility: Facility, found: Acquisition, token: int, ending: threading.Event) -> None:
+        self._facility = facility
+        self._found = found
+        self._token = token
+        self._ending = ending
+        self._options = checked(found.kind, found.options)
+        self._spooling: _Spooling | None = None
+        self._error = ""
+        self._renewed = 0.0
+        self._is_lost = False
+        principal = SERVICE if found.created_by == SERVICE.id else Principal(found.created_by)
+        target = Target(facility, found.experiment_id, principal, self._guard, self._options.technique)
+        self._taker = self._taker_for(target)
+
+    def _taker_for(self, target: Target) -> FolderTaker:
+        options, name = self._options, self._found.name
+        if isinstance(options, Folder):
+            rules = Rules(
+                options.include, options.exclude, options.done, options.quiet_s, options.datasets == "folder"
+            )
+            return FolderTaker(target, Path(options.path), rules, name=name, complete_s=options.complete_s)
+        if isinstance(options, Bluesky):
+            folder = Path(options.path)
+            return RunTaker(target, folder, below=Path(options.below) if options.below else folder.parent)
+        if not isinstance(options, Frames):
+            raise InvalidInput(f"acquisition {self._found.id} is of no known kind")
+        base = Path(options.spool) if options.spool else self._facility.config.root / "spool"
+        spool = base / self._found.id
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._spooling = _Spooling(self._facility, self._found, options, spool, target.principal)
+        return FolderTaker(target, spool, Rules(("*.h5",), done=MARK, quiet_s=0.1), name=name)
+
+    def _guard(self, tx: Change) -> None:
+        tx.hold_acquisition(self._found.id, self._token)
+
+    def run(self) -> AcquisitionState:
+        """Work until there is nothing more to do here."""
+        if self._spooling is not None:
+            self._spooling.start()
+        try:
+            with self._taker:
+                state = self._work()
+                if state is AcquisitionState.STOPPED:
+                    self._finish()
+                return state
+        finally:
+            if self._spooling is not None:
+                self._spooling.stop()
+            if not self._is_lost:
+                self._leave()
+
+    def _work(self) -> AcquisitionState:
+        while not self._ending.wait(_STEP_S):
+            state = self._renew()
+            if state is not AcquisitionState.RUNNING:
+                return state
+            self._step()
+            if self._is_lost:
+                break
+            if self._spooling is not None and self._spooling.is_over and not self._taker.watch.waiting:
+                self._end(AcquisitionState.FAILED if self._spooling.failed else AcquisitionState.STOPPED)
+        return AcquisitionState.RUNNING
+
+    def _step(self) -> None:
+        """Take in what is there; what is away is tried again, what will not get better ends the acquisition."""
+        try:
+            self._taker.step()
+        except (Forbidden, NotFound, InvalidInput) as error:
+            self._fail(error)
+        except LightkeepError as error:
+            if self._is_over_for_good(error):
+                self._fail(error)
+                return
+            self._note(error)
+            self._ending.wait(_AGAIN_S)
+        else:
+            self._error = ""
+
+    def _is_over_for_good(self, error: LightkeepError) -> bool:
+        if not isinstance(error, Conflict):
+            return False
+        if error.data.get("state") == "taken over":
+            self._is_lost = True
+            return False
+        try:
+            experiment = self._facility.catalog.view(SERVICE).experiment(self._found.experiment_id)
+        except LightkeepError:
+            return False
+        return experiment.state is not ExperimentState.OPEN
+
+    def _fail(self, error: LightkeepError) -> None:
+        self._note(error)
+        self._end(AcquisitionState.FAILED, error.message)
+
+    def _note(self, error: LightkeepError) -> None:
+        if error.message != self._error:
+            _LOG.warning("acquisition: %s", error.message, extra={"about": {"acquisition": self._found.id}})
+        self._error = error.message
+
+    def _end(self, state: AcquisitionState, error: str = "") -> None:
+        try:
+            with self._facility.catalog.change(SERVICE) as tx:
+                self._guard(tx)
+                failed = self._spooling.failed if self._spooling is not None else ""
+                tx.set_acquisition_state(self._found.id, state, error=error or failed)
+        except LightkeepError as why:
+            self._note(why)
+        self._renewed = 0.0
+
+    def _renew(self) -> AcquisitionState:
+        """Keep the lease and tell how it goes, once in a while; return what is wanted."""
+        now = time.monotonic()
+        if now - self._renewed < _RENEW_S:
+            return AcquisitionState.RUNNING
+        try:
+            with self._facility.catalog.change(SERVICE) as tx:
+                state = tx.hold_acquisition(
+                    self._found.id,
+                    self._token,
+                    until=self._facility.clock.now() + LEASE,
+                    statistics=self._statistics(),
+                )
+        except LightkeepError as error:
+            self._is_over_for_good(error)
+            self._note(error)
+            if self._is_lost:
+                self._ending.set()
+            self._renewed = now
+            return AcquisitionState.RUNNING
+        self._renewed = now
+        return state
+
+    def _statistics(self) -> Statistics:
+        before, taken = self._found.statistics, self._taker.taken
+        spooled = self._spooling.recorder.counted if self._spooling is not None else None
+        failed = self._spooling.error if self._spooling is not None else ""
+        return replace(
+            before,
+            frames=before.frames + (spooled.frames if spooled else 0),
+            gaps=before.gaps + (spooled.gaps if spooled else 0),
+            files=before.files + taken.files,
+            bytes=before.bytes + taken.bytes,
+            waiting=self._taker.watch.waiting,
+            lag_s=round(taken.lag_s, 3),
+            last_error=self._error or failed or taken.last_error,
+            at=datetime.now(UTC).isoformat(),
+        )
+
+    def _finish(self) -> None:
+        """It was stopped: end the series, take in what is left, complete the datasets."""
+        if self._spooling is not None:
+            self._spooling.stop()
+        until = time.monotonic() + _FINISH_S
+        while time.monotonic() < until and not self._is_lost:
+            try:
+                if self._taker.finish():
+                    return
+            except LightkeepError as error:
+                self._is_over_for_good(error)
+                self._note(error)
+            self._renew()
+            if self._ending.wait(_STEP_S):
+                return
+
+    def _leave(self) -> None:
+        """Give the lease back, so that the next process need not wait for its end."""
+        try:
+            with self._facility.catalog.change(SERVICE) as tx:
+                tx.hold_acquisition(self._found.id, self._token, statistics=self._statistics())
+                tx.free_acquisition(self._found.id, self._token)
+        except LightkeepError as error:
+            self._note(error)
+
+
+class _Spooling:
+    """The thread that writes frames to disk. It needs neither the catalogue nor the portal."""
+
+    def __init__(
+        self, facility: Facility, found: Acquisition, options: Frames, folder: Path, principal: Principal
+    ) -> None:
+        self.error = self.failed = ""
+        self.is_over = False
+        self.recorder = Recorder(
+            folder,
+            prefix=found.name,
+            frames_per_file=options.frames_per_file,
+            idle_s=options.idle_s,
+            begun=self._begun,
+        )
+        self._facility = facility
+        self._found = found
+        self._options = options
+        self._principal = principal
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._record, name="lightkeep-frames", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the series and close its file. Again: nothing."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _record(self) -> None:
+        self.recorder.salvage()
+        while not self._closing.is_set():
+            try:
+                self._follow()
+            except SourceError as error:
+                self.error = error.message
+            except LightkeepError as error:
+                self.failed = self.error = error.message
+                break
+            else:
+                break
+            self._closing.wait(_AGAIN_S)
+        self.is_over = True
+
+    def _follow(self) -> None:
+        """Write what comes until there is no more, or one wants to end."""
+        source = open_source(self._options)
+        try:
+            for message in source.messages():
+                self.recorder.take(message)
+                if message is not None:
+                    self.error = ""
+                if self._closing.is_set():
+                    return
+        finally:
+            try:
+                self.recorder.end()
+            finally:
+                source.close()
+
+    def _begun(self, path: Path) -> None:
+        if self._options.live:
+            threading.Thread(target=self._live, args=(path,), name="lightkeep-live", daemon=True).start()
+
+    def _live(self, path: Path) -> None:
+        """Follow a series with a technique; its frames go to disk whatever becomes of that."""
+        try:
+            run = live.request(
+                self._facility,
+                path,
+                self._options.live,
+                self._options.params,
+                experiment_id=self._found.experiment_id,
+                principal=self._principal,
+                idle_s=self._options.idle_s,
+            )
+            process(self._facility, run.id, principal=self._principal)
+        except LightkeepError as error:
+            self.error = error.message

@@ -1,0 +1,124 @@
+"""Acquisitions: from where, and how, data come in while they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol
+
+
+class AcquisitionState(StrEnum):
+    """defined -> running <-> stopped; running -> failed -> running."""
+
+    DEFINED = "defined"
+    RUNNING = "running"
+    """Wanted: some process works on it, or will within seconds."""
+    STOPPED = "stopped"
+    FAILED = "failed"
+    """Ended by an error that trying again does not mend."""
+
+
+class SourceKind(StrEnum):
+    """What data come from."""
+
+    FOLDER = "folder"
+    PVACCESS = "pvaccess"
+    ZEROMQ = "zeromq"
+    BLUESKY = "bluesky"
+    REPLAY = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """How an acquisition goes, since it was defined unless said otherwise."""
+
+    frames: int = 0
+    """Frames written to disk."""
+    files: int = 0
+    """Files that are in the catalogue."""
+    bytes: int = 0
+    """Of those files."""
+    gaps: int = 0
+    """Frames that the source numbered and that never arrived."""
+    waiting: int = 0
+    """Files that were seen and are not in the catalogue yet."""
+    lag_s: float = 0.0
+    """From the last write of the newest file to its being in the catalogue, the quiet time included."""
+    last_error: str = ""
+    """What went wrong last and is tried again; empty: nothing."""
+    at: str = ""
+    """When this was written, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquisition:
+    """A source of data of one experiment, and what became of it."""
+
+    id: str
+    experiment_id: str
+    name: str
+    """Within the experiment."""
+    kind: SourceKind
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the kind; see `lightkeep.acquisition.options`."""
+    host: str = ""
+    """Only workers on this host run it; empty: any."""
+    state: AcquisitionState = AcquisitionState.DEFINED
+    error: str = ""
+    """Why it failed."""
+    statistics: Statistics = field(default_factory=Statistics)
+    holder: str = ""
+    """The process that runs it, for people."""
+    token: int = 0
+    """Counts the processes that ever ran it: what an older one still writes is refused."""
+    lease_until: datetime | None = None
+    """Until then no other process takes it over; None: nobody has it."""
+    created_by: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A series of frames begins."""
+
+    name: str = ""
+    """Of the series; empty: one is made."""
+    header: Mapping[str, Any] = field(default_factory=dict)
+    """What the source says of it: texts and numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame."""
+
+    number: int
+    """The source's own count; a jump is a gap."""
+    data: Any
+    """A numpy array (row, column)."""
+    at: float = 0.0
+    """When it was measured, seconds since 1970; 0: not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The series is over."""
+
+
+class FrameSource(Protocol):
+    """Where frames come from. Opened by its constructor; one thread calls `messages`, once, and `close`.
+
+    Raises SourceError for what cannot be reached or understood.
+    """
+
+    def messages(self) -> Iterator[Begin | Frame | End | None]:
+        """Yield what comes; None at least twice a second while nothing does, so that the caller can look around.
+
+        A frame outside a series begins one. The iterator ends when nothing more will come.
+        """
+
+    def close(self) -> None:
+        """Give the connection back."""
