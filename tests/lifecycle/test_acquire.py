@@ -1,4 +1,4 @@
-"""Acquisition: what settles in a folder or comes as frames is in the catalogue, once, whatever is killed meanwhile."""
+"""What settles in a folder or comes as frames is in the catalogue, once, whatever is killed meanwhile."""
 
 from __future__ import annotations
 

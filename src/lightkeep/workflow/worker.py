@@ -1,7 +1,8 @@
 """The process that `workflow.apart` keeps alive: the facility's worker, until its stdin closes.
 
-Beside the runs it does the upkeep of `lifecycle.upkeep`, in a thread of its own that nothing waits for: what it
-does is known to the catalogue step by step, so it may end with the process at any instruction.
+Beside the runs it keeps a process for each acquisition alive, and does the upkeep of `lifecycle.upkeep`, in a
+thread of its own that nothing waits for: what it does is known to the catalogue step by step, so it may end with
+the process at any instruction.
 
 Started as `python -m lightkeep.workflow.worker PARENT`.
 """
@@ -19,6 +20,7 @@ from threading import Event, Thread
 from lightkeep import telemetry
 from lightkeep.engines.worker import die_with
 from lightkeep.facility import Facility, open_facility
+from lightkeep.lifecycle.acquire_keep import Keeper
 from lightkeep.lifecycle.upkeep import upkeep
 from lightkeep.model.errors import LightkeepError
 from lightkeep.workflow.orchestrator import Orchestrator, open_workflow
@@ -46,9 +48,17 @@ def attend(facility: Facility, work: Orchestrator, *, is_over: Callable[[], bool
     """Be a worker whenever one is wanted, and do the upkeep, until `is_over`, which waits a moment."""
     ending = Event()
     Thread(target=keep_up, args=(facility, work.work, ending), name="lightkeep-upkeep", daemon=True).start()
-    while not is_over():
-        work.work()
-    ending.set()
+    keeper = Keeper(facility)
+    try:
+        while not is_over():
+            work.work()
+            try:
+                keeper.tick()
+            except LightkeepError as error:  # those that run go on
+                _LOG.warning("acquisition: %s", error.message)
+    finally:
+        ending.set()
+        keeper.close()
 
 
 def keep_up(
