@@ -40,8 +40,8 @@ _KERNELS: Final[dict[str, tuple[float, int]]] = {
     "precise": (1.25, 5),
 }
 """Cells per pixel of the image, and cells that a sample is spread over along each axis."""
-_NARROW: Final = 0.985
-"""The kernel's shape parameter, as a share of what puts the edge of its transform at the edge of the image."""
+_AHEAD: Final = 2.5
+"""Samples aside of a projection where the next one will need cells."""
 _MARGIN: Final = 8
 """Columns kept free beyond the circle, for the ringing where a row meets its repetition."""
 
@@ -100,7 +100,7 @@ def geometry(
         length=length,
         width=width,
         order=order.astype(np.int64),
-        directions=np.ascontiguousarray(direction * size / length),
+        directions=np.concatenate([direction, direction[-1:]]) * size / length,
         factors=factors,
         kernel=kernel,
         size=size,
@@ -113,7 +113,7 @@ def geometry(
 
 def _kernel(size: int, columns: int, width: int) -> tuple[Float32, Float32]:
     """(STEPS, 8) weights of a Kaiser-Bessel kernel by position, (columns,) what undoes its taper."""
-    beta = _NARROW * np.pi * width * (1 - columns / size / 2)
+    beta = np.pi * width * (1 - columns / size / 2)  # what lies beyond the image folds back least; measured
     ahead = (STEPS - 1 - np.arange(STEPS))[:, None] / STEPS - width / 2
     place = (ahead + np.arange(width)) * 2 / width
     weights = np.zeros((STEPS, 8), np.float32)
@@ -157,6 +157,7 @@ class _Worker:
                 kernel=scan.kernel.ctypes.data,
                 size=scan.size,
                 plane=plane,
+                ahead=_AHEAD,
                 work=work,
             )
         )

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.compile import part
 from lightkeep.analysis.simd.lanes import load, splat, store, transpose
-from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_i64
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_i64, prefetch
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
@@ -60,11 +60,16 @@ def fold(plane: int, size: int) -> int:
     return 0
 
 
+AHEAD = 4
+"""Columns that are fetched from memory before they are needed."""
+
+
 @part
 def copy_strided(source: int, source_step: int, target: int, target_step: int, count: int) -> int:
     """Copy elements that are steps apart."""
     for i in range(count):
         at, to = source + i * source_step, target + i * target_step
+        prefetch(at + AHEAD * ELEMENT)
         store(to, load(at))
         store(to + IMAGINARY, load(at + IMAGINARY))
     return 0
@@ -78,10 +83,13 @@ def finish_row(job_address: int, row: int) -> int:
     first = at + BORDER * ELEMENT
     found = transform(first, job.work, job.plan, IMAGINARY, 0)
     left = job.columns // 2
-    spare = job.work + job.size * ELEMENT
-    copy_bytes(found, spare, (job.columns - left) * ELEMENT)
+    right = (job.columns - left) * ELEMENT
+    spare = job.work
+    if found == first:  # a whole row further on, so that nothing is read after it was written
+        spare = job.work + job.size * ELEMENT
+        copy_bytes(found, spare, right)
     copy_bytes(found + (job.size - left) * ELEMENT, at, left * ELEMENT)
-    copy_bytes(spare, at + left * ELEMENT, (job.columns - left) * ELEMENT)
+    copy_bytes(spare, at + left * ELEMENT, right)
     return 0
 
 

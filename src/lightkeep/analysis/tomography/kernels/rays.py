@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import fmuladd, load, splat, store, transpose
-from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_f64, get_i64
+from lightkeep.analysis.simd.lanes import load, splat, transpose
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_f64, get_i64, prefetch
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
+from lightkeep.analysis.tomography.kernels.spread import spread_3, spread_4, spread_5
 
 BATCH = 2 * LANES
 """Slices that travel together."""
@@ -38,7 +39,7 @@ class Rays(NamedTuple):
     order: int
     """(angles,) int64: which projection comes when; neighbours share cells."""
     directions: int
-    """(angles, 2) float64: cells per sample of the spectrum in x and y, in that order."""
+    """(angles + 1, 2) float64: cells per sample of the spectrum in x and y, in that order; the last one again."""
     factors: int
     """(angles, 2 K + 1) complex64 with K = (length - 1) // 2: filter, weight and phase, in that order."""
     kernel: int
@@ -47,6 +48,8 @@ class Rays(NamedTuple):
     """Cells of the plane along x and y, without border."""
     plane: int
     """(size + 2 BORDER, size + 2 BORDER) elements."""
+    ahead: float
+    """How many cells aside of a projection those are that are fetched for the next one; may be a fraction."""
     work: int
     """2 `length` elements and BATCH * LANES float32."""
 
@@ -74,44 +77,27 @@ def enter(source: int, step: int, columns: int, to: int, spare: int) -> int:
 
 
 @part
-def spread_4(cell: int, pitch: int, wx: int, wy: int, vr, vi) -> int:  # type: ignore[no-untyped-def]
-    """Add a sample to 4 x 4 cells."""
-    a, b, c, d = splat(get_f32(wx, 0)), splat(get_f32(wx, 1)), splat(get_f32(wx, 2)), splat(get_f32(wx, 3))
-    for row in range(4):
-        w = splat(get_f32(wy, row))
-        r, i = vr * w, vi * w
-        at = cell + row * pitch
-        store(at, fmuladd(a, r, load(at)))
-        store(at + IMAGINARY, fmuladd(a, i, load(at + IMAGINARY)))
-        store(at + ELEMENT, fmuladd(b, r, load(at + ELEMENT)))
-        store(at + ELEMENT + IMAGINARY, fmuladd(b, i, load(at + ELEMENT + IMAGINARY)))
-        store(at + 2 * ELEMENT, fmuladd(c, r, load(at + 2 * ELEMENT)))
-        store(at + 2 * ELEMENT + IMAGINARY, fmuladd(c, i, load(at + 2 * ELEMENT + IMAGINARY)))
-        store(at + 3 * ELEMENT, fmuladd(d, r, load(at + 3 * ELEMENT)))
-        store(at + 3 * ELEMENT + IMAGINARY, fmuladd(d, i, load(at + 3 * ELEMENT + IMAGINARY)))
-    return 0
-
-
-@part
-def spread(cell: int, pitch: int, width: int, wx: int, wy: int, vr, vi) -> int:  # type: ignore[no-untyped-def]
-    """Add a sample to width x width cells."""
-    for row in range(width):
-        w = splat(get_f32(wy, row))
-        r, i = vr * w, vi * w
-        at = cell + row * pitch
-        for column in range(width):
-            a = splat(get_f32(wx, column))
-            store(at, fmuladd(a, r, load(at)))
-            store(at + IMAGINARY, fmuladd(a, i, load(at + IMAGINARY)))
-            at += ELEMENT
-    return 0
-
-
-@part
 def place(position: float, width: int) -> int:
     """First cell that a kernel touches; in the lower bits, how far on it is, in steps."""
     steps = int((position - 0.5 * width) * STEPS + 0.5)  # positive: rounds to the nearest step
     return steps + STEPS - 1
+
+
+@part
+def fetch_ahead(job_address: int, angle: int, k: int) -> int:
+    """Have the cells in the cache soon that the next projection touches and this one does not."""
+    job = rays_at(job_address)
+    dx, dy = get_f64(job.directions, 2 * angle + 2), get_f64(job.directions, 2 * angle + 3)
+    middle = job.size // 2 + BORDER
+    pitch = (job.size + 2 * BORDER) * ELEMENT
+    side = job.ahead if k > 0 else -job.ahead
+    x, y = middle + k * dx - side * dy, middle + k * dy + side * dx
+    at = job.plane + int(y) * pitch + int(x) * ELEMENT
+    prefetch(at)
+    prefetch(at + ELEMENT)
+    prefetch(at + pitch)
+    prefetch(at + pitch + ELEMENT)
+    return 0
 
 
 @part
@@ -134,10 +120,13 @@ def add_ray(job_address: int, spectrum: int, angle: int, width: int) -> int:
         wx = kernel + (x & (STEPS - 1)) * 32
         wy = kernel + (y & (STEPS - 1)) * 32
         cell = plane + (y >> STEP_BITS) * pitch + (x >> STEP_BITS) * ELEMENT
+        fetch_ahead(job_address, angle, k)
         if width == 4:
             spread_4(cell, pitch, wx, wy, vr, vi)
+        elif width == 3:
+            spread_3(cell, pitch, wx, wy, vr, vi)
         else:
-            spread(cell, pitch, width, wx, wy, vr, vi)
+            spread_5(cell, pitch, wx, wy, vr, vi)
     return 0
 
 
