@@ -13,7 +13,7 @@ from lightkeep.engines.sites.iri import iri_site
 from lightkeep.engines.sites.site import RemoteSite
 from lightkeep.testing.iri import COMPUTE, FILES, IriServer
 
-QUICK = {"poll_s": 0.02, "longest_poll_s": 0.1, "patience_s": 60.0}
+QUICK = {"processes": 1, "poll_s": 0.02, "longest_poll_s": 0.1, "patience_s": 60.0}
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from lightkeep.engines.sites.iri import iri_site, token_source
@@ -16,51 +16,14 @@ from lightkeep.model.engines import Task
 from lightkeep.model.errors import BadFile, ConfigError, RunCancelled, RunFailed
 from lightkeep.testing.iri import IriServer
 from lightkeep.testing.suites.engine import HERE
+from lightkeep.testing.suites.site import ROW, begin_again, is_doubled, rows_to_double
 
 Make = Callable[..., RemoteSite]
-MEGABYTE = 1 << 20
-
-
-def double(source: str, folder: str, index: int) -> str:
-    """Fill a row of `out.npy` with twice that of the source, then mark it as done."""
-    rows = np.load(source, mmap_mode="r")
-    out = np.load(Path(folder) / "out.npy", mmap_mode="r+")
-    out[index] = 2 * rows[index]
-    out.flush()
-    (Path(folder) / f"piece-{index}").write_bytes(b"")
-    return source
 
 
 @pytest.fixture
 def tasks(tmp_path: Path) -> list[Task]:
-    """Two rows of 3 MB each, to be doubled."""
-    source, folder = tmp_path / "data" / "rows.npy", tmp_path / "scratch"
-    source.parent.mkdir()
-    folder.mkdir()
-    np.save(source, np.random.default_rng(1).integers(0, 9, (2, 3 * MEGABYTE), dtype=np.uint8))
-    np.save(folder / "out.npy", np.zeros((2, 3 * MEGABYTE), dtype=np.uint8))
-    common = {"reads": (str(source),), "works_in": str(folder)}
-    return [
-        Task(f"{double.__module__}:double", {"source": str(source), "folder": str(folder), "index": n}, **common)
-        for n in range(2)
-    ]
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The job at the site imports this module by name, as it does an installed one."""
-    import sys
-
-    name = "lightkeep_rows"
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
-    sys.modules.pop(name, None)
-
-
-def is_doubled(tasks: list[Task]) -> bool:
-    """True when the result is right, whole and marked as done."""
-    source, folder = Path(tasks[0].reads[0]), Path(tasks[0].works_in)
-    right = np.array_equal(np.load(folder / "out.npy"), 2 * np.load(source))
-    return right and {"piece-0", "piece-1"} <= {file.name for file in folder.iterdir()}
+    return rows_to_double(tmp_path)
 
 
 def test_files_travel_there_and_what_changed_travels_back(
@@ -73,13 +36,11 @@ def test_files_travel_there_and_what_changed_travels_back(
 
 def test_nothing_travels_twice(site: Make, server: IriServer, tasks: list[Task], tmp_path: Path) -> None:
     site().map(tasks, key="run_1", folder=tmp_path / "first")
-    np.save(Path(tasks[0].works_in) / "out.npy", np.zeros((2, 3 * MEGABYTE), dtype=np.uint8))
-    for mark in Path(tasks[0].works_in).glob("piece-*"):
-        mark.unlink()
+    begin_again(Path(tasks[0].works_in))
     site().map(tasks, key="run_2", folder=tmp_path / "second")
     sent = [spent(tmp_path / name)["moved_bytes"] for name in ("first", "second")]
-    assert sent[0] > 6 * MEGABYTE
-    assert sent[1] - sent[0] < -6 * MEGABYTE + 20_000
+    assert sent[0] > 2 * ROW
+    assert sent[1] - sent[0] < -2 * ROW + 20_000
     assert is_doubled(tasks)
 
 
@@ -126,7 +87,7 @@ def test_what_the_site_purged_is_sent_again(
     site().map(tasks, key="run_1", folder=tmp_path / "first")
     for each in (server.folder / "lightkeep" / "objects").iterdir():
         each.unlink()
-    np.save(Path(tasks[0].works_in) / "out.npy", np.ones((2, 3 * MEGABYTE), dtype=np.uint8))
+    begin_again(Path(tasks[0].works_in))
     site().map(tasks, key="run_2", folder=tmp_path / "second")
     assert is_doubled(tasks)
 
@@ -221,8 +182,6 @@ def test_a_command_is_asked_for_a_token_once_until_it_is_refused(tmp_path: Path)
 
 
 def _until(claim: Callable[[], bool]) -> None:
-    import time
-
     deadline = time.monotonic() + 60
     while not claim() and time.monotonic() < deadline:
         time.sleep(0.01)
