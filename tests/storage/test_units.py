@@ -303,3 +303,71 @@ def test_keys_are_recalled_by_unit_and_place():
         "units/b.tar!512+1",
         "x",
     ]
+
+
+# ---- many small files read together
+
+
+def together(store: PosixStore, contents: dict[str, bytes]) -> list[UnitSource]:
+    """Return files that lie on a store as it gives them together."""
+    keep_all(store, {f"a/{path}": content for path, content in contents.items()})
+    sources = [source_of(content, path) for path, content in contents.items()]
+    return [
+        replace(each, open=partial(store.open, f"a/{each.file.path}"), store=store, key=f"a/{each.file.path}")
+        for each in sources
+    ]
+
+
+def tar_of(sources: list[UnitSource], *, threads: int, read: list[int] | None = None) -> bytes:
+    count = None if read is None else read.append
+    stream = UnitStream(
+        sources, unit_id="u_1", key="k", experiment_id="e", created_at=AT, threads=threads, read=count
+    )
+    made = bytearray(stream.size)
+    assert stream.readinto(memoryview(made)) == stream.size
+    return bytes(made)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_files_read_together_make_the_same_tar_as_one_by_one(store, threads):
+    contents = {f"scan{number % 7}/{number}.tif": os.urandom(number * 37 % 9000) for number in range(300)}
+    contents["scan0/large.h5"] = os.urandom((1 << 20) + 1)
+    contents["scan1/with\nnewline"] = b"odd"
+    sources = together(store, contents)
+    read: list[int] = []
+    made = tar_of(sources, threads=threads, read=read)
+    assert made == tar_of([replace(each, store=None) for each in sources], threads=1)
+    assert sum(read) == sum(len(content) for content in contents.values()) - (1 << 20) - 1
+
+
+@pytest.mark.parametrize("harm", ["flip", "shorten", "link", "absent", "fifo"])
+def test_a_file_among_many_that_is_not_what_it_was_is_named(store, tmp_path, harm):
+    contents = {f"{number}.tif": os.urandom(1000) for number in range(100)}
+    sources = together(store, contents)
+    bad = Path(store.record.location, "a", "57.tif")
+    content = bad.read_bytes()
+    bad.unlink()
+    if harm == "flip":
+        bad.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif harm == "shorten":
+        bad.write_bytes(content[:-1])
+    elif harm == "link":  # to the very same bytes: outside is outside
+        (tmp_path / "outside").write_bytes(content)
+        bad.symlink_to(tmp_path / "outside")
+    elif harm == "fifo":
+        os.mkfifo(bad)
+    with pytest.raises(SourceError) as raised:
+        tar_of(sources, threads=2)
+    assert raised.value.data["file_id"] == next(each.file.id for each in sources if each.key == "a/57.tif")
+
+
+def test_what_a_store_reads_together_must_fit(store):
+    together(store, {"b.tif": b"12345"})
+    with pytest.raises(ValueError, match="no room"):
+        store.read_many(["a/b.tif"], [5], into=bytearray(4), at=[0])
+    room = bytearray(7)
+    assert store.read_many(["a/b.tif", "a/none"], [5, 1], into=room, at=[1, 6]) == [
+        hashlib.sha256(b"12345").hexdigest(),
+        "",
+    ]
+    assert bytes(room) == b"\x0012345\0"

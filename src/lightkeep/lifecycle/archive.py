@@ -32,7 +32,7 @@ from lightkeep.model.datasets import Dataset, DatasetState, File
 from lightkeep.model.errors import Conflict, Corrupt, InvalidInput, NotFound, SourceError, StoreUnavailable
 from lightkeep.model.people import SERVICE, Principal, Verb
 from lightkeep.model.retention import ArchiveUnit, LeaseKind
-from lightkeep.model.stores import Proof, Replica, Store
+from lightkeep.model.stores import GivesFiles, Proof, Replica, Store
 from lightkeep.model.techniques import Report
 from lightkeep.policy.retention import Facts, applicable
 from lightkeep.storage.units import UnitIndex, UnitSource, cut, index_key, write_unit
@@ -146,6 +146,8 @@ class _Archiving:
         """Datasets with a new member."""
         self._total = 1
         self._read = 0
+        self._giving: dict[str, GivesFiles | None] = {}
+        """Store id -> the store, where it reads many files at once."""
 
     # ---- what a run that was killed has left
 
@@ -238,10 +240,11 @@ class _Archiving:
             index = write_unit(
                 staging,
                 unit_id,
-                [UnitSource(file, partial(self._open, sources[file.id][0], read)) for file in files],
+                [self._source(file, sources[file.id][0], read) for file in files],
                 experiment_id=self.datasets[files[0].dataset_id].experiment_id,
                 created_at=self._as_of(files),
                 threads=self.pace.threads,
+                read=read,
             )
             if self._stands_otherwise(index):
                 return None
@@ -262,6 +265,12 @@ class _Archiving:
         except NotFound:
             return False
         return (found.sha256, found.size) != (index.sha256, index.size)
+
+    def _source(self, file: File, replica: Replica, read: Callable[[int], None]) -> UnitSource:
+        if replica.store_id not in self._giving:
+            store = self.facility.stores[replica.store_id]
+            self._giving[replica.store_id] = store if isinstance(store, GivesFiles) else None
+        return UnitSource(file, partial(self._open, replica, read), self._giving[replica.store_id], replica.key)
 
     def _open(self, replica: Replica, read: Callable[[int], None]) -> BinaryIO:
         return cast(BinaryIO, _Counted(open_source(self.facility, replica), read))

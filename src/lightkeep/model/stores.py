@@ -201,6 +201,24 @@ class TakesFiles(Staging, Protocol):
         ...
 
 
+@runtime_checkable
+class GivesFiles(Protocol):
+    """A store that can read many small objects at once: faster, and otherwise the same as one by one."""
+
+    def read_many(
+        self, keys: Sequence[str], sizes: Sequence[int], *, into: bytearray, at: Sequence[int]
+    ) -> list[str]:
+        """Read whole objects into memory; return the SHA-256 of each. The others, "", are left for `open`.
+
+        MUST NOT follow a symlink or leave the store, and MUST be safe to call from several threads.
+
+        Parameters
+        ----------
+        keys, sizes, at: (n,); of each its name, its bytes, and where in `into` these go.
+        """
+        ...
+
+
 def version_key(key: str, sha256: str) -> str:
     """Return where content goes whose own key is taken by other content.
 

@@ -29,6 +29,7 @@ WAITING: Final = 2
 _PAGE: Final = 4096
 _PART: Final = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BACK: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOATIME
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _RENAME_NOREPLACE: Final = 1
 _AT_SYMLINK_NOFOLLOW: Final = 0x100
 _AT_EMPTY_PATH: Final = 0x1000
@@ -136,6 +137,36 @@ class Plain:
         from_, to = _Names(parts), _Names(names)
         ran = self._machine.run(program, [from_.addresses, to.addresses])
         return [not failed for failed in ran[FAILED]]
+
+
+def read_files(
+    machine: Machine,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    *,
+    folder: int,
+    into: bytearray,
+    at: Sequence[int],
+) -> list[str]:
+    """Read files of one folder into memory; return the SHA-256 of each, "" for one that could not be read so.
+
+    Parameters
+    ----------
+    names, sizes, at: (n,); of each file its name, how many bytes are wanted, and where in `into` they go.
+    folder: descriptor; nothing is followed from there.
+    """
+    if any(begin < 0 or begin + size > len(into) for begin, size in zip(at, sizes, strict=True)):
+        raise ValueError("there is no room for a file")
+    name, size, room, digest, opened, count, other = map(Register, range(1, 8))
+    program = [
+        Call("openat", (folder, name, _READ), into=opened),
+        Call("read", (opened, room, size), into=count, least=size),
+        Call("SHA256", (room, size, digest), into=other, least=ANYTHING),
+        Call("close", (opened,), into=other, cleans_up=True),
+    ]
+    named, hashes, begin = _Names(names), _Rows(len(names), _HASH), _address(into)
+    ran = machine.run(program, [named.addresses, sizes, [begin + each for each in at], hashes.addresses])
+    return ["" if failed else hashes.row(number).hex() for number, failed in enumerate(ran[FAILED])]
 
 
 class _Names:

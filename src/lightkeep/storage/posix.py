@@ -26,7 +26,7 @@ import json
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -35,6 +35,7 @@ from lightkeep.model.clock import Ids
 from lightkeep.model.errors import Conflict, NotFound, StorageError, StoreUnavailable
 from lightkeep.model.stores import ObjectStat, Staging, StoreRecord, Tier, Verified, split_member
 from lightkeep.storage import posix_records, posix_trash
+from lightkeep.storage.calls import machine
 from lightkeep.storage.folders import Folders, walk
 from lightkeep.storage.keys import (
     INCOMING,
@@ -48,6 +49,7 @@ from lightkeep.storage.keys import (
     trash_name,
 )
 from lightkeep.storage.members import DirectFile, open_member, verify_member
+from lightkeep.storage.plain import read_files
 from lightkeep.storage.posix_staging import PosixStaging
 from lightkeep.storage.readback import BIG, buffer_for, read_back
 
@@ -195,6 +197,30 @@ class PosixStore:
                 return open_member(os.fdopen(os.dup(descriptor), "rb", 0), key)
         with self._object(key) as descriptor:
             return os.fdopen(os.dup(descriptor), "rb")
+
+    def read_many(
+        self, keys: Sequence[str], sizes: Sequence[int], *, into: bytearray, at: Sequence[int]
+    ) -> list[str]:
+        """Read many small objects; see the protocol."""
+        loop, found = machine(), [""] * len(keys)
+        if loop is None:
+            return found
+        by_folder: dict[tuple[str, ...], list[int]] = {}
+        for number, key in enumerate(keys):
+            if split_member(key) is None:
+                by_folder.setdefault(split_key(key)[:-1], []).append(number)
+        with self.root(again=False) as root, Folders(root) as folders:
+            for names, numbers in by_folder.items():
+                try:
+                    folder = folders.open(names)
+                except OSError:  # said by `open`, file by file
+                    continue
+                last = [split_key(keys[n])[-1] for n in numbers]
+                places = [at[n] for n in numbers]
+                hashes = read_files(loop, last, [sizes[n] for n in numbers], folder=folder, into=into, at=places)
+                for number, sha256 in zip(numbers, hashes, strict=True):
+                    found[number] = sha256
+        return found
 
     def stat(self, key: str) -> ObjectStat:
         """Size and time of an object; see the protocol."""

@@ -26,16 +26,18 @@ from typing import BinaryIO, Final, cast
 
 from lightkeep.model.datasets import File
 from lightkeep.model.errors import InvalidInput, LightkeepError, SourceError
-from lightkeep.model.stores import Readable
+from lightkeep.model.stores import GivesFiles, Readable
 from lightkeep.storage.unit_index import INDEX_NAME, PATH_MARK, UnitIndex, UnitMember, check_unit_id
 
 _BLOCK: Final = 512
 _END: Final = 4096
 """The tar's length is a multiple of it: it is written past the cache to its last block."""
 _SMALL: Final = 1 << 20
-_AHEAD: Final = 4
-"""Shares of small files read before they are due: a cold file costs a seek, and two seeks can overlap."""
-_TOGETHER: Final = 32
+_AHEAD: Final = 8
+"""Shares of small files read before they are due: a cold file costs a seek, and seeks can overlap."""
+_WAITING: Final = 2
+"""Threads for each one that reads: they wait for the disk more than for each other."""
+_TOGETHER: Final = 64
 _LONG: Final = 900
 """Bytes of a path from which on not every tool could unpack it below a folder."""
 _HEADER: Final = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
@@ -54,6 +56,10 @@ class UnitSource:
     file: File
     open: Callable[[], BinaryIO]
     """Called in any thread, and twice when a sample is taken; for example `partial(store.open, replica.key)`."""
+    store: GivesFiles | None = None
+    """Reads it together with other small ones; None: it is opened."""
+    key: str = ""
+    """Its name there."""
 
 
 class UnitStream:
@@ -65,6 +71,7 @@ class UnitStream:
     unit_id: letters, digits, `_` and `-`.
     key: name of the unit on its store.
     threads: how many read small files ahead; 1: none, everything happens in the caller's thread.
+    read: told, in any thread, how many bytes were read of files that were not opened.
 
     Raises
     ------
@@ -80,9 +87,11 @@ class UnitStream:
         experiment_id: str,
         created_at: datetime,
         threads: int = 2,
+        read: Callable[[int], None] | None = None,
     ) -> None:
         check_unit_id(unit_id)
         self._threads = threads
+        self._read = read
         self._sources = sorted(sources, key=lambda each: _order(each.file))
         self._headers, members, at = self._layout(unit_id)
         self._index = UnitIndex(
@@ -175,28 +184,38 @@ class UnitStream:
         header = _header(f"{self._folder}/{name}", File("", "", name, len(content), ""))
         return [header, content, bytes(_padded(len(content)) - len(content))]
 
-    def _run(self) -> Iterator[bytes | _Large]:
+    def _run(self) -> Iterator[bytes | bytearray | _Large]:
         written = 0
         for piece in self._head(self._folder):
             written += len(piece)
             yield piece
-        contents = _Ahead(self._sources, self._threads) if self._threads > 1 else map(_read, self._sources)
-        layout = zip(self._headers, self._index.members, contents, strict=True)
-        for header, member, content in layout:
-            yield header
+        entries = list(zip(self._sources, self._headers, strict=True))
+        for content in _Ahead(entries, self._threads, self._read) if self._threads > 1 else self._at_once(entries):
+            member = self._index.members[len(self._members)]
             if isinstance(content, _Large):
+                yield self._headers[len(self._members)]
                 yield content
-                sha256 = content.sha256()
+                hashes = [content.sha256()]
+                yield bytes(_padded(member.size) - member.size)
             else:
-                yield content[0]
-                sha256 = content[1]
-            yield bytes(_padded(member.size) - member.size)
-            self._members.append(replace(member, sha256=sha256))
+                together, hashes = content
+                yield together
+            for sha256 in hashes:
+                member = self._index.members[len(self._members)]
+                self._members.append(replace(member, sha256=sha256))
             written = member.offset + _padded(member.size)
         for piece in self._tail(self._members):
             written += len(piece)
             yield piece
         yield bytes(self.size - written)
+
+    def _at_once(self, entries: Sequence[_Entry]) -> Iterator[tuple[bytearray, list[str]] | _Large]:
+        for share in _shares(entries):
+            yield _Large(share[0][0]) if _is_large(share) else _read_share(share, self._read)
+
+
+_Entry = tuple[UnitSource, bytes]
+"""A file and its header."""
 
 
 class _Large:
@@ -229,62 +248,93 @@ class _Large:
 
 
 class _Ahead:
-    """The contents of files in order, the next small ones being read meanwhile, some at a time."""
+    """The files in order, the next small ones being read meanwhile, some at a time with their headers."""
 
-    def __init__(self, sources: Sequence[UnitSource], threads: int) -> None:
-        self._waiting = _shares(sources)
-        self._pool = ThreadPoolExecutor(threads)
-        self._coming: deque[Future[list[tuple[bytes, str]]] | UnitSource] = deque()
+    def __init__(self, entries: Sequence[_Entry], threads: int, read: Callable[[int], None] | None) -> None:
+        self._waiting = _shares(entries)
+        self._read = read
+        self._pool = ThreadPoolExecutor(threads * _WAITING)
+        self._coming: deque[Future[tuple[bytearray, list[str]]] | UnitSource] = deque()
 
-    def __iter__(self) -> Iterator[tuple[bytes, str] | _Large]:
+    def __iter__(self) -> Iterator[tuple[bytearray, list[str]] | _Large]:
         try:
             self._fill()
             while self._coming:
                 first = self._coming.popleft()
                 self._fill()
-                if isinstance(first, UnitSource):
-                    yield _Large(first)
-                else:
-                    yield from first.result()
+                yield _Large(first) if isinstance(first, UnitSource) else first.result()
         finally:
             self._pool.shutdown(cancel_futures=True)
 
     def _fill(self) -> None:
         while len(self._coming) < _AHEAD and (share := next(self._waiting, None)):
-            is_large = share[0].file.size > _SMALL
-            self._coming.append(share[0] if is_large else self._pool.submit(_read_all, share))
+            large = share[0][0] if _is_large(share) else None
+            self._coming.append(large or self._pool.submit(_read_share, share, self._read))
 
 
-def _shares(sources: Sequence[UnitSource]) -> Iterator[list[UnitSource]]:
+def _shares(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Cut into what one thread reads at once: a handover costs as much as a small file."""
-    share: list[UnitSource] = []
+    share: list[_Entry] = []
     size = 0
-    for source in sources:
-        if share and (size + source.file.size > _SMALL or len(share) == _TOGETHER):
+    for entry in entries:
+        more = entry[0].file.size
+        if share and (size + more > _SMALL or len(share) == _TOGETHER):
             yield share
             share, size = [], 0
-        share.append(source)
-        size += source.file.size
+        share.append(entry)
+        size += more
     if share:
         yield share
 
 
-def _read_all(sources: Sequence[UnitSource]) -> list[tuple[bytes, str]]:
-    return [_read_small(source) for source in sources]
+def _is_large(share: Sequence[_Entry]) -> bool:
+    return share[0][0].file.size > _SMALL
 
 
-def _read(source: UnitSource) -> tuple[bytes, str] | _Large:
-    return _Large(source) if source.file.size > _SMALL else _read_small(source)
+def _read_share(share: Sequence[_Entry], read: Callable[[int], None] | None) -> tuple[bytearray, list[str]]:
+    """Return small files as they stand in the tar, headers and padding and all, and the hash of each."""
+    begins, at = [], 0
+    for source, header in share:
+        begins.append(at + len(header))
+        at += len(header) + _padded(source.file.size)
+    content = bytearray(at)
+    hashes = _read_together(share, content, begins, read)
+    room = memoryview(content)
+    for number, ((source, header), begin) in enumerate(zip(share, begins, strict=True)):
+        room[begin - len(header) : begin] = header
+        if not hashes[number] or (source.file.sha256 and hashes[number] != source.file.sha256):
+            hashes[number] = _read_small(source, room[begin : begin + source.file.size])
+    return content, hashes
 
 
-def _read_small(source: UnitSource) -> tuple[bytes, str]:
-    content = bytearray(source.file.size)
+def _read_together(
+    share: Sequence[_Entry], content: bytearray, begins: Sequence[int], read: Callable[[int], None] | None
+) -> list[str]:
+    """Read what one call of a store can; return the hash of each, "" for the others."""
+    hashes = [""] * len(share)
+    store = share[0][0].store
+    numbers = [number for number, (source, _) in enumerate(share) if store is not None and source.store is store]
+    if store is None or not numbers:
+        return hashes
+    files = [share[number][0] for number in numbers]
+    sizes, at = [each.file.size for each in files], [begins[number] for number in numbers]
+    try:
+        found = store.read_many([each.key for each in files], sizes, into=content, at=at)
+    except LightkeepError:  # said when it is opened
+        return hashes
+    for number, sha256 in zip(numbers, found, strict=True):
+        hashes[number] = sha256
+    if read is not None:
+        read(sum(size for size, sha256 in zip(sizes, found, strict=True) if sha256))
+    return hashes
+
+
+def _read_small(source: UnitSource, room: memoryview) -> str:
     large = _Large(source)
-    view = memoryview(content)
     at = 0
-    while count := large.readinto(view[at:]):
+    while count := large.readinto(room[at:]):
         at += count
-    return bytes(content), large.sha256()
+    return large.sha256()
 
 
 def _open(source: UnitSource) -> BinaryIO:

@@ -85,6 +85,7 @@ def write_unit(
     created_at: datetime,
     threads: int = 2,
     compress: bool | None = None,
+    read: Callable[[int], None] | None = None,
 ) -> UnitIndex:
     """Write a unit and its sidecar as two parts of a group, each source read once; return what it holds.
 
@@ -93,6 +94,7 @@ def write_unit(
     Parameters
     ----------
     threads: how many read small files ahead, and compress; 1 for a run that must be the same each time.
+    read: told, in any thread, how many bytes were read of files that were not opened.
     compress: None: where a sample of the members becomes smaller by at least 10 %.
 
     Raises
@@ -103,7 +105,13 @@ def write_unit(
     is_compressed = saving(sources) >= PAYS if compress is None else compress
     key = unit_key(unit_id, is_compressed=is_compressed)
     stream = UnitStream(
-        sources, unit_id=unit_id, key=key, experiment_id=experiment_id, created_at=created_at, threads=threads
+        sources,
+        unit_id=unit_id,
+        key=key,
+        experiment_id=experiment_id,
+        created_at=created_at,
+        threads=threads,
+        read=read,
     )
     if is_compressed:
         written = staging.write(key, CompressedStream(stream, threads=threads), size=None)
