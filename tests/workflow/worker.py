@@ -24,7 +24,7 @@ def main(root: Path, catalog_url: str, workflow_url: str, lease_s: str, point: s
     if point:
         die_after(point)
     settings = replace(
-        config(root, "processes"),
+        config(root),
         catalog_url=catalog_url,
         workflow_url=workflow_url,
         worker=WorkerConfig(lease_s=float(lease_s)),

@@ -67,6 +67,7 @@ class _Root(Group):
         "run": "compute:run",
         "live": "live:live",
         "runs": "runs:runs",
+        "workflow": "workflows:workflow",
         "serve": "server:serve",
         "worker": "worker:worker",
         "explain": "policies:explain",

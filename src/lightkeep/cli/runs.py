@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import click
 
 from lightkeep.cli.app import Group
 from lightkeep.cli.compute import cancelled_on_interrupt, perform
-from lightkeep.cli.output import ago, emit, facts, say, state, table
+from lightkeep.cli.output import ago, count, emit, facts, say, size, state, table
 from lightkeep.cli.session import Session
+from lightkeep.model.errors import InvalidInput
 from lightkeep.model.runs import RunState
 
 _STATES = click.Choice([each.value for each in RunState])
@@ -72,6 +76,7 @@ def show(session: Session, run_id: str) -> None:
                 "dataset": found.dataset_id,
                 "result": found.result_id,
                 "engine": found.engine,
+                "flow": f"{found.flow_id}, stage {found.stage}" if found.flow_id else "",
                 "software": found.software,
                 "asked": f"{ago(found.created_at)} by {found.created_by}",
                 "took": took,
@@ -107,16 +112,102 @@ def stop(session: Session, run_id: str) -> None:
     emit(session, found, lambda: say(f"{found.id}  {state(found.state)}  {found.message}"))
 
 
-@runs.command("retry", examples=("lightkeep runs retry run_01kb3x5e9q7m2r4t",))
+@runs.command(
+    "retry",
+    examples=("lightkeep runs retry run_01kb3x5e9q7m2r4t", "lightkeep runs retry run_01kb3x5e --set center=295.5"),
+)
 @click.argument("run_id", metavar="RUN")
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Another value; empty: the default.")
 @click.option("--no-wait", is_flag=True, help="Only queue the run: a running `lightkeep serve` does it.")
 @click.pass_obj
-def retry(session: Session, run_id: str, no_wait: bool) -> None:
-    """Start again what a run that is over was asked for, as a new run."""
+def retry(session: Session, run_id: str, changes: tuple[str, ...], no_wait: bool) -> None:
+    """Start again what a run that is over was asked for, as a new run. A workflow that it failed goes on."""
     from lightkeep.lifecycle import process
 
     with session.opened() as work:
-        queued = process.retry(work.facility, run_id, principal=work.principal)
+        edits = {name: value if value != "" else None for name, value in _values(changes).items()}
+        queued = process.retry(work.facility, run_id, principal=work.principal, changes=edits)
         with cancelled_on_interrupt(work, queued.id):
             ended = perform(session, work, queued.id, waits=not no_wait)
     emit(session, ended, lambda: say(f"{ended.id}  {state(ended.state)}  {ended.message}"))
+
+
+@runs.command("failed", examples=("lightkeep runs failed",))
+@click.option("--limit", default=50, type=click.IntRange(1, 1000), show_default=True, help="At most so many.")
+@click.pass_obj
+def failed(session: Session, limit: int) -> None:
+    """List the runs that failed, with the reason and the command that starts each again."""
+    with session.opened() as work:
+        page = work.view.runs(state=RunState.FAILED, limit=limit)
+
+    def human() -> None:
+        table(
+            ["run!", "technique", "ended>!", "why"],
+            [(r.id, r.stage or r.technique, ago(r.ended_at), r.message) for r in page.items],
+        )
+        if page.items:
+            say(f"Again, with another value: lightkeep runs retry {page.items[0].id} --set NAME=VALUE")
+        else:
+            say("No run has failed")
+
+    emit(session, page, human)
+
+
+@runs.command(
+    "reprocess",
+    examples=(
+        "lightkeep runs reprocess xpcs --find 'created:2026-11.. station:8-ID-I' --dry-run",
+        "lightkeep runs reprocess xpcs --find 'created:2026-11..' --set levels=6",
+    ),
+)
+@click.argument("technique")
+@click.option("--find", required=True, help="Datasets, as in `lightkeep find`; raw ones unless it names a kind.")
+@click.option("--set", "values", multiple=True, metavar="NAME=VALUE", help="A parameter of the technique.")
+@click.option("--engine", default="", help="Where to compute; the configured engine otherwise.")
+@click.option("--dry-run", is_flag=True, help="Only say how many and how long.")
+@click.pass_obj
+def reprocess(
+    session: Session, technique: str, find: str, values: tuple[str, ...], engine: str, dry_run: bool
+) -> None:
+    """Compute everything that a search finds again, behind all other work."""
+    from lightkeep.lifecycle.reprocess import reprocess as verb
+    from lightkeep.workflow import open_workflow
+
+    with session.opened() as work:
+        found = verb(
+            work.facility,
+            find,
+            technique,
+            _values(values),
+            principal=work.principal,
+            engine=engine,
+            dry_run=dry_run,
+        )
+        with open_workflow(work.facility, work=False) as orchestrator:
+            for run_id in found.runs:
+                orchestrator.submit_run(run_id)
+
+    def human() -> None:
+        time = "no past run tells how long it takes"
+        if found.seconds is not None:
+            time = f"about {found.seconds / 3600:.1f} h of computing, by the past runs here"
+        say(f"{count(found.datasets, 'dataset')}, {size(found.size)}; {time}; {found.left_out} left out")
+        for dataset_id, why in (found.refused or {}).items():
+            say(f"✕ {dataset_id}: {why}")
+        say("Nothing was queued" if dry_run else f"{count(len(found.runs), 'run')} queued; a worker does them")
+
+    emit(session, found, human)
+
+
+def _values(given: tuple[str, ...]) -> dict[str, Any]:
+    """Return name -> value of NAME=VALUE: JSON where it is that, else text."""
+    found: dict[str, Any] = {}
+    for each in given:
+        name, equals, text = each.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"--set `{each}` is not NAME=VALUE", remedy="e.g. --set center=295.5")
+        try:
+            found[name.replace("-", "_")] = json.loads(text)
+        except ValueError:
+            found[name.replace("-", "_")] = text
+    return found

@@ -11,6 +11,7 @@ from lightkeep.facility import Facility
 from lightkeep.model.datasets import Dataset, DatasetKind, Metadata
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import Run
+from lightkeep.model.workflows import COMMAND
 
 if TYPE_CHECKING:
     from lightkeep.lifecycle.pieces import Job
@@ -60,7 +61,7 @@ def keep_result(facility: Facility, run: Run, sources: Sequence[Dataset], scratc
         principal=Principal(run.created_by, is_service=True),  # its right was to process, not to write
         name=_name(facility, run, sources[0]),
         kind=DatasetKind.DERIVED,
-        technique=run.technique,
+        technique="" if run.technique == COMMAND else run.technique,
         parents=list(dict.fromkeys(each.id for each in sources)),
         run_id=run.id,
         quiet_s=0.0,
@@ -71,9 +72,10 @@ def keep_result(facility: Facility, run: Run, sources: Sequence[Dataset], scratc
 def _name(facility: Facility, run: Run, source: Dataset) -> str:
     """Return the name of the run's result: the first free `<input>-<technique>-<n>`, or the one it has already."""
     view = facility.catalog.view(SERVICE)
+    what = run.stage if run.technique == COMMAND else run.technique
     number = 1
     while True:
-        name = f"{source.name}-{run.technique}-{number}"
+        name = f"{source.name}-{what}-{number}"
         taken = view.dataset_named(run.experiment_id, name)
         if taken is None or taken.run_id == run.id:
             return name

@@ -21,6 +21,7 @@ from dbos import DBOS
 
 from lightkeep.catalog.workers import Fenced
 from lightkeep.facility import Facility
+from lightkeep.lifecycle import flows
 from lightkeep.lifecycle import process as processing
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.verify import verify
@@ -197,6 +198,9 @@ class Chain:
             with suppress(LightkeepError):  # the run's record says why
                 processing.process(self._facility, run_id, cancel=self._stop)
             with suppress(CatalogUnavailable):
-                if self._facility.catalog.view(SERVICE).run(run_id).state.is_over:
+                run = self._facility.catalog.view(SERVICE).run(run_id)
+                if run.state.is_over:
+                    if run.flow_id:
+                        flows.advance(self._facility, run.flow_id, submit=self._submit)
                     return
             self._stop.pause(_AGAIN_S)

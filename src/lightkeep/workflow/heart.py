@@ -26,7 +26,7 @@ _LOG = logging.getLogger(__name__)
 
 _BEATS = 5
 """Signs of life in the time of one lease."""
-_TEND_S = 0.5
+_TEND_S = 1.0
 """Pause between two looks at what else there is to do."""
 
 

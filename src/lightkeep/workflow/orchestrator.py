@@ -24,7 +24,7 @@ from typing import Any
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import live
+from lightkeep.lifecycle import flows, live
 from lightkeep.lifecycle import process as processing
 from lightkeep.model.errors import Conflict, LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
@@ -138,14 +138,14 @@ class Orchestrator:
         self._enqueue(INGEST, job_id, request)
         return job_id
 
-    def submit_run(self, run_id: str, *, priority: int = 0) -> str:
-        """Queue a requested run; return its id, which is also the job's. Again: no change.
+    def submit_run(self, run_id: str) -> str:
+        """Queue a requested run by its priority; return its id, which is also the job's. Again: no change.
 
-        Parameters
-        ----------
-        priority: runs with a lower number start first; those of one priority in the order of their requests.
+        Runs of one priority start in the order of their requests.
         """
-        self._enqueue(PROCESS, run_id, run_id, priority=priority)
+        run = self._facility.catalog.view(SERVICE).run(run_id)
+        if not run.state.is_over:
+            self._enqueue(PROCESS, run_id, run_id, priority=run.priority)
         return run_id
 
     def _enqueue(self, workflow: str, job_id: str, argument: object, *, priority: int = 0) -> None:
@@ -253,7 +253,7 @@ class Orchestrator:
         for run in runs:
             status = statuses.get(run.id)
             if status is None:
-                self.submit_run(run.id, priority=run.priority)
+                self.submit_run(run.id)
             elif status in _OVER:
                 message = f"given up: its workflow ended as {status.lower().replace('_', ' ')}"
                 with suppress(Conflict), self._facility.catalog.change(SERVICE) as tx:  # over since
@@ -292,6 +292,7 @@ class Orchestrator:
         is_long: a lease has passed since this was last true.
         """
         self.rescue()
+        flows.tick(self._facility, submit=self.submit_run)
         if is_long:
             self.settle()
 
