@@ -14,6 +14,7 @@ from lightkeep.lifecycle import sign_in
 from lightkeep.lifecycle.sign_in import COOKIE
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import Restore
+from lightkeep.model.workflows import Flow
 from lightkeep.testing.correlated import BINS, Correlated
 from lightkeep.testing.populated import ROLES, STATION, Populated
 
@@ -24,8 +25,11 @@ PROCESS = "who may process it"
 TOLD = "see test_purge.py and the portal's test_keeping.py and test_storage.py"
 NEAR = "who may read it, and is told that all of it is near"
 MANAGE = "who manages the facility"
+ACQUIRE = "see test_acquisitions.py"
 LIFE = "see test_usage.py: it changes something"
 POLICY = 'id = "nobodys"\n[[rule]]\nname = "all"\n[rule.hot]\nkeep = "for ever"\n'
+
+WORKFLOW = 'id = "nobodys"\n[[stage]]\nname = "r"\ntechnique = "tomography"\n'
 
 API = {
     "GET /me": OPEN,
@@ -43,6 +47,11 @@ API = {
     "POST /experiments/{experiment_id}/withdraw-release": LIFE,
     "POST /experiments/{experiment_id}/sync": LIFE,
     "GET /experiments/{experiment_id}/report": SEE,
+    "GET /experiments/{experiment_id}/acquisitions": SEE,
+    "POST /experiments/{experiment_id}/acquisitions": ACQUIRE,
+    "GET /acquisitions/{acquisition_id}": ACQUIRE,
+    "POST /acquisitions/{acquisition_id}/start": ACQUIRE,
+    "POST /acquisitions/{acquisition_id}/stop": ACQUIRE,
     "GET /usage": OPEN,
     "GET /usage/table.csv": OPEN,
     "GET /usage/history": PERSON,
@@ -90,6 +99,14 @@ API = {
     "POST /runs/{run_id}/retry": PROCESS,
     "GET /runs/{run_id}/events": SEE,
     "GET /events": OPEN,
+    "POST /reprocess": PERSON,
+    "GET /workflows": OPEN,
+    "POST /workflows": MANAGE,
+    "POST /workflows/check": PERSON,
+    "GET /flows": OPEN,
+    "GET /flows/{flow_id}": SEE,
+    "POST /datasets/{dataset_id}/flows": PROCESS,
+    "POST /flows/{flow_id}/cancel": PROCESS,
     "GET /policies": OPEN,
     "POST /policies": MANAGE,
     "POST /policies/check": PERSON,
@@ -152,6 +169,9 @@ PORTAL = {
     "GET /experiments/{experiment_id}": SEE,
     "GET /experiments/{experiment_id}/people": SEE,
     "GET /experiments/{experiment_id}/runs": SEE,
+    "GET /experiments/{experiment_id}/acquisition": SEE,
+    "POST /acquisitions/{acquisition_id}/start": ACQUIRE,
+    "POST /acquisitions/{acquisition_id}/stop": ACQUIRE,
     "GET /experiments/{experiment_id}/average": SEE,
     "GET /datasets/{dataset_id}": SEE,
     "GET /datasets/{dataset_id}/view": SEE,
@@ -202,6 +222,19 @@ def _restore_id(house: Populated) -> str:
     return known[0].id
 
 
+def _flow_id(house: Populated) -> str:
+    """Return the flow of the house's dataset; it is made once."""
+    facility = house.facility
+    if not (known := facility.catalog.view(SERVICE).flows(dataset_id=house.raw.id).items):
+        with facility.catalog.change(SERVICE) as tx:
+            tx.adopt_workflow(WORKFLOW)
+            tx.begin_flow(
+                Flow("flow_roles", "nobodys", 1, house.raw.experiment_id, house.raw.id, "hand:flow_roles")
+            )
+        known = facility.catalog.view(SERVICE).flows(dataset_id=house.raw.id).items
+    return known[-1].id
+
+
 def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, key: str, role: str) -> int:
     method, path = key.split(" ", 1)
     dataset = curves.first if "/xpcs" in path else house.raw
@@ -213,6 +246,7 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         "{dataset_id}": dataset.id,
         "{run_id}": house.run.id,
         "{restore_id}": _restore_id(house),
+        "{flow_id}": _flow_id(house),
         "{experiment_id}": dataset.experiment_id,
         "{station_id}": STATION,
         "{path:path}": house.raw.main_file,
@@ -238,6 +272,10 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         "/forecast": {"days": 10},
         "/policies/check": {"text": POLICY},
         "/policies/simulate": {},
+        "/workflows": {"text": WORKFLOW},
+        "/workflows/check": {"text": WORKFLOW},
+        "/flows": {"workflow": "nobodys"},
+        "/reprocess": {"find": "kind:raw", "technique": "tomography", "dry_run": True},
     }
     body = next((each for end, each in bodies.items() if path.endswith(end)), None) if prefix else None
     return web.request(method, prefix + path, headers=headers, json=body if method == "POST" else None).status_code
@@ -251,7 +289,7 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE)]
+    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE)]
 )
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
@@ -273,7 +311,9 @@ def test_the_api_answers_each_role_as_the_table_says(
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize("key", [key for key, who in PORTAL.items() if "sign" not in key and who != TOLD])
+@pytest.mark.parametrize(
+    "key", [key for key, who in PORTAL.items() if "sign" not in key and who not in (TOLD, ACQUIRE)]
+)
 def test_the_portal_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
 ) -> None:

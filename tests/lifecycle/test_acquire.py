@@ -190,7 +190,7 @@ def test_a_process_that_is_killed_again_and_again_loses_nothing_and_takes_nothin
     keeper = Keeper(hall)
     number = 0
     try:
-        for _ in range(3):
+        for _ in range(2):
             keeper.tick()
             for _ in range(300):
                 (folder / f"{number:05d}.raw").write_bytes(b"%d" % number)

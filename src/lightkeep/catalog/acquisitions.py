@@ -12,12 +12,15 @@ from sqlalchemy import BigInteger, Column, ForeignKey, Index, RowMapping, Select
 
 from lightkeep.catalog import schema, transitions
 from lightkeep.catalog.columns import Instant, Words
+from lightkeep.catalog.conditions import allowed
 from lightkeep.catalog.page import Page
 from lightkeep.catalog.text import to_json
 from lightkeep.catalog.transaction import Transaction
 from lightkeep.catalog.view_base import ViewBase
 from lightkeep.model.acquisition import Acquisition, AcquisitionState, SourceKind, Statistics
 from lightkeep.model.errors import Conflict
+from lightkeep.model.people import Verb
+from lightkeep.policy import access
 
 acquisition = Table(
     "acquisition",
@@ -156,7 +159,7 @@ class AcquisitionViews(ViewBase):
         limit: int = 100,
         offset: int = 0,
     ) -> Page[Acquisition]:
-        """Acquisitions of experiments that one may see, newest first."""
+        """Acquisitions of experiments on whose team one is, newest first."""
         found = self._acquisitions()
         if experiment_id:
             found = found.where(_a.experiment_id == experiment_id)
@@ -174,7 +177,9 @@ class AcquisitionViews(ViewBase):
         return next(iter(self._all(found, acquisition_of)), None)
 
     def _acquisitions(self) -> Select[Any]:
-        return select(acquisition).join_from(acquisition, _e, _e.c.id == _a.experiment_id).where(self._see)
+        """Return those of experiments on whose team one is: they name folders and hosts, which is not for all."""
+        team = allowed(access.granted(self._principal, Verb.SEE))
+        return select(acquisition).join_from(acquisition, _e, _e.c.id == _a.experiment_id).where(team)
 
 
 def acquisition_of(row: RowMapping | Mapping[str, Any]) -> Acquisition:

@@ -25,7 +25,11 @@ STATES = {
     "queued": ("○", "dim"), "running": ("▶", "blue"), "done": ("✓", "green"), "complete": ("✓", "green"),
     "failed": ("✕", "red"), "cancelled": ("-", "dim"), "stopped_early": ("■", "yellow"), "closed": ("■", "dim"),
     "retained": ("■", "green"), "expiring": ("▲", "yellow"), "expired": ("-", "dim"),
+    "frozen": ("○", "yellow"), "approved": ("●", "green"), "skipped": ("■", "green"), "pending": ("▶", "blue"),
+    "trashed": ("▲", "yellow"), "undone": ("✓", "green"), "destroyed": ("-", "dim"), "due": ("○", "dim"),
+    "sent": ("✓", "green"), "acknowledged": ("✓", "green"), "bounced": ("✕", "red"), "void": ("-", "dim"),
     "withdrawn": ("-", "dim"), "error": ("✕", "red"), "warning": ("▲", "yellow"), "ok": ("✓", "green"),
+    "defined": ("○", "dim"), "stopped": ("■", "dim"),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from lightkeep import __version__
 from lightkeep.http import (
+    acquisitions,
     copies,
     datasets,
     experiments,
@@ -19,6 +20,7 @@ from lightkeep.http import (
     purge,
     runs,
     usage,
+    workflows,
     xpcs,
 )
 from lightkeep.http.desk import Desk
@@ -63,6 +65,7 @@ def create_api(
     for router in (
         people.router,
         experiments.router,
+        acquisitions.router,
         usage.router,
         places.router,
         datasets.router,
@@ -71,6 +74,7 @@ def create_api(
         runs.router,
         xpcs.router,
         policies.router,
+        workflows.router,
         metrics.router,
     ):
         app.include_router(router)

@@ -17,6 +17,7 @@ from lightkeep.lifecycle.preview import Previews
 from lightkeep.lifecycle.sign_in import Attempts
 from lightkeep.model.errors import LightkeepError
 from lightkeep.portal import (
+    acquisitions,
     datasets,
     experiments,
     extend,
@@ -65,7 +66,8 @@ HEADLINES: Mapping[str, Headline] = {
     "run_cancelled": Headline(409, "The run was cancelled."),
 }
 _PARTS = (
-    session, front, experiments, datasets, processing, runs, find, xpcs, extend, keeping, storage, plans
+    session, front, experiments, datasets, processing, runs, find, xpcs, extend, keeping, storage, plans,
+    acquisitions,
 )  # fmt: skip
 _UNSEEN = ("not_found", "sign_in_required")
 

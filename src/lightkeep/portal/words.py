@@ -48,6 +48,8 @@ _MARKS: Mapping[str, Mark] = {
     "receiving": Mark("receiving", "active", "half"),
     "copying": Mark("copying", "active", "half"),
     "queued": Mark("queued", "waiting", "ring"),
+    "defined": Mark("defined", "", "ring"),
+    "stopped": Mark("stopped", "", "square"),
     "planned": Mark("planned", "waiting", "ring"),
     "present": Mark("present", "waiting", "ring-dot"),
     "held": Mark("held", "active", "square"),

@@ -1,0 +1,93 @@
+"""Acquisitions over HTTP and in the portal: who defines, starts, stops and sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from lightkeep.lifecycle import acquire
+from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.model.acquisition import AcquisitionState, SourceKind
+from lightkeep.model.people import SERVICE
+from lightkeep.testing.populated import ROLES, Populated
+
+MANAGERS = ("station-manager", "facility-admin")
+WRITERS = ("pi", "station-scientist", *MANAGERS)
+BLIND = ("anonymous", "stranger")
+
+
+@pytest.fixture
+def scans(house: Populated) -> Iterator[str]:
+    """The id of an acquisition that nothing runs."""
+    known = house.facility.catalog.view(SERVICE).acquisition_named(house.raw.experiment_id, "scans")
+    made = known or acquire.define(
+        house.facility,
+        "scans",
+        experiment_id=house.raw.experiment_id,
+        kind=SourceKind.FOLDER,
+        options={"path": "/data/incoming"},
+        principal=SERVICE,
+    )
+    yield made.id
+    acquire.stop(house.facility, made.id, principal=SERVICE)
+
+
+def _as(house: Populated, role: str, *, portal: bool = False) -> dict[str, str]:
+    token = house.tokens[role]
+    if not token:
+        return {"Origin": "http://testserver"}
+    name = {"Cookie": f"{COOKIE}={token}"} if portal else {"Authorization": f"Bearer {token}"}
+    return {"Origin": "http://testserver", **name}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_writes_starts_and_stops_one_and_the_team_sees_it(
+    web: TestClient, house: Populated, scans: str, role: str
+) -> None:
+    headers, place = _as(house, role), f"/api/v1/acquisitions/{scans}"
+    expected = 200 if role in WRITERS else 404 if role in BLIND else 403
+    assert web.post(f"{place}/start", headers=headers).status_code == expected
+    started = house.facility.catalog.view(SERVICE).acquisition(scans)
+    assert (started.state is AcquisitionState.RUNNING) == (role in WRITERS)
+    assert web.post(f"{place}/stop", headers=headers).status_code == expected
+    seen = web.get(place, headers=headers)
+    assert seen.status_code == (404 if role in BLIND else 200)
+    if seen.status_code == 200:
+        assert seen.json()["options"] == {"path": "/data/incoming"}
+        assert seen.json()["statistics"]["gaps"] == 0
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_a_manager_of_the_station_names_a_folder_for_the_service_to_read(
+    web: TestClient, house: Populated, role: str
+) -> None:
+    answer = web.post(
+        f"/api/v1/experiments/{house.raw.experiment_id}/acquisitions",
+        headers=_as(house, role),
+        json={"name": f"by-{role}", "kind": "folder", "options": {"path": "/data"}},
+    )
+    assert answer.status_code == (201 if role in MANAGERS else 404 if role in BLIND else 403)
+
+
+def test_a_wrong_option_is_a_problem_that_names_it(web: TestClient, house: Populated) -> None:
+    answer = web.post(
+        f"/api/v1/experiments/{house.raw.experiment_id}/acquisitions",
+        headers=_as(house, "facility-admin"),
+        json={"name": "wrong", "kind": "folder", "options": {"path": "data"}},
+    )
+    assert answer.status_code == 422
+    assert "absolute" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("role", "sees_button"), [("pi", True), ("member", False)])
+def test_the_portal_shows_them_with_a_button_for_who_may_press_it(
+    web: TestClient, house: Populated, scans: str, role: str, sees_button: bool
+) -> None:
+    headers = _as(house, role, portal=True)
+    page = web.get(f"/experiments/{house.raw.experiment_id}/acquisition", headers=headers)
+    assert page.status_code == 200
+    assert "/data/incoming" in page.text
+    assert (f"/acquisitions/{scans}/start" in page.text) is sees_button
+    assert web.post(f"/acquisitions/{scans}/start", headers=headers).status_code == (303 if sees_button else 403)
