@@ -192,7 +192,7 @@ def reprocess(
         if found.seconds is not None:
             time = f"about {found.seconds / 3600:.1f} h of computing, by the past runs here"
         say(f"{count(found.datasets, 'dataset')}, {size(found.size)}; {time}; {found.left_out} left out")
-        for dataset_id, why in (found.refused or {}).items():
+        for dataset_id, why in found.refused.items():
             say(f"✕ {dataset_id}: {why}")
         say("Nothing was queued" if dry_run else f"{count(len(found.runs), 'run')} queued; a worker does them")
 

@@ -10,7 +10,16 @@ from fastapi.responses import StreamingResponse
 
 from lightkeep import techniques
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word, view_of
-from lightkeep.http.shapes import DatasetShape, EventShape, LiveShape, PageOf, RunRequest, RunShape, TechniqueShape
+from lightkeep.http.shapes import (
+    DatasetShape,
+    EventShape,
+    LiveShape,
+    PageOf,
+    RetryRequest,
+    RunRequest,
+    RunShape,
+    TechniqueShape,
+)
 from lightkeep.http.streams import Message, stream
 from lightkeep.lifecycle import live, process
 from lightkeep.model.errors import InvalidInput, NotFound
@@ -44,7 +53,7 @@ def accepting(view: Seen, dataset_id: Name) -> list[str]:
 @router.post("/datasets/{dataset_id}/runs", status_code=202)
 def request_run(desk: AtDesk, who: Who, dataset_id: Name, asked: RunRequest, response: Response) -> RunShape:
     """Ask for a run of a technique on a dataset; it is queued, and begins when a worker is free."""
-    _check_finite(asked.params)
+    check_finite(asked.params)
     run = process.request(
         desk.facility, dataset_id, asked.technique, asked.params, principal=who, engine=asked.engine
     )
@@ -98,9 +107,11 @@ def cancel(desk: AtDesk, who: Who, run_id: Name) -> RunShape:
 
 
 @router.post("/runs/{run_id}/retry", status_code=202)
-def retry(desk: AtDesk, who: Who, run_id: Name) -> RunShape:
-    """Ask for the same again; returns the new run."""
-    again = process.retry(desk.facility, run_id, principal=who)
+def retry(desk: AtDesk, who: Who, run_id: Name, asked: RetryRequest | None = None) -> RunShape:
+    """Ask for the same again, perhaps with other values; returns the new run. A flow that it failed goes on."""
+    changes = asked.params if asked else {}
+    check_finite(changes)
+    again = process.retry(desk.facility, run_id, principal=who, changes=changes)
     desk.orchestrator.submit_run(again.id)
     return RunShape.model_validate(again)
 
@@ -156,9 +167,9 @@ def _technique(name: str) -> TechniqueShape:
     )
 
 
-def _check_finite(value: Any) -> None:
+def check_finite(value: Any) -> None:
     """Raise InvalidInput for NaN and infinity: Python's JSON reader takes them, JSON does not have them."""
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidInput("a parameter is not a finite number", remedy="leave it out to use the default")
     for each in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_finite(each)
+        check_finite(each)

@@ -166,6 +166,9 @@ class RunShape(Shape):
     created_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
+    priority: int
+    flow_id: str
+    stage: Shown
 
 
 class LiveShape(Shape):
@@ -245,6 +248,14 @@ class RunRequest(BaseModel):
     technique: str = Field(max_length=100)
     params: dict[str, Any] = Field(default_factory=dict, max_length=200)
     engine: str = Field("", max_length=100)
+
+
+class RetryRequest(BaseModel):
+    """What to change when a run is started again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    params: dict[str, Any] = Field(default_factory=dict, max_length=200, description="null: the default again.")
 
 
 class SignInRequest(BaseModel):

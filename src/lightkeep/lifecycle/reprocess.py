@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,7 +35,7 @@ class Reprocessed:
     """Time to compute them one after the other, by the past runs here; None: there was none yet."""
     runs: tuple[str, ...] = ()
     """Runs that were asked for."""
-    refused: Mapping[str, str] | None = None
+    refused: Mapping[str, str] = field(default_factory=dict)
     """Dataset -> why no run could be asked for."""
 
 
