@@ -245,9 +245,7 @@ def run(session: Session, which: str, experiment: str | None) -> None:
     with session.opened() as work:
         found = lifecycle.start(work.facility, _named(work, which, experiment).id, principal=work.principal)
         if not session.as_json:
-            say(
-                f"Running {found.name}; Ctrl-C ends this process, `lightkeep acquire stop {found.name}` the acquisition"
-            )
+            say(f"Running {found.name}; Ctrl-C ends it here, `lightkeep acquire stop {found.name}` everywhere")
         run_here(work.facility, found.id, ending=ending)
         ended = work.view.acquisition(found.id)
     emit(session, ended, lambda: say(f"{state(ended.state)}  {ended.name}"))
