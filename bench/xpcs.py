@@ -165,12 +165,12 @@ def c_kernel(library: ctypes.CDLL, frames: Frames, qmap: xpcs.QMap) -> Callable[
         ranges = iter(list(itertools.pairwise(cuts)))
 
         def one(_: int) -> NDArray[np.float64]:
-            out = np.zeros((qmap.n_static, 5, len(delays)))
+            out, room = np.zeros((qmap.n_static, 5, len(delays))), np.zeros(40 * len(delays))
             for begin, end in ranges:
                 library.multitau(
                     pointer(frames.ctypes.data), long(count), long(pixels), pointer(labels.ctypes.data),
                     pointer(table.ctypes.data), long(len(delays)), long(begin), long(end),
-                    pointer(out.ctypes.data),
+                    pointer(room.ctypes.data), pointer(out.ctypes.data),
                 )  # fmt: skip
             return out
 

@@ -1,6 +1,9 @@
 /* The hand-written bound for `lightkeep.analysis.xpcs`: same blocking, same sums, GCC vectors of 8 float.
    Multi-tau (aps, 4 delays per level) of uint8 frames to the sums per partition of G2, IP, IF, g and g*g.
    It makes no intensity, no segments and no image, which ours does besides. */
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
 #include <stdint.h>
 #include <string.h>
 
@@ -11,6 +14,17 @@
 #define MAXLEVEL 24
 typedef float vf __attribute__((vector_size(32), aligned(4)));
 typedef double vd __attribute__((vector_size(64), aligned(8)));
+typedef int64_t vl __attribute__((vector_size(64), aligned(8)));
+
+static inline vf as_floats(const uint8_t *p) { /* gcc 12 makes 2 x slower code of __builtin_convertvector here */
+#ifdef __AVX2__
+    return (vf)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p)));
+#else
+    vf x;
+    for (int j = 0; j < L; j++) x[j] = p[j];
+    return x;
+#endif
+}
 
 typedef struct { vd low[4], acc[MAXLEVEL][4], total; vf history[MAXLEVEL][8], head[MAXLEVEL][8]; } State;
 
@@ -72,18 +86,61 @@ static void cell(State *s, vf *x, vf *y, int n, int chunk) {
     }
 }
 
-/* out: (labels, 5, taus) sums. label: (pixels,) from 0, -1: unused. tau: (taus, 3) level, lag, pairs. */
+/* Sums of a cell's pixels into the rows of their labels; out: (labels, 5, taus). */
+static void finish(State *s, const int32_t *label, long count, const long *tau, long taus, double *pixel, double *out) {
+    vd total = s->total, tail = {0}, head = {0}, one = {0};
+    one += 1;
+    long level = 0, lag = 0;
+    for (long d = 0; d < taus; d++) {
+        long want = tau[3 * d], k = tau[3 * d + 1];
+        for (; level < want; level++, lag = 0, tail -= tail, head -= head)
+            if ((count >> level) & 1) total -= __builtin_convertvector(s->history[level][7], vd);
+        for (; lag < k; lag++) {
+            tail += __builtin_convertvector(s->history[level][7 - lag], vd);
+            head += __builtin_convertvector(s->head[level][lag], vd);
+        }
+        vd G2 = level == 0 && k <= 4 ? s->low[k - 1] : s->acc[level][k - 5];
+        vd IP = total - tail, IF = total - head, below = IP * IF;
+        vl counts = below > 0;
+        vd g = G2 * (double)tau[3 * d + 2] / (vd)(((vl)below & counts) | ((vl)one & ~counts));
+        g = (vd)((vl)g & counts);
+        vd rows[5] = {G2, IP, IF, g, g * g};
+        for (int j = 0; j < L; j++)
+            for (int k = 0; k < 5; k++) pixel[(j * 5 + k) * taus + d] = rows[k][j];
+    }
+    for (int j = 0; j < L; j++) {
+        if (label[j] < 0) continue;
+        double *to = out + label[j] * 5 * taus, *from = pixel + j * 5 * taus;
+        for (long i = 0; i < 5 * taus; i++) to[i] += from[i];
+    }
+}
+
+static void begin(State *s, int levels) {
+    memset(s->acc, 0, levels * sizeof s->acc[0]);
+    memset(s->history, 0, levels * sizeof s->history[0]);
+    memset(s->head, 0, levels * sizeof s->head[0]);
+    memset(s->low, 0, sizeof s->low);
+    memset(&s->total, 0, sizeof s->total);
+}
+
+/* label: (pixels,) from 0, -1: unused. tau: (taus, 3) level, lag, pairs. pixel: room for 40 * taus numbers. */
 void multitau(const uint8_t *frames, long count, long pixels, const int32_t *label, const long *tau, long taus,
-              long first, long last, double *out) {
-    static __thread uint8_t tile[CELLS][CHUNK * L + 64];
-    static __thread State states[CELLS];
-    static __thread vf a[CHUNK + 16], b[CHUNK + 16];
+              long first, long last, double *pixel_room, double *out) {
+    static __thread uint8_t tiles[CELLS][CHUNK * L + 64];
+    static __thread State state[CELLS];
+    static __thread vf ab[2][CHUNK + 16];
+    uint8_t (*tile)[CHUNK * L + 64] = tiles;
+    State *states = state;
+    vf *a = ab[0], *b = ab[1];
+    int levels = 1;
+    while (count >> levels) levels++;
     for (long pixel = first; pixel < last; pixel += TILE) {
-        memset(states, 0, sizeof states);
+        for (int i = 0; i < CELLS; i++) begin(states + i, levels);
         for (long c = 0; c * CHUNK < count; c++) {
             int n = count - c * CHUNK < CHUNK ? count - c * CHUNK : CHUNK;
             for (int t = 0; t < n; t++) {
                 const uint8_t *row = frames + (c * CHUNK + t) * pixels + pixel;
+                for (int i = 0; i < TILE; i += 64) __builtin_prefetch(row + 8 * pixels + i);
                 for (int i = 0; i < CELLS; i++) memcpy(tile[i] + t * L, row + i * L, L);
             }
             for (int i = 0; i < CELLS; i++) {
@@ -92,29 +149,17 @@ void multitau(const uint8_t *frames, long count, long pixels, const int32_t *lab
                 if (!used) continue;
                 vf sum = {0}, *x = a + 8;
                 for (int t = 0; t < n; t++) {
-                    for (int j = 0; j < L; j++) x[t][j] = tile[i][t * L + j];
+                    x[t] = as_floats(tile[i] + t * L);
                     sum += x[t];
                 }
                 states[i].total += __builtin_convertvector(sum, vd);
                 cell(&states[i], x, b + 8, n, c);
             }
         }
-        for (int i = 0; i < CELLS; i++) for (int j = 0; j < L; j++) {
-            long to = label[pixel + i * L + j];
-            if (to < 0) continue;
-            State *s = &states[i];
-            double total = s->total[j], tail = 0, head = 0;
-            long level = 0, lag = 0;
-            for (long d = 0; d < taus; d++) {
-                long want = tau[3 * d], k = tau[3 * d + 1];
-                for (; level < want; level++, lag = 0, tail = head = 0)
-                    if ((count >> level) & 1) total -= s->history[level][7][j];
-                for (; lag < k; lag++) { tail += s->history[level][7 - lag][j]; head += s->head[level][lag][j]; }
-                double G2 = level == 0 && k <= 4 ? s->low[k - 1][j] : s->acc[level][k - 5][j];
-                double IP = total - tail, IF = total - head, below = IP * IF;
-                double g = below > 0 ? G2 * tau[3 * d + 2] / below : 0, *row = out + to * 5 * taus + d;
-                row[0] += G2; row[taus] += IP; row[2 * taus] += IF; row[3 * taus] += g; row[4 * taus] += g * g;
-            }
+        for (int i = 0; i < CELLS; i++) {
+            int used = 0;
+            for (int j = 0; j < L; j++) used |= label[pixel + i * L + j] >= 0;
+            if (used) finish(&states[i], label + pixel + i * L, count, tau, taus, pixel_room, out);
         }
     }
 }
