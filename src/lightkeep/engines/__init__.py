@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, cast, get_type_hints
 
@@ -50,6 +51,7 @@ def options_of(name: str) -> dict[str, Any]:
     return {key: kinds.get(key, Any) for key in inspect.signature(constructor).parameters if key != "self"}
 
 
+@cache
 def _class(name: str) -> Any:
     found = entry_points(group="lightkeep.engines", name=name)
     if not found:
