@@ -12,7 +12,6 @@ Med. Imaging 24, 799.
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Literal
@@ -46,7 +45,7 @@ _MARGIN: Final = 8
 """Columns kept free beyond the circle, for the ringing where a row meets its repetition."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Geometry:
     """What depends on the scan but not on the slice."""
 
@@ -54,6 +53,9 @@ class Geometry:
     columns: int
     length: int
     """Samples of a padded projection."""
+    window: Window | None
+    weights: Float64
+    """(angles,), in the order in which they are worked on."""
     width: int
     order: NDArray[np.int64]
     directions: Float64
@@ -69,11 +71,21 @@ class Geometry:
 
 @lru_cache(maxsize=2)
 def geometry(
-    theta_bytes: bytes, columns: int, center: float, window: Window, pad: int, mask: bool, accuracy: Accuracy
+    theta_bytes: bytes,
+    columns: int,
+    center: float,
+    window: Window | None,
+    pad: int,
+    mask: bool,
+    accuracy: Accuracy,
 ) -> Geometry:
-    """Tables of a scan; theta_bytes: its angles, float64 degrees."""
+    """Tables of a scan.
+
+    theta_bytes: its angles, float64 degrees.
+    window: None for the plain back-projection, the adjoint of projecting.
+    """
     theta_deg = np.frombuffer(theta_bytes)
-    weights = angular_weights(theta_deg)
+    weights = np.ones(theta_deg.size) if window is None else angular_weights(theta_deg)
     order = np.argsort(np.mod(theta_deg, 180.0), kind="stable")
     oversampling, width = _KERNELS[accuracy]
     size = fast_length(math.ceil(oversampling * columns), even=True)
@@ -84,7 +96,9 @@ def geometry(
     half = (length - 1) // 2  # an even length's Nyquist sample is left out: it has no partner
     index = np.arange(-half, half + 1)
     frequency = index / length
-    filtered = ramp(length, window)[index] * np.exp(2j * np.pi * frequency * center) / length
+    filtered = np.exp(2j * np.pi * frequency * center) / length
+    if window is not None:
+        filtered *= ramp(length, window)[index]
     # An even image's pixels lie half a pixel off the whole numbers that the FFT counts.
     shift = np.pi * (1 - columns % 2) * direction.sum(axis=1)
     phase = (shift[:, None] * frequency).astype(np.float32)
@@ -98,6 +112,8 @@ def geometry(
         angles=theta.size,
         columns=columns,
         length=length,
+        window=window,
+        weights=weights[order],
         width=width,
         order=order.astype(np.int64),
         directions=np.concatenate([direction, direction[-1:]]) * size / length,
@@ -105,7 +121,7 @@ def geometry(
         kernel=kernel,
         size=size,
         taper=taper,
-        spans=_spans(columns, mask),
+        spans=spans(columns, mask),
         of_rays=FftPlan(length),
         of_plane=FftPlan(size),
     )
@@ -125,7 +141,7 @@ def _kernel(size: int, columns: int, width: int) -> tuple[Float32, Float32]:
     return weights, ((-1.0) ** x / transform).astype(np.float32)
 
 
-def _spans(columns: int, mask: bool) -> NDArray[np.int64]:
+def spans(columns: int, mask: bool) -> NDArray[np.int64]:
     """(columns, 2): first kept pixel of each row of a slice, and the one after the last."""
     if not mask:
         return np.tile(np.array([0, columns], np.int64), (columns, 1))
@@ -135,7 +151,7 @@ def _spans(columns: int, mask: bool) -> NDArray[np.int64]:
     return np.stack([first, columns - first], axis=1).astype(np.int64)
 
 
-class _Worker:
+class Worker:
     """One thread's plane and what it works in."""
 
     def __init__(self, scan: Geometry) -> None:
@@ -173,12 +189,21 @@ class _Worker:
             )
         )
 
-    def run(self, rows: NDArray[Any], out: Float32) -> None:
-        """Reconstruct at most BATCH rows."""
+    @property
+    def finish_address(self) -> int:
+        """What the functions of `kernels.image` are told."""
+        return int(self._finish.ctypes.data)
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Fill the plane from at most BATCH rows."""
         whole = _floats(rows)
         self._plane[:] = 0
         add_rays(self._rays.ctypes.data, whole.ctypes.data, whole.strides[1], whole.strides[0], self._scan.width)
-        finish(self._finish.ctypes.data, out.ctypes.data, len(rows))
+
+    def run(self, rows: NDArray[Any], out: Float32) -> None:
+        """Reconstruct at most BATCH rows."""
+        self.add(rows)
+        finish(self.finish_address, out.ctypes.data, len(rows))
 
 
 def _floats(rows: NDArray[Any]) -> Float32:
@@ -188,20 +213,3 @@ def _floats(rows: NDArray[Any]) -> Float32:
     whole = np.zeros((BATCH, *rows.shape[1:]), np.float32)
     whole[: len(rows)] = rows
     return whole
-
-
-def reconstruct_nufft(sinograms: NDArray[Any], scan: Geometry, out: Float32, *, threads: int) -> None:
-    """Fill (rows, columns, columns) from (rows, angles, columns)."""
-    batches = [slice(row, row + BATCH) for row in range(0, len(sinograms), BATCH)]
-    shares = [batches[thread::threads] for thread in range(min(max(1, threads), len(batches)))]
-
-    def work(share: list[slice]) -> None:
-        worker = _Worker(scan)
-        for batch in share:
-            worker.run(sinograms[batch], out[batch])
-
-    if len(shares) == 1:
-        work(shares[0])
-    elif shares:
-        with ThreadPoolExecutor(len(shares)) as pool:
-            list(pool.map(work, shares))

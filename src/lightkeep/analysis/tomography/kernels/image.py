@@ -30,7 +30,7 @@ class Plane(NamedTuple):
     spans: int
     """(columns, 2) int64: the first pixel of a row that is kept, and the one after the last."""
     work: int
-    """(2 size + columns LANES) elements and BATCH LANES float32."""
+    """2 size + columns LANES elements."""
 
 
 plane_at = record(Plane)
@@ -94,8 +94,8 @@ def finish_row(job_address: int, row: int) -> int:
 
 
 @part
-def finish_columns(job_address: int, begin: int, count: int, block: int) -> int:
-    """Transform up to LANES columns into (columns, LANES) elements at `block`."""
+def finish_columns(job_address: int, begin: int, count: int, block: int, step: int) -> int:
+    """Transform some columns into as many elements at `block`, its rows `step` bytes apart."""
     job = plane_at(job_address)
     pitch = (job.size + 2 * BORDER) * ELEMENT
     left = job.columns // 2
@@ -105,7 +105,7 @@ def finish_columns(job_address: int, begin: int, count: int, block: int) -> int:
         across = get_f32(job.taper, begin + column)
         for y in range(job.columns):
             at = found + (y - left + job.size * (y < left)) * ELEMENT
-            to = block + (y * LANES + column) * ELEMENT
+            to = block + y * step + column * ELEMENT
             factor = splat(across * get_f32(job.taper, y))
             store(to, load(at) * factor)
             store(to + IMAGINARY, load(at + IMAGINARY) * factor)
@@ -113,13 +113,13 @@ def finish_columns(job_address: int, begin: int, count: int, block: int) -> int:
 
 
 @part
-def leave(job_address: int, begin: int, count: int, block: int, out: int, slices: int) -> int:
-    """Write `count` columns of a block into the slices."""
+def leave(job_address: int, begin: int, count: int, block: int, step: int, out: int, slices: int) -> int:
+    """Write `count` columns, at most LANES, from elements at `block` into the slices."""
     job = plane_at(job_address)
     size = job.columns * job.columns * 4
-    spare = block + job.columns * LANES * ELEMENT
+    spare = job.work
     for y in range(job.columns):
-        at = block + y * LANES * ELEMENT
+        at = block + y * step
         to = out + (y * job.columns + begin) * 4
         if count == LANES and slices == BATCH:
             transpose(at, ELEMENT, to, 2 * size)
@@ -132,18 +132,20 @@ def leave(job_address: int, begin: int, count: int, block: int, out: int, slices
     return 0
 
 
-@compiled
-def finish(job_address: int, out: int, slices: int) -> int:
-    """Make `slices` slices of float32, at most BATCH, from the plane."""
+@part
+def finish_rows(job_address: int) -> int:
+    """Transform all rows."""
     job = plane_at(job_address)
     fold(job.plane, job.size)
     for row in range(job.size):
         finish_row(job_address, row)
-    block = job.work + 2 * job.size * ELEMENT
-    for begin in range(0, job.columns, LANES):
-        count = min(LANES, job.columns - begin)
-        finish_columns(job_address, begin, count, block)
-        leave(job_address, begin, count, block, out, slices)
+    return 0
+
+
+@part
+def cut(job_address: int, out: int, slices: int) -> int:
+    """Zero what is outside the spans."""
+    job = plane_at(job_address)
     row_bytes = job.columns * 4
     for i in range(slices):
         for y in range(job.columns):
@@ -151,4 +153,38 @@ def finish(job_address: int, out: int, slices: int) -> int:
             first, last = get_i64(job.spans, 2 * y), get_i64(job.spans, 2 * y + 1)
             clear_bytes(at, first * 4)
             clear_bytes(at + last * 4, (job.columns - last) * 4)
+    return 0
+
+
+@compiled
+def finish(job_address: int, out: int, slices: int) -> int:
+    """Make `slices` slices of float32, at most BATCH, from the plane."""
+    job = plane_at(job_address)
+    finish_rows(job_address)
+    block, step = job.work + 2 * job.size * ELEMENT, LANES * ELEMENT
+    for begin in range(0, job.columns, LANES):
+        count = min(LANES, job.columns - begin)
+        finish_columns(job_address, begin, count, block, step)
+        leave(job_address, begin, count, block, step, out, slices)
+    cut(job_address, out, slices)
+    return 0
+
+
+@compiled
+def finish_in_lanes(job_address: int, image: int) -> int:
+    """Make (columns, columns) elements from the plane."""
+    job = plane_at(job_address)
+    finish_rows(job_address)
+    finish_columns(job_address, 0, job.columns, image, job.columns * ELEMENT)
+    return 0
+
+
+@compiled
+def release(job_address: int, image: int, out: int, slices: int) -> int:
+    """Make slices of float32 from (columns, columns) elements; LANES elements behind them are read as well."""
+    job = plane_at(job_address)
+    for begin in range(0, job.columns, LANES):
+        at, count = image + begin * ELEMENT, min(LANES, job.columns - begin)
+        leave(job_address, begin, count, at, job.columns * ELEMENT, out, slices)
+    cut(job_address, out, slices)
     return 0
