@@ -24,6 +24,8 @@ from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.errors import BadFile, LightkeepError, SourceError
 from lightkeep.model.people import SERVICE, Principal
 
+_PACE: Final = Pace(many=1)
+"""Few files at once, but for hours: what copies without Python's lock is soon worth its start."""
 _AGAIN_S: Final = 1.0
 """Pause before a file is tried again that could not be taken."""
 
@@ -80,7 +82,7 @@ class Growing:
             experiment = facility.catalog.view(target.principal).experiment(target.experiment_id)
             store = store_for(facility, tree, "")
             intake = Intake(
-                facility, target.principal, experiment, tree, store, quiet_s=0.0, pace=Pace(), guard=target.guard
+                facility, target.principal, experiment, tree, store, quiet_s=0.0, pace=_PACE, guard=target.guard
             )
             intake.dataset = self.dataset
             todo = [found for found in tree.walk().files if known.get(found.key.path) != found.key]
