@@ -23,6 +23,7 @@ from lightkeep.model.acquisition import Begin, End, Frame
 from lightkeep.model.errors import SourceError
 
 WAIT_S = 60.0
+COMPRESSED = b'{"encoding": "bs16-lz4<", "shape": [1, 1], "type": "uint16"}'
 
 
 def image(number: int) -> np.ndarray[Any, Any]:
@@ -124,7 +125,7 @@ def test_a_zeromq_stream_of_two_series_becomes_two_files(tmp_path: Path) -> None
         ([b'{"htype": "chunk-1.0", "frame": 0, "shape": [2, 2], "type": "uint16"}', b"short"], "has 5 bytes"),
         ([b'{"htype": "chunk-1.0", "frame": 0, "shape": [1, 1], "type": "O"}', b"12345678"], "8 bytes|broken"),
         ([b'{"htype": "chunk-1.0", "shape": [2, 2], "type": "uint16"}', b"12345678"], "frame"),
-        ([b'{"htype": "dimage-1.0", "frame": 0}', b'{"encoding": "bs16-lz4<", "shape": [1, 1], "type": "u2"}', b""], "compr"),
+        ([b'{"htype": "dimage-1.0", "frame": 0}', COMPRESSED, b""], "compressed"),
         ([b'{"htype": "other"}'], "not known"),
     ],
 )  # fmt: skip
