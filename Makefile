@@ -25,6 +25,12 @@ safety: services
 safety-long: services
 	scripts/with-postgres $(BIN)/python tests/safety/run.py --long --minutes 100
 
+# Engines, remote sites and workers on a real Slurm, Dask and PostgreSQL: minutes; figures in build/cluster.json.
+.PHONY: cluster
+cluster: services
+	scripts/install-cluster
+	scripts/with-postgres scripts/with-slurm $(BIN)/pytest tests/cluster -m cluster -p no:randomly $(PYTEST_ARGS)
+
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -35,7 +35,9 @@ def _setting(default: Any, text: str) -> Any:
 class EngineConfig:
     """Where runs are computed."""
 
-    name: str = _setting("processes", "Engine for runs that do not name one: `processes` or `inline`.")
+    name: str = _setting(
+        "processes", "Engine for runs that do not name one: `processes`, `inline`, or a NAME of `[engines.NAME]`."
+    )
     workers: int = _setting(0, "Tasks that run at once; 0 means one per core that this process may use.")
 
 

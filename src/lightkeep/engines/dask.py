@@ -37,6 +37,7 @@ _CONNECT_S = 10.0
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,  # a worker that dies costs its task one retry
     "distributed.deploy.lost-worker-timeout": "1s",
+    "distributed.scheduler.http.routes": [],  # nothing is shown to who is not asked for a key
     "distributed.worker.daemon": False,  # a worker starts processes
     "distributed.comm.timeouts.connect": "30s",
 }

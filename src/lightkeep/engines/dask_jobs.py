@@ -4,6 +4,7 @@ replacing a job that was lost (dask-jobqueue 0.9 does neither)."""
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any, ClassVar
 
 from dask_jobqueue import SLURMCluster
 from dask_jobqueue.slurm import SLURMJob
+from distributed.core import Status
 
 from lightkeep.engines.slurm_commands import Answer, JobSpec, Slurm, local_runner, refused
 from lightkeep.model.errors import LightkeepError
+
+_FORGETS_S = 5.0
 
 
 class _Job(SLURMJob):  # type: ignore[misc]
@@ -21,12 +25,18 @@ class _Job(SLURMJob):  # type: ignore[misc]
 
     refusals: ClassVar[list[str]]
 
-    async def _submit_job(self, script_filename: str) -> Any:
+    async def start(self) -> None:
+        """Submit it. A refusal is kept for who waits: raised here, it would be a line in a log."""
         try:
-            return await super()._submit_job(script_filename)
+            await super().start()
         except RuntimeError as error:
             self.refusals.append(str(error).partition("stderr:\n")[2] or str(error))
-            raise
+            self.status = Status.running
+
+    async def close(self) -> None:
+        """Cancel it."""
+        await super().close()
+        self.status = Status.closed
 
 
 class Jobs:
@@ -38,6 +48,7 @@ class Jobs:
         self._refusals: list[str] = []
         self._slurm = Slurm(local_runner())
         self._options = options
+        self._over_since: dict[str, float] = {}
         job_class = type("Job", (_Job,), {"refusals": self._refusals})
         logging.getLogger("distributed.deploy.spec").setLevel(logging.CRITICAL)
         with warnings.catch_warnings():
@@ -46,7 +57,7 @@ class Jobs:
                 job_cls=job_class,
                 security=True,
                 shared_temp_directory=str(folder),
-                scheduler_options={"dashboard_address": None},
+                scheduler_options={"dashboard": False, "dashboard_address": ":0"},
                 job_name="lightkeep-dask",
                 silence_logs="critical",
                 **options,
@@ -64,11 +75,21 @@ class Jobs:
             spec = JobSpec("lightkeep-dask", "", extra=tuple(self._options["job_extra_directives"]))
             raise refused(Answer(1, "", self._refusals[0]), spec)
         with suppress(LightkeepError):  # Slurm is silent: what it runs goes on
-            for name, job in list(self.cluster.workers.items()):
-                known = self._slurm.jobs(job.job_id) if job.job_id else []
-                if known and all(each.is_over for each in known):  # it may never have reached the scheduler
-                    self.cluster.loop.add_callback(self.cluster.workers.pop, name, None)
+            for name in self._never_came():
+                self.cluster.loop.add_callback(self.cluster.workers.pop, name, None)
         self.cluster.scale(jobs=self._count)
+
+    def _never_came(self) -> list[str]:
+        """Return the workers whose jobs are over for some time: dask-jobqueue forgets those that it had seen
+        within a second, never those that ended before they reached the scheduler."""
+        now, names = time.monotonic(), []
+        for name, job in list(self.cluster.workers.items()):
+            known = self._slurm.jobs(job.job_id) if job.job_id else []
+            if known and all(each.is_over for each in known):
+                since = self._over_since.setdefault(job.job_id, now)
+                if now - since > _FORGETS_S:
+                    names.append(name)
+        return names
 
     def close(self) -> None:
         """Cancel the jobs and end the scheduler."""

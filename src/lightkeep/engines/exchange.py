@@ -39,7 +39,10 @@ class Exchange:
         ------
         RunFailed: other tasks are there. StorageError: the folder cannot be written.
         """
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(self.folder, error) from error
         self._publish("tasks", pickle.dumps((sys.path, list(tasks))))
         there = self.tasks()
         if [task.function for task in there] != [task.function for task in tasks]:
@@ -121,6 +124,8 @@ class Exchange:
             finally:
                 part.unlink()
         except OSError as error:
-            raise StorageError(
-                f"{path}: {error.strerror}", remedy="the folder must be writable here and on the nodes"
-            ) from error
+            raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: {error.strerror}", remedy="the folder must be writable here and on the nodes")

@@ -35,6 +35,10 @@ class InlineEngine:
                 done(index, results[-1])
         return results
 
+    def state(self) -> str:
+        """Say what there is to work on."""
+        return "in the process that asks, one task after the other"
+
     def abandon(self, *, key: str, folder: Path) -> None:
         """Nothing: what it started ended with its `map`."""
 

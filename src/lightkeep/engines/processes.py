@@ -77,6 +77,10 @@ class ProcessEngine:
         with _Pool(tasks, size=size, threads=threads, pieces=self._pieces or range(len(tasks))) as pool:
             return pool.run(done, cancel)
 
+    def state(self) -> str:
+        """Say what there is to work on."""
+        return f"{self._workers} tasks at once on this machine, {self._cores} cores"
+
     def abandon(self, *, key: str, folder: Path) -> None:
         """Nothing: what it started ended with its `map`."""
 

@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,16 @@ class SlurmEngine:
             for each in mine
         )
 
+    def expected_wait_s(self) -> float | None:
+        """Return how long Slurm would let such a job wait, in seconds; None when it does not say.
+
+        Raises
+        ------
+        RunFailed: it would refuse the job, or does not answer.
+        """
+        at = self.slurm.expected_start(self._spec)
+        return None if at is None else max(0.0, (at - datetime.now()).total_seconds())  # noqa: DTZ005 -- as Slurm
+
     def map(
         self,
         tasks: Sequence[Task],
@@ -177,7 +188,7 @@ class SlurmEngine:
         if known := exchange.job_id(number):
             return known
         name = job_name(key, number)
-        found = self.slurm.find(name)
+        found = [job for job in self.slurm.find(name) if not job.is_over]
         job_id = found[0].array_id if found else self._sbatch(exchange, name, number)
         exchange.note_id(number, job_id)
         return exchange.job_id(number)
@@ -207,6 +218,11 @@ class SlurmEngine:
     def jobs_at_most(self) -> int:
         """Jobs of one array."""
         return self._workers
+
+    @property
+    def may_start_at_once(self) -> bool:
+        """False when sbatch was told when to begin."""
+        return not any(each.startswith(("--begin", "-b")) for each in self._spec.extra)
 
     @property
     def poll_s(self) -> float:
@@ -326,6 +342,8 @@ class _Map:
                     f"job {job.id} will never start: {job.reason}",
                     remedy="correct partition, account, qos or walltime of this engine",
                 )
+            if job.is_waiting and job.reason == "BeginTime" and self._engine.may_start_at_once:
+                self._engine.slurm.start_now(job.id)
             if open_tasks and job.is_over:
                 lost |= dict.fromkeys(open_tasks, (number, job))
         return lost

@@ -193,6 +193,10 @@ class Slurm:
         if answer.status and "Invalid job id" not in answer.err:
             raise _no_answer("scancel", answer)
 
+    def start_now(self, job_id: str) -> None:
+        """Have a job that was queued again wait for room only: Slurm lets it rest for two minutes otherwise."""
+        self.run(["scontrol", "update", f"JobId={job_id}", "StartTime=now"], "")
+
     def expected_start(self, spec: JobSpec) -> datetime | None:
         """Return when Slurm would start such a job (local time of the cluster), None when it does not say.
 

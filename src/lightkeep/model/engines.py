@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -72,4 +72,37 @@ class Engine(Protocol):
 
     def workers(self) -> int:
         """How many tasks run at once."""
+        ...
+
+    def state(self) -> str:
+        """Say in a line what there is to work on now.
+
+        Raises
+        ------
+        LightkeepError: it cannot be reached or used; the message says why.
+        """
+        ...
+
+
+@runtime_checkable
+class QueuedEngine(Engine, Protocol):
+    """An engine whose tasks may wait before they start."""
+
+    def expected_wait_s(self) -> float | None:
+        """Seconds that work handed in now would wait; None when nobody can tell. MUST raise a LightkeepError, with
+        the reason, when it would not be taken at all."""
+        ...
+
+
+@runtime_checkable
+class FarEngine(QueuedEngine, Protocol):
+    """An engine that shares no files with this machine: those in `Task.reads` and `Task.works_in` travel."""
+
+    @property
+    def rate(self) -> float:
+        """Bytes per second to expect of a transfer that nobody has measured; 0: not known."""
+        ...
+
+    def spent(self, folder: Path) -> Mapping[str, float]:
+        """What the `map` of a folder took: wait_s, transfer_s, compute_s, moved_bytes."""
         ...

@@ -19,6 +19,8 @@ from lightkeep.portal import forms, words
 from lightkeep.portal.page import Here, Name, Visit
 
 router = APIRouter()
+_ENGINE = "engine"
+"""The form's field that is not a parameter."""
 
 
 @router.get("/datasets/{dataset_id}/process/{technique}")
@@ -39,7 +41,10 @@ def _request(here: Visit, dataset_id: str, technique: str, typed: dict[str, str]
     here.view.require(Verb.PROCESS, dataset_id=dataset_id)
     try:
         params = forms.values(forms.fields(_technique(technique).Params.model_json_schema()), typed)
-        made = process.request(here.facility, dataset_id, technique, params, principal=here.principal)
+        engine = typed.get(_ENGINE, "")
+        made = process.request(
+            here.facility, dataset_id, technique, params, principal=here.principal, engine=engine
+        )
     except InvalidInput as error:
         return _form(here, dataset_id, technique, typed, error)
     here.house.orchestrator.submit_run(made.id)
@@ -66,6 +71,8 @@ def _form(
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         verb=words.verb(technique),
         fields=[_with_datasets(here, dataset, field) for field in forms.fields(module.Params.model_json_schema())],
+        engines=here.facility.config.engines,
+        engine=typed.get(_ENGINE, ""),
         typed=typed,
         error=error,
     )
