@@ -447,6 +447,7 @@ class Change(
         )
         values = {column: getattr(run, column) for column in schema.run.c.keys()}  # noqa: SIM118
         values.update(params=to_json(run.params), resolved=to_json(run.resolved), state=run.state.value)
+        values.update(placement=to_json(run.placement))
         self._insert(schema.run, **values)
         detail = {"technique": run.technique, "dataset": run.dataset_id, "engine": run.engine}
         self._record("run.queued", run.id, run.experiment_id, detail)
@@ -460,6 +461,7 @@ class Change(
         progress: float | None = None,
         message: str | None = None,
         resolved: Mapping[str, Any] | None = None,
+        placement: Mapping[str, Any] | None = None,
         result_id: str | None = None,
         error: str | None = None,
         engine: str | None = None,
@@ -488,6 +490,8 @@ class Change(
         values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
         if resolved is not None:
             values["resolved"] = to_json(resolved)
+        if placement is not None:
+            values["placement"] = to_json(placement)
         if state is not None and state is not now:
             values["state"] = state.value
             values["started_at" if state is RunState.RUNNING else "ended_at"] = self._clock.now()

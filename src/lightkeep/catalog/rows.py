@@ -146,6 +146,7 @@ def run_of(row: Mapping[Any, Any]) -> Run:
     values = dict(row)
     values["params"] = json.loads(row["params"])
     values["resolved"] = json.loads(row["resolved"])
+    values["placement"] = json.loads(row["placement"])
     values["state"] = RunState(row["state"])
     return Run(**values)
 

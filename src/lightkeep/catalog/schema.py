@@ -264,6 +264,7 @@ run = Table(
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("flow_id", Words, nullable=False, server_default=""),
     Column("stage", Words, nullable=False, server_default=""),
+    Column("placement", Words, nullable=False, server_default="{}"),
     Index("ix_run_experiment", "experiment_id", "created_at"),
     Index("ix_run_state", "state", "created_at"),
     Index("ix_run_flow", "flow_id"),

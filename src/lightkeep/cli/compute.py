@@ -76,7 +76,7 @@ def command_of(name: str, technique: Any) -> click.Command:
         click.Argument(["dataset"]),
         *options_of(fields),
         click.Option(["-e", "--experiment"], help="Where the dataset belongs, when it is given by name."),
-        click.Option(["--engine"], default="", help="Where to compute; the configured engine otherwise."),
+        click.Option(["--engine"], default="", help="Where to compute; `auto`: where it ends first."),
         click.Option(["--no-wait"], is_flag=True, help="Only queue the run: a running `lightkeep serve` does it."),
     ]
     summary = (technique.__doc__ or name).strip()

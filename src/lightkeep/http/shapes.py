@@ -169,6 +169,7 @@ class RunShape(Shape):
     priority: int
     flow_id: str
     stage: Shown
+    placement: Facts
 
 
 class LiveShape(Shape):

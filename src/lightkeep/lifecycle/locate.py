@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.copies import LIVE, archived, is_near
+from lightkeep.lifecycle.manifest import all_files
+from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Corrupt, NotFound, StoreUnavailable
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import Replica, ReplicaState, split_member
@@ -49,6 +52,22 @@ def local_path(facility: Facility, dataset_id: str, path: str) -> Path:
         raise archived(file)
     raise error or NotFound(
         f"{path} of dataset {dataset_id} has no readable copy on this machine", remedy="restore the dataset first"
+    )
+
+
+def others(facility: Facility, datasets: Iterable[Dataset]) -> tuple[str, ...]:
+    """Return where the files of datasets lie that their main files may refer to, for whom only named files reach.
+
+    Raises
+    ------
+    As `local_path` does.
+    """
+    view = facility.catalog.view(SERVICE)
+    return tuple(
+        str(local_path(facility, dataset.id, file.path))
+        for dataset in datasets
+        for file in all_files(view, dataset.id)
+        if file.path != dataset.main_file
     )
 
 

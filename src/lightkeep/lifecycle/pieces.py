@@ -35,12 +35,19 @@ class Job:
     technique: str
     folder: str
     """The run's scratch folder."""
+    beside: tuple[str, ...] = ()
+    """Further files of the input on this machine, which the main file may refer to."""
     inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Parameter -> (main file on this machine, format) of the other datasets that the run was given."""
 
     def task(self, function: str, **arguments: Any) -> Task:
         """Return the task that calls one of this module's functions."""
-        return Task(f"{__name__}:{function}", {"job": self, **arguments})
+        named = f"{__name__}:{function}"
+        return Task(named, {"job": self, **arguments}, reads=self.files(), works_in=self.folder)
+
+    def files(self) -> tuple[str, ...]:
+        """Return every file on this machine that the tasks read."""
+        return (self.path, *self.beside, *(path for path, _format in self.inputs.values()))
 
     def open(self) -> Source:
         """Open the measurement, with the other datasets that the run was given in `inputs`."""

@@ -14,19 +14,20 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightkeep import engines
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import inputs, locate
+from lightkeep.lifecycle import inputs, locate, placing
 from lightkeep.lifecycle.results import SOFTWARE, keep_result, write_result
 from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetState
-from lightkeep.model.engines import Cancel, Task
+from lightkeep.model.engines import Cancel, FarEngine, Task
 from lightkeep.model.errors import (
     CatalogUnavailable,
     Conflict,
@@ -57,6 +58,8 @@ engine cuts in the same places, so that every engine gives the same values to th
 
 AUTO = "auto"
 """The engine of a run that named none, until its preflight has said how much work it is."""
+PLACED = "earliest"
+"""The engine of a run that asked for `auto` by name, until its preflight has said where it would end first."""
 WORTH_S = 2.0
 """Seconds of work on one core below which starting other processes costs more than they save: a worker needs about
 a second to load the numerics."""
@@ -78,7 +81,8 @@ def request(
     Parameters
     ----------
     params: values for the technique's `Params`; what is absent is derived from the data.
-    engine: name of an engine; empty: the configured one, or `inline` when it is not worth starting processes.
+    engine: name of an engine; empty: the configured one, or `inline` when it is not worth starting processes;
+        `auto`: the one where the run would end first, see `lifecycle.placing`.
     run_id: for a caller that may repeat the request: the same id gives the same run.
     usual: its priority while the experiment has no beam.
 
@@ -95,7 +99,7 @@ def request(
         dataset_id=dataset_id,
         technique=technique,
         params=params or {},
-        engine=engine or AUTO,
+        engine=PLACED if engine == AUTO else engine or AUTO,
         software=SOFTWARE,
         created_by=principal.id,
         created_at=facility.clock.now(),
@@ -130,7 +134,7 @@ def prepared(facility: Facility, run: Run, *, principal: Principal) -> Run:
     known = inputs.identified(
         facility, run.technique, run.params, experiment_id=dataset.experiment_id, principal=principal
     )
-    if run.engine not in (AUTO, *facility.engine_names()):
+    if run.engine not in (AUTO, PLACED, *facility.engine_names()):
         names = ", ".join(facility.engine_names())
         raise InvalidInput(f"there is no engine {run.engine!r}", remedy=f"choose one of: {names}")
     return replace(run, params=known)
@@ -392,7 +396,14 @@ def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch
 
     watch.begin("looking at the data", 0.0, 0.05)
     found: Preflight = _here(job.task("preflight", params=dict(run.params)))
-    plan = Plan.of(found, cuts=cut(found.length, found.piece), engine=_engine(facility, run, found.seconds))
+    cuts = cut(found.length, found.piece)
+    work = placing.work_of(run.technique, found, job, pieces=len(cuts))
+    if run.engine == PLACED:
+        engine, placement = placing.chosen(facility, work)
+    else:
+        engine, placement = _engine(facility, run, found.seconds), {"work": asdict(work)}
+    watch.change(placement=placement)
+    plan = Plan.of(found, cuts=cuts, engine=engine)
     scratch.save_plan(plan, with_arrays=not is_incremental(techniques.get(run.technique)))
 
 
@@ -427,11 +438,16 @@ def _compute(
     watch.begin("computing", 0.05, 0.85)
     pieces = range(len(plan.cuts))
     if not all(map(scratch.is_finished, pieces)):  # all, since a key names one list: finished ones cost nothing
-        tasks = [job.task("compute", index=index) for index in pieces]
         for folder in _tries(facility, run.id):
             if folder != scratch.folder:  # who had the run before does not commit any more
                 _abandon(facility, run.id, folder)
         engine = facility.engine(plan.engine)
-        engine.map(tasks, cancel=watch, key=_key(scratch.folder), folder=scratch.folder / _JOBS)
+        if isinstance(engine, FarEngine):
+            job = replace(job, beside=locate.others(facility, sources))
+        tasks = [job.task("compute", index=index) for index in pieces]
+        folder, begun = scratch.folder / _JOBS, time.monotonic()
+        engine.map(tasks, cancel=watch, key=_key(scratch.folder), folder=folder)
+        known = facility.catalog.view(SERVICE).run(run.id).placement
+        watch.change(placement=placing.truth(known, engine, folder, elapsed_s=time.monotonic() - begun))
     watch.begin("writing the result", 0.85, 0.9)
     write_result(run, sources, plan, job)

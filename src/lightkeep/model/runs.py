@@ -75,6 +75,8 @@ class Run:
     """The flow that it is a stage of; empty: somebody asked for it alone."""
     stage: str = ""
     """Name of the stage in the flow's workflow."""
+    placement: Mapping[str, Any] = field(default_factory=dict)
+    """`work`; `estimates` per place when one was chosen; `truth`, what it took; see `lifecycle.placing`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
     with IriServer(tmp_path) as server:
         server.faults.bursts = 3             the next three answers are 503
-        iri_site(url=server.url, token_file=str(server.token_file), compute="cpu", filesystem="scratch", ...)
+        IriSite(url=server.url, token_file=str(server.token_file), compute="cpu", filesystem="scratch", ...)
 
 Jobs run as processes of this machine. Routes and refusals are those of doe-iri/iri-facility-api-python,
 2026-08-21; shapes in `iri_shapes`.

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from lightkeep.engines.sites.iri import iri_site
+from lightkeep.engines.sites.iri import IriSite
 from lightkeep.engines.sites.site import RemoteSite
 from lightkeep.testing.iri import COMPUTE, FILES, IriServer
 
-QUICK = {"processes": 1, "poll_s": 0.02, "longest_poll_s": 0.1, "patience_s": 60.0}
+QUICK = {"processes": 1, "poll_s": 0.02, "patience_s": 60.0}
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def site(server: IriServer) -> Callable[..., RemoteSite]:
     """Return a way to make the engine; further settings as keywords."""
 
     def make(**settings: Any) -> RemoteSite:
-        return iri_site(
+        return IriSite(
             **{
                 "url": server.url,
                 "compute": COMPUTE,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.engines.sites.iri import iri_site, token_source
+from lightkeep.engines.sites.iri import IriSite, token_source
 from lightkeep.engines.sites.parts import SiteAway
-from lightkeep.engines.sites.site import RemoteSite, spent
+from lightkeep.engines.sites.site import RemoteSite
 from lightkeep.model.engines import Task
 from lightkeep.model.errors import BadFile, ConfigError, RunCancelled, RunFailed
 from lightkeep.testing.iri import IriServer
@@ -38,7 +38,7 @@ def test_nothing_travels_twice(site: Make, server: IriServer, tasks: list[Task],
     site().map(tasks, key="run_1", folder=tmp_path / "first")
     begin_again(Path(tasks[0].works_in))
     site().map(tasks, key="run_2", folder=tmp_path / "second")
-    sent = [spent(tmp_path / name)["moved_bytes"] for name in ("first", "second")]
+    sent = [site().spent(tmp_path / name)["moved_bytes"] for name in ("first", "second")]
     assert sent[0] > 2 * ROW
     assert sent[1] - sent[0] < -2 * ROW + 20_000
     assert is_doubled(tasks)
@@ -172,7 +172,7 @@ def test_a_resource_that_is_down_is_away(site: Make, server: IriServer) -> None:
 
 def test_a_token_never_travels_in_the_open(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="https"):
-        iri_site(url="http://api.example.org", compute="a", filesystem="b", staging="/x", token_file="t")
+        IriSite(url="http://api.example.org", compute="a", filesystem="b", staging="/x", token_file="t")
 
 
 def test_a_command_is_asked_for_a_token_once_until_it_is_refused(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from lightkeep.engines.sites.packing import sha256
 from lightkeep.engines.sites.parts import Entry, JobIs, SiteAway, SiteJob
-from lightkeep.engines.sites.site import RemoteSite, settings_of
+from lightkeep.engines.sites.site import RemoteSite, Settings
 from lightkeep.engines.slurm import seconds_of
 from lightkeep.model.errors import ConfigError, LightkeepError, NotFound, RunFailed
 
@@ -362,48 +362,69 @@ def _when(text: str) -> datetime:
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
-def iri_site(
-    *,
-    name: str = "iri",
-    url: str,
-    compute: str,
-    filesystem: str,
-    staging: str,
-    token_file: str = "",
-    token_command: str = "",
-    queue: str = "",
-    account: str = "",
-    walltime: str = "",
-    cpus: int = 0,
-    memory_mb: int = 0,
-    container: str = "",
-    python: str = "python3",
-    setup: str = "",
-    task_s: float = 300.0,
-    **settings: Any,
-) -> RemoteSite:
-    """Return the engine of a facility that speaks the IRI Facility API.
+class IriSite(RemoteSite):
+    """A facility that speaks the IRI Facility API.
 
     Parameters
     ----------
+    url: of the API with its version, e.g. `https://api.iri.nersc.gov/api/v1`.
     compute, filesystem: ids of the site's resources: `GET /status/resources` lists them.
     staging: absolute path of a folder there.
+    token_file, token_command: where the access token comes from; see `token_source`.
+    queue, account, walltime, cpus, memory_mb: what a job asks for; empty or 0: the site's default.
     container: image that the job runs in; the staging folder is mounted into it.
+    python: command in it, or at the site, that starts a Python with Lightkeep.
     setup: shell lines before the job, e.g. `module load python`.
-    settings: further fields of `Settings`.
+    task_s: how long one operation of the file system may take.
+    processes, poll_s, patience_s, keep_days, rate: as in `Settings`.
     """
-    api = Iri(url, token_source(token_file=token_file, token_command=token_command), task_s=task_s)
-    mount = {"source": staging, "target": staging, "read_only": False}
-    fields: dict[str, Any] = {"container": {"image": container, "volume_mounts": [mount]}} if container else {}
-    fields |= {"pre_launch": setup} if setup else {}
-    attributes = {"duration": seconds_of(walltime), "queue_name": queue, "account": account}
-    resources = {"cpu_cores_per_process": cpus, "memory": memory_mb << 20}
-    job = IriQueue(
-        api,
-        compute,
-        resources={key: value for key, value in resources.items() if value},
-        attributes={key: value for key, value in attributes.items() if value},
-        fields=fields,
-    )
-    area = IriArea(api, filesystem, staging)
-    return RemoteSite(name, area, job, settings=settings_of(settings, python=shlex.split(python), cores=cpus))
+
+    name = "iri"
+
+    def __init__(
+        self,
+        *,
+        url: str = "",
+        compute: str = "",
+        filesystem: str = "",
+        staging: str = "",
+        token_file: str = "",
+        token_command: str = "",
+        queue: str = "",
+        account: str = "",
+        walltime: str = "",
+        cpus: int = 0,
+        memory_mb: int = 0,
+        container: str = "",
+        python: str = "python3",
+        setup: str = "",
+        task_s: float = 300.0,
+        processes: int = 0,
+        poll_s: float = 2.0,
+        patience_s: float = 86_400.0,
+        keep_days: float = 7.0,
+        rate: float = 0.0,
+    ) -> None:
+        api = Iri(url, token_source(token_file=token_file, token_command=token_command), task_s=task_s)
+        mount = {"source": staging, "target": staging, "read_only": False}
+        fields: dict[str, Any] = {"container": {"image": container, "volume_mounts": [mount]}} if container else {}
+        fields |= {"pre_launch": setup} if setup else {}
+        attributes = {"duration": seconds_of(walltime), "queue_name": queue, "account": account}
+        resources = {"cpu_cores_per_process": cpus, "memory": memory_mb << 20}
+        jobs = IriQueue(
+            api,
+            compute,
+            resources={key: value for key, value in resources.items() if value},
+            attributes={key: value for key, value in attributes.items() if value},
+            fields=fields,
+        )
+        settings = Settings(
+            python=shlex.split(python),
+            processes=processes,
+            cores=cpus,
+            poll_s=poll_s,
+            patience_s=patience_s,
+            keep_days=keep_days,
+            rate=rate,
+        )
+        super().__init__(IriArea(api, filesystem, staging), jobs, settings=settings)

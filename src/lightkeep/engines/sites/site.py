@@ -20,7 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,7 +41,7 @@ from lightkeep.engines.sites.packing import (
 )
 from lightkeep.engines.sites.parts import Area, JobIs, Queue, SiteAway, SiteJob
 from lightkeep.model.engines import Cancel, Task
-from lightkeep.model.errors import ConfigError, Corrupt, LightkeepError, NotFound, RunCancelled, RunFailed
+from lightkeep.model.errors import Corrupt, LightkeepError, NotFound, RunCancelled, RunFailed
 
 _LOG = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -106,8 +106,9 @@ class Settings:
 class RemoteSite:
     """An engine whose workers are at another facility. Two maps at once may share an area."""
 
-    def __init__(self, name: str, area: Area, queue: Queue, *, settings: Settings = Settings()) -> None:
-        self.name = name
+    name = "site"
+
+    def __init__(self, area: Area, queue: Queue, *, settings: Settings = Settings()) -> None:
         self.area = area
         self.queue = queue
         self.settings = settings
@@ -124,6 +125,11 @@ class RemoteSite:
         SiteAway: the site cannot be reached. RunFailed: it takes no such job.
         """
         return self.queue.wait_s()
+
+    def state(self) -> str:
+        """Say in a line how the site stands."""
+        wait_s = self.expected_wait_s()
+        return "it answers" if wait_s is None else f"a job would start in {wait_s:.0f} s"
 
     @property
     def rate(self) -> float:
@@ -160,6 +166,19 @@ class RemoteSite:
         """Stop the job of a key that its caller left behind, and clear its files at the site away."""
         if (folder / "site.json").exists():
             _Stay(self, [], key, folder, None).leave()
+
+    def spent(self, folder: Path) -> dict[str, float]:
+        """Return what the map of a folder took, in seconds and bytes; empty when it was none of a site."""
+        try:
+            state = State(**json.loads((folder / "site.json").read_text("utf-8")))
+        except FileNotFoundError:
+            return {}
+        return {
+            "wait_s": state.wait_s,
+            "transfer_s": state.send_s + state.fetch_s,
+            "compute_s": state.compute_s,
+            "moved_bytes": float(state.sent + state.fetched),
+        }
 
     def clean(self) -> int:
         """Remove from the area what was sent longer than `keep_days` ago and no run there needs; return how many.
@@ -428,30 +447,3 @@ class _Stay:
             file.flush()
             os.fsync(file.fileno())
         part.rename(self._folder / "site.json")
-
-
-def spent(folder: Path) -> dict[str, float]:
-    """Return what a finished map took, in seconds and bytes; empty when none was at a site.
-
-    >>> spent(Path("/nowhere"))
-    {}
-    """
-    try:
-        state = State(**json.loads((folder / "site.json").read_text("utf-8")))
-    except FileNotFoundError:
-        return {}
-    return {
-        "wait_s": state.wait_s,
-        "transfer_s": state.send_s + state.fetch_s,
-        "compute_s": state.compute_s,
-        "moved_bytes": float(state.sent + state.fetched),
-    }
-
-
-def settings_of(given: Mapping[str, Any], **known: Any) -> Settings:
-    """Return the settings of a site, or raise ConfigError naming the one that does not exist."""
-    try:
-        return Settings(**{**known, **given})
-    except TypeError as error:
-        words = str(error).partition(" ")[2]
-        raise ConfigError(f"remote site: {words}", remedy="correct [engines.NAME]") from error

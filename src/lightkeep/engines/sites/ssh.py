@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from lightkeep.engines.sites.packing import sha256
 from lightkeep.engines.sites.parts import Entry, JobIs, SiteAway, SiteJob
-from lightkeep.engines.sites.site import RemoteSite, settings_of
+from lightkeep.engines.sites.site import RemoteSite, Settings
 from lightkeep.engines.slurm import seconds_of
 from lightkeep.engines.slurm_commands import Answer, JobSpec, Slurm
 from lightkeep.model.errors import ConfigError, NotFound, RunFailed
@@ -63,7 +63,7 @@ class Login:
         timeout_s: float = 120.0,
     ) -> None:
         if host.startswith("-") or not host:
-            raise ConfigError(f"`{host}` is not a host", remedy="write user@host")
+            raise ConfigError(f"`{host}` is not a host", remedy='write host = "user@host" in [engines.NAME]')
         self.host = host
         self._timeout_s = timeout_s
         folder = Path(sockets).expanduser() if sockets else Path.home() / ".cache" / "lightkeep"
@@ -258,50 +258,64 @@ class SlurmQueue:
             raise
 
 
-def ssh_site(
-    *,
-    name: str = "ssh",
-    host: str,
-    staging: str,
-    port: int = 0,
-    key: str = "",
-    known_hosts: str = "",
-    sockets: str = "",
-    partition: str = "",
-    qos: str = "",
-    account: str = "",
-    walltime: str = "",
-    cpus: int = 0,
-    memory_mb: int = 0,
-    container: str = "",
-    python: str = "python3",
-    setup: Sequence[str] = (),
-    extra: Sequence[str] = (),
-    **settings: Any,
-) -> RemoteSite:
-    """Return the engine of a cluster behind a login node.
+class SshSite(RemoteSite):
+    """A cluster behind a login node.
 
     Parameters
     ----------
+    host: `user@host`, or a name of ssh's own configuration; port, key, known_hosts, sockets: as for `Login`.
     staging: absolute path of a folder there that the nodes have too.
-    settings: further fields of `Settings`, e.g. `keep_days`.
-    others: as for `Login` and `SlurmEngine`.
+    partition, qos, account, walltime, cpus, memory_mb, container, python, setup, extra: as for `SlurmEngine`.
+    processes, poll_s, patience_s, keep_days, rate: as in `Settings`.
     """
-    login = Login(host, port=port, key=key, known_hosts=known_hosts, sockets=sockets)
-    spec = JobSpec(
-        name="lightkeep",
-        log="/dev/null",
-        partition=partition,
-        qos=qos,
-        account=account,
-        walltime_s=seconds_of(walltime),
-        cpus=cpus,
-        memory_mb=memory_mb,
-        extra=tuple(extra),
-    )
-    return RemoteSite(
-        name,
-        SshArea(login, staging),
-        SlurmQueue(Slurm(login.run), spec, setup=setup),
-        settings=settings_of(settings, python=[*shlex.split(container), *shlex.split(python)], cores=cpus),
-    )
+
+    name = "ssh"
+
+    def __init__(
+        self,
+        *,
+        host: str = "",
+        staging: str = "",
+        port: int = 0,
+        key: str = "",
+        known_hosts: str = "",
+        sockets: str = "",
+        partition: str = "",
+        qos: str = "",
+        account: str = "",
+        walltime: str = "",
+        cpus: int = 0,
+        memory_mb: int = 0,
+        container: str = "",
+        python: str = "python3",
+        setup: Sequence[str] = (),
+        extra: Sequence[str] = (),
+        processes: int = 0,
+        poll_s: float = 2.0,
+        patience_s: float = 86_400.0,
+        keep_days: float = 7.0,
+        rate: float = 0.0,
+    ) -> None:
+        self.login = Login(host, port=port, key=key, known_hosts=known_hosts, sockets=sockets)
+        spec = JobSpec(
+            name="lightkeep",
+            log="/dev/null",
+            partition=partition,
+            qos=qos,
+            account=account,
+            walltime_s=seconds_of(walltime),
+            cpus=cpus,
+            memory_mb=memory_mb,
+            extra=tuple(extra),
+        )
+        settings = Settings(
+            python=[*shlex.split(container), *shlex.split(python)],
+            processes=processes,
+            cores=cpus,
+            poll_s=poll_s,
+            patience_s=patience_s,
+            keep_days=keep_days,
+            rate=rate,
+        )
+        queue = SlurmQueue(Slurm(self.login.run), spec, setup=setup)
+        super().__init__(SshArea(self.login, staging), queue, settings=settings)

@@ -305,6 +305,7 @@ def upgrade() -> None:
     op.add_column("run", sa.Column("priority", sa.Integer(), server_default="0", nullable=False))
     op.add_column("run", sa.Column("flow_id", _WORDS, server_default="", nullable=False))
     op.add_column("run", sa.Column("stage", _WORDS, server_default="", nullable=False))
+    op.add_column("run", sa.Column("placement", _WORDS, server_default="{}", nullable=False))
     op.create_index("ix_run_flow", "run", ["flow_id"], unique=False)
     op.create_table(
         "acquisition",
