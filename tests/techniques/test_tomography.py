@@ -148,6 +148,23 @@ def test_a_pixel_size_makes_it_a_coefficient_per_centimetre(tmp_path: Path) -> N
     )
 
 
+def test_a_preview_is_labelled_as_one(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **SCAN)
+    found = tomography.preflight(source, tomography.Params(center=CENTER, accuracy="preview"))
+    assert any("preview" in warning for warning in found.warnings)
+    assert not tomography.preflight(source, tomography.Params(center=CENTER)).warnings
+
+
+@pytest.mark.parametrize(
+    "params", [{"method": "fbp"}, {"method": "cgls", "iterations": 12}, {"method": "tv", "tv_weight": 1e-4}]
+)
+def test_every_method_gives_the_head(tmp_path: Path, params: dict[str, Any]) -> None:
+    source = source_of(tmp_path, **SCAN)
+    usual, other = slices(source, center=CENTER), slices(source, center=CENTER, **params)
+    assert np.corrcoef(usual.ravel(), other.ravel())[0, 1] > 0.9
+    assert not np.array_equal(usual, other)
+
+
 def test_the_mask_clears_the_corners(tmp_path: Path) -> None:
     source = source_of(tmp_path, **SCAN)
     assert slices(source, center=CENTER)[0, 0, 0] == 0

@@ -38,8 +38,30 @@ class Params(BaseModel, extra="forbid"):
         description="Column where the rotation axis is seen, counted from 0; found from the data when left out.",
         json_schema_extra={"unit": "px"},
     )
+    method: Literal["nufft", "cgls", "tv", "fbp"] = Field(
+        "nufft",
+        description="nufft: filtered back-projection by Fourier methods. cgls: least squares. tv: not negative, "
+        "little total variation. fbp: back-projection in real space, slow, to compare with.",
+    )
+    accuracy: Literal["preview", "standard", "precise"] = Field(
+        "standard",
+        description="Of nufft. A preview is faster and errs by 3 %: look at it, do not measure it.",
+    )
+    iterations: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="Of cgls (10 when left out; fewer are smoother) and of tv (50).",
+        json_schema_extra={"unit": "iterations"},
+    )
+    tv_weight: float = Field(
+        0.0,
+        ge=0,
+        description="Of the total variation in tv: about the noise of the slices that is to go.",
+        json_schema_extra={"unit": "1/px"},
+    )
     window: Literal["ramp", "shepp-logan", "hann"] = Field(
-        "ramp", description="Filter: ramp is sharpest, hann is smoothest."
+        "ramp", description="Filter: ramp is sharpest, hann is smoothest. Not used by cgls."
     )
     row_begin: int = Field(0, ge=0, description="First detector row.", json_schema_extra={"unit": "px"})
     row_end: int | None = Field(
@@ -99,8 +121,9 @@ def preflight(source: Source, params: Params) -> Preflight:
             f"center {center:g} is outside the detector's {columns} columns",
             remedy=f"choose 0 to {columns - 1}, or leave it out to find it from the data",
         )
+    if params.method == "nufft" and params.accuracy == "preview":
+        warnings.append("a preview, whose slices err by up to 3 %: choose accuracy standard before you measure")
     per_row = columns * (angles * (projections.dtype.itemsize + 4) + columns * 4)
-    overhead = 4 * 8 * (angles * columns * params.pad + 2 * columns**2)
     piece = max(2, min(64, _PIECE_BYTES // per_row // 2 * 2))
     pixel = params.pixel_size_um or _pixel_size_um(source)
     known = {"center": round(center, 3), "row_end": end, "pixel_size_um": pixel}
@@ -109,8 +132,8 @@ def preflight(source: Source, params: Params) -> Preflight:
         shapes={"slices": (end - begin, columns, columns)},
         dtypes={"slices": "float32"},
         length=end - begin,
-        memory_bytes=piece * per_row + overhead,
-        seconds=(end - begin) * (1e-8 * angles * columns * params.pad + 2e-8 * columns**2),
+        memory_bytes=piece * per_row + _working_memory(params, angles, columns),
+        seconds=(end - begin) * _seconds(params, angles, columns),
         warnings=warnings,
         piece=piece,
         facts=facts,
@@ -136,6 +159,10 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
         sinograms,
         theta,
         params.center,
+        method=params.method,
+        accuracy=params.accuracy,
+        iterations=params.iterations,
+        tv_weight=params.tv_weight,
         window=params.window,
         pad=params.pad,
         mask=params.mask,
@@ -145,6 +172,23 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
         slices *= 1e4 / params.pixel_size_um
     report(1.0, "reconstructed")
     return {"slices": slices}
+
+
+def _working_memory(params: Params, angles: int, columns: int) -> int:
+    """Bytes that all threads work in."""
+    from numba import get_num_threads
+
+    from lightkeep.analysis.tomography import working_memory
+
+    return get_num_threads() * working_memory(angles, columns, method=params.method, pad=params.pad)
+
+
+def _seconds(params: Params, angles: int, columns: int) -> float:
+    """Of one slice on one thread, about."""
+    if params.method == "fbp":
+        return 1.5e-9 * angles * columns**2
+    steps = {"nufft": 0, "cgls": params.iterations or 10, "tv": params.iterations or 50}[params.method]
+    return 4e-9 * angles * columns * params.pad + (5e-9 + 1e-8 * steps) * columns**2
 
 
 def _theta_deg(source: Source, params: Params) -> Float64:

@@ -31,7 +31,9 @@ class BackProjector:
     def run(self, rows: NDArray[Any], out: NDArray[np.float32]) -> None:
         """Reconstruct some rows."""
         for sinogram, image in zip(rows, out, strict=True):
-            spectrum = scipy.fft.rfft(sinogram.astype(np.float64), self._length, axis=1) * self._filter
+            spectrum = scipy.fft.rfft(sinogram.astype(np.float64), self._length, axis=1)
+            with np.errstate(invalid="ignore"):  # what is not finite is refused when it comes out
+                spectrum *= self._filter
             filtered = scipy.fft.irfft(spectrum, self._length, axis=1)[:, : self._columns] * self._weights
             total = np.zeros(image.shape)
             taken = np.ascontiguousarray(filtered, np.float32)

@@ -87,6 +87,8 @@ def geometry(
     theta_deg = np.frombuffer(theta_bytes)
     weights = np.ones(theta_deg.size) if window is None else angular_weights(theta_deg)
     order = np.argsort(np.mod(theta_deg, 180.0), kind="stable")
+    if accuracy not in _KERNELS:
+        raise ValueError(f"no accuracy {accuracy!r}: choose preview, standard or precise")
     oversampling, width = _KERNELS[accuracy]
     size = fast_length(math.ceil(oversampling * columns), even=True)
     least = (columns if mask else math.ceil(math.sqrt(2) * columns)) + _MARGIN

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from lightkeep.analysis.tomography.fbp import BackProjector
 from lightkeep.analysis.tomography.filters import Window
 from lightkeep.analysis.tomography.iterative import Solver, operator_of
-from lightkeep.analysis.tomography.kernels.rays import BATCH
+from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER
 from lightkeep.analysis.tomography.nufft import Accuracy, Worker, geometry
 
 Float32 = NDArray[np.float32]
@@ -103,6 +103,20 @@ def reconstruct(
     else:
         raise ValueError(f"no method {method!r}: choose nufft, cgls, tv or fbp")
     return out
+
+
+def working_memory(angles: int, columns: int, *, method: Method = "nufft", pad: int = 2) -> int:
+    """Bytes that each thread of `reconstruct` works in, beside sinograms and slices; shared tables are counted.
+
+    A thread's batch is `BATCH` rows, however few there are.
+    """
+    if method == "fbp":
+        return 8 * (2 * angles * columns * pad + columns**2)
+    batch = 4 * BATCH
+    plane = (1.3 * columns + 2 * BORDER) ** 2 + 6 * pad * columns
+    images = {"nufft": 0, "cgls": 6, "tv": 8}[method] * columns**2
+    tables = 8 * angles * columns * pad + (16 * columns**2 if images else 0)
+    return int(batch * (plane + images + angles * columns / 4) + tables)
 
 
 def _check_shapes(data: NDArray[Any], theta: NDArray[np.float64], center: float) -> None:
