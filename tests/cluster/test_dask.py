@@ -63,7 +63,7 @@ class TestDaskScheduler(RemoteEngineSuite):
 
 
 def test_a_scheduler_that_is_not_there_is_named() -> None:
-    with pytest.raises(ConfigError, match="no Dask scheduler at tcp://127.0.0.1:9"):
+    with pytest.raises(ConfigError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
         DaskEngine(address="tcp://127.0.0.1:9").map([Task(f"{HERE}:square", {"value": 2})])
 
 

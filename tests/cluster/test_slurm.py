@@ -111,6 +111,14 @@ def test_the_state_names_partition_and_free_cores() -> None:
     assert make(partition="realtime").state() == "realtime up, 4 of 4 cores free"
 
 
+def test_slurm_says_how_long_a_job_would_wait_and_why_it_would_not_be_taken() -> None:
+    wait_s = make(partition="realtime").expected_wait_s()
+    assert wait_s is not None
+    assert 0 <= wait_s < 30
+    with pytest.raises(RunFailed, match="nvalid partition"):
+        make(partition="nights").expected_wait_s()
+
+
 def test_what_a_job_printed_is_kept_and_the_last_line_is_in_the_error(tmp_path: Path) -> None:
     engine = make(setup=["echo no such module: hdf5", "exit 3"], poll_s=0.2)
     with pytest.raises(RunFailed, match=r"FAILED.*no such module: hdf5") as caught:

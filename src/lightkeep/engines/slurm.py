@@ -246,6 +246,7 @@ class _Map:
         self._missing_since: dict[int, float] = {}
         self._next_question = 0.0
         self._heard_at = time.monotonic()
+        self._has_failed = False
 
     def run(self, done: Callable[[int, Any], None] | None, cancel: Cancel | None) -> list[Any]:
         """Submit what is not submitted, and wait for every answer."""
@@ -256,34 +257,46 @@ class _Map:
             pause = _LOOK_S
             while not self._take(done):
                 if cancel is not None and cancel.is_set():
+                    self._has_failed = True
                     raise RunCancelled(f"cancelled after {len(self._answers)} of {len(self._tasks)} pieces")
                 self._look_after_jobs()
                 time.sleep(pause)
                 pause = min(pause * 1.02, 5 * _LOOK_S)
-        except Exception:
-            self.stop()
-            raise
-        except BaseException:  # this process is being stopped, not the work
-            if not self._is_durable:
-                self.stop()
-            raise
+        except BaseException:
+            if self._has_failed or not self._is_durable:
+                self._stop_quietly()
+            raise  # else it is this process that stops, or has lost its catalogue: the jobs are found again
         return [self._answers[index] for index in range(len(self._tasks))]
 
+    def _stop_quietly(self) -> None:
+        try:
+            self.stop()
+        except LightkeepError as error:  # what was raised before says more; `abandon` tries again
+            _LOG.warning("slurm: %s", error.message, extra={"about": {"key": self._key}})
+
     def stop(self) -> None:
-        """Cancel every job that is not over, and wait a little until it is."""
+        """Cancel every job that is not over, and wait a little until it is.
+
+        Raises
+        ------
+        RunFailed: Slurm does not answer, or a job does not end.
+        """
         slurm = self._engine.slurm
         deadline = time.monotonic() + _STOP_S
-        while True:
-            ids = {self._exchange.job_id(number) for number in self._exchange.submissions()} - {""}
-            jobs = [job for each in sorted(ids) for job in slurm.jobs(each)]
-            for number in self._exchange.submissions():
-                if not self._exchange.job_id(number):  # submitted perhaps, and killed before it was written down
-                    jobs += slurm.find(job_name(self._key, number))
-            alive = [job.id for job in jobs if not job.is_over or job.state == "COMPLETING"]
-            if not alive or time.monotonic() > deadline:
-                return
-            slurm.cancel(*alive)
+        while alive := [job for job in self._jobs() if not job.is_over]:
+            if time.monotonic() > deadline:
+                ids = ", ".join(job.id for job in alive)
+                raise RunFailed(f"Slurm does not end {ids}", remedy=f"scancel --signal=KILL --full {ids}")
+            slurm.cancel(*[job.id for job in alive])
             time.sleep(_LOOK_S)
+
+    def _jobs(self) -> list[Job]:
+        """Return every job that was submitted for these tasks, also one whose id was not written down."""
+        slurm, found = self._engine.slurm, []
+        for number in self._exchange.submissions():
+            job_id = self._exchange.job_id(number)
+            found += slurm.jobs(job_id) if job_id else slurm.find(job_name(self._key, number))
+        return found
 
     def _take(self, done: Callable[[int, Any], None] | None) -> bool:
         """Take the new answers; return True when all are there. Raises the first failing task's error."""
@@ -298,6 +311,7 @@ class _Map:
         if self._failures:
             first = min(self._failures)
             if all(index in self._answers for index in range(first)):
+                self._has_failed = True
                 raise self._failures[first]
         return len(self._answers) == len(self._tasks)
 
@@ -322,6 +336,7 @@ class _Map:
                 lost |= self._lost(number, job_id)
         except RunFailed as error:
             if not error.data.get("is_transient") or now - self._heard_at > _PATIENCE_S:
+                self._has_failed = True
                 raise
             _LOG.warning("slurm: %s", error.message, extra={"about": {"key": self._key}})
             return
@@ -365,6 +380,7 @@ class _Map:
             if waited < (_LAG_S if job.state in ("COMPLETED", "UNKNOWN") else 2 * _LOOK_S):
                 continue
             if tries[task] > _RETRIES.get(job.state, 1) or job.state in ("TIMEOUT", "CANCELLED", "DEADLINE"):
+                self._has_failed = True
                 raise self._loss(task, number, job)
             again.append(task)
         if again:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from lightkeep.model.engines import Engine, Task
-from lightkeep.model.errors import BadFile, RunCancelled, RunFailed
+from lightkeep.model.errors import BadFile, RunCancelled, RunFailed, StoreUnavailable
 
 HERE = "lightkeep.testing.suites.engine"
 
@@ -214,6 +214,24 @@ class RemoteEngineSuite(EngineSuite):
         assert len((tmp_path / "tries").read_text().split()) == 2
 
 
+class Leave(BaseException):
+    """The process that asked is being stopped, not the work."""
+
+
+class LeaveWhen:
+    """Looks like a cancel; raises an error as soon as a file is there."""
+
+    def __init__(self, path: Path, why: type[BaseException]) -> None:
+        self._path = path
+        self._why = why
+
+    def is_set(self) -> bool:
+        """Return False, or raise."""
+        if self._path.exists():
+            raise self._why("not a cancel")
+        return False
+
+
 class DurableEngineSuite(RemoteEngineSuite):
     """For an engine whose work outlives its caller: the next call with the same key finds it."""
 
@@ -240,10 +258,13 @@ class DurableEngineSuite(RemoteEngineSuite):
         assert self.make().map(tasks, key="run_2-compute", folder=folder) == first
         assert [len((tmp_path / str(n)).read_text().split()) for n in range(2)] == [1, 1]
 
-    def test_a_caller_that_is_stopped_leaves_the_work_running(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("why", [Leave, StoreUnavailable])
+    def test_a_caller_that_is_stopped_or_loses_its_catalogue_leaves_the_work_running(
+        self, tmp_path: Path, why: type[BaseException]
+    ) -> None:
         tasks, folder = _appending(tmp_path, count=1, wait_s=2.0), tmp_path / "jobs"
-        with pytest.raises(Leave):
-            self.make().map(tasks, cancel=LeaveWhen(tmp_path / "0"), key="run_3-compute", folder=folder)
+        with pytest.raises(why):
+            self.make().map(tasks, cancel=LeaveWhen(tmp_path / "0", why), key="run_3-compute", folder=folder)
         self.make().map(tasks, key="run_3-compute", folder=folder)
         assert len((tmp_path / "0").read_text().split()) == 1
 
@@ -257,23 +278,6 @@ class DurableEngineSuite(RemoteEngineSuite):
     def test_there_is_nothing_to_abandon_where_nothing_was_asked_for(self, tmp_path: Path) -> None:
         self.make().abandon(key="run_9-compute", folder=tmp_path / "jobs")
         assert not (tmp_path / "jobs").exists()
-
-
-class Leave(BaseException):
-    """The process that asked is being stopped, not the work."""
-
-
-class LeaveWhen:
-    """Looks like a cancel; raises Leave as soon as a file is there."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def is_set(self) -> bool:
-        """Return False, or raise Leave."""
-        if self._path.exists():
-            raise Leave
-        return False
 
 
 def _appending(folder: Path, *, count: int, wait_s: float) -> list[Task]:
