@@ -37,7 +37,8 @@ class Catalog:
         self.ids = ids
         self.clock = clock
         self.writer = dialect.writer(engine)
-        self._worker_id = ""
+        self.worker_id = ""
+        """The worker whose work this is; empty: nobody's who could be taken for dead."""
 
     @classmethod
     def open(cls, url: str, *, clock: Clock, ids: Ids) -> Catalog:
@@ -79,14 +80,14 @@ class Catalog:
         """
         with errors_of(self.dialect), self.writer.begin() as connection:
             chain = audit.Chain(connection, self.dialect, *self.dialect.lock_chain(connection))
-            if self._worker_id:
-                workers.check(connection, self._worker_id)
+            if self.worker_id:
+                workers.check(connection, self.worker_id)
             yield Change(connection, dialect=self.dialect, chain=chain, principal=principal, clock=self.clock)
 
     def fenced(self, worker_id: str) -> Catalog:
         """Return this catalogue for a worker: once it was taken for dead, `change` raises `workers.Fenced`."""
         fenced = copy(self)
-        fenced._worker_id = worker_id
+        fenced.worker_id = worker_id
         return fenced
 
     def beat(self, worker_id: str) -> None:

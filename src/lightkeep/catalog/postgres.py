@@ -39,7 +39,12 @@ class Postgres:
             max_overflow=24,
             pool_timeout=_WAIT_MS / 1000,
             pool_pre_ping=True,
-            connect_args={"options": f"-c lock_timeout={_WAIT_MS} -c timezone=UTC", "connect_timeout": 10},
+            connect_args={
+                "options": f"-c lock_timeout={_WAIT_MS} -c timezone=UTC",
+                "connect_timeout": 10,
+                "tcp_user_timeout": 15_000,  # ms; a link that was cut is an error then, not a wait of minutes
+                "keepalives_idle": 10,
+            },
         )
         leave_to_the_parent(engine)
         return engine

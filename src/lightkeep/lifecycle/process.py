@@ -278,6 +278,10 @@ def _own_scratch(facility: Facility, run: Run) -> Iterator[Scratch]:
 
     A new one where the old one cannot be trusted to lie still: a worker that was taken for dead but only sleeps
     holds its lock, and one on another host may go on writing there when it is back.
+
+    Raises
+    ------
+    Conflict: somebody works on the run who was not taken for dead.
     """
     from lightkeep.lifecycle.scratch import Scratch
 
@@ -287,12 +291,15 @@ def _own_scratch(facility: Facility, run: Run) -> Iterator[Scratch]:
             scratch = stack.enter_context(Scratch(folder))
             is_ours = (scratch.read("host") or host) == host
         except Conflict:
+            holder = Scratch(folder).read("worker")
+            if not holder or holder in {each.id for each in facility.catalog.view(SERVICE).workers()}:
+                raise
             is_ours = False
         if not is_ours:
             stack.pop_all().close()
             scratch = stack.enter_context(Scratch(folder.with_name(f"{run.id}.{facility.ids.new('try')}")))
-        if not scratch.read("host"):
-            scratch.write("host", host.encode())
+        scratch.show("host", host.encode())
+        scratch.show("worker", facility.catalog.worker_id.encode())
         yield scratch
 
 

@@ -1,7 +1,7 @@
 """The scratch folder of one run: everything that a restart needs to go on where a kill stopped it.
 
     scratch/runs/<run id>/
-      host            name of the host that works on it
+      host, worker    who works on it: name of the host, id of the worker
       lock            held (flock) by the process that works on the run
       plan.json       what will be computed, cut into pieces; written once, before the first piece
       <output>.npy    one array per output, its room reserved; each piece fills its own part

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
+from sqlalchemy import make_url
 
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import flows, live
@@ -89,7 +90,7 @@ class Orchestrator:
         self._may_work = may_work
         self._is_apart = apart
         self._always = always
-        self._url = facility.config.workflow_url
+        self._url = _with_timeouts(facility.config.workflow_url)
         self._worker: _Worker | WorkerApart | None = None
         self._starting = Lock()
         DBOS.migrate(self._url)
@@ -327,7 +328,7 @@ class _Worker:
         self.id = facility.ids.new("worker")
         settings: DBOSConfig = {
             "name": _APPLICATION,
-            "system_database_url": facility.config.workflow_url,
+            "system_database_url": _with_timeouts(facility.config.workflow_url),
             "application_version": _VERSION,
             "executor_id": self.id,
             "log_level": "CRITICAL",  # what fails is in the catalogue, or raised by `wait`
@@ -384,6 +385,15 @@ def _take_lock(path: Path) -> int:
 def _free(lock: int) -> None:
     if lock >= 0:
         os.close(lock)
+
+
+def _with_timeouts(url: str) -> str:
+    """Return an address whose connections notice that the link was cut, as the catalogue's do."""
+    if not url.startswith("postgresql"):
+        return url
+    known = make_url(url)
+    limits = {"connect_timeout": "10", "tcp_user_timeout": "15000", "keepalives_idle": "10"}
+    return known.update_query_dict({**limits, **known.query}).render_as_string(hide_password=False)
 
 
 def _ours(error: BaseException) -> LightkeepError:
