@@ -96,7 +96,7 @@ def test_a_zeromq_stream_of_two_series_becomes_two_files(tmp_path: Path) -> None
         source = ZeroMqSource(ZeroMq(address=f"tcp://127.0.0.1:{port}"))
         recorder = Recorder(tmp_path, prefix="eiger")
         for series in (7, 8):
-            push.send_json({"htype": "dheader-1.0", "series": series})
+            push.send_json({"htype": "dheader-1.0", "series": series, "frame_time": 0.001})
             for number in range(5):
                 if (series, number) == (8, 2):
                     continue
@@ -115,6 +115,7 @@ def test_a_zeromq_stream_of_two_series_becomes_two_files(tmp_path: Path) -> None
     assert (recorder.counted.frames, recorder.counted.gaps) == (9, 1)
     with h5py.File(tmp_path / "series_7.h5") as file:
         np.testing.assert_array_equal(file["entry/data/data"][:], [image(number + 7) for number in range(5)])
+        assert file["entry/instrument/detector/frame_time"][()] == 0.001
 
 
 @pytest.mark.parametrize(

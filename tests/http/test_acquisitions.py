@@ -81,6 +81,29 @@ def test_a_wrong_option_is_a_problem_that_names_it(web: TestClient, house: Popul
     assert "absolute" in answer.json()["detail"]
 
 
+def test_the_portal_shows_where_each_kind_takes_its_data_from(web: TestClient, house: Populated) -> None:
+    options = {
+        SourceKind.PVACCESS: {"channel": "SIM:Image"},
+        SourceKind.ZEROMQ: {"address": "tcp://eiger:9999"},
+        SourceKind.BLUESKY: {"path": "/data/documents"},
+        SourceKind.REPLAY: {"file": "/data/old.h5"},
+    }
+    for kind, given in options.items():
+        acquire.define(
+            house.facility,
+            f"from-{kind}",
+            experiment_id=house.raw.experiment_id,
+            kind=kind,
+            options=given,
+            principal=SERVICE,
+        )
+    address = f"/experiments/{house.raw.experiment_id}/acquisition"
+    page = web.get(address, headers=_as(house, "pi", portal=True))
+    assert page.status_code == 200
+    for given in options.values():
+        assert next(iter(given.values())) in page.text
+
+
 @pytest.mark.parametrize(("role", "sees_button"), [("pi", True), ("member", False)])
 def test_the_portal_shows_them_with_a_button_for_who_may_press_it(
     web: TestClient, house: Populated, scans: str, role: str, sees_button: bool

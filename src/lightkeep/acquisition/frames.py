@@ -238,7 +238,7 @@ class ReplaySource:
 
     def messages(self) -> Iterator[Begin | Frame | End | None]:
         """Yield the series."""
-        yield Begin(Path(self._options.file).stem)
+        yield Begin(Path(self._options.file).stem, self._header())
         began = time.monotonic()
         for number in range(self._data.shape[0]):
             while (left := began + number / self._options.rate - time.monotonic()) > 0:
@@ -247,6 +247,14 @@ class ReplaySource:
                     yield None
             yield Frame(number, self._data[number], time.time())
         yield End()
+
+    def _header(self) -> dict[str, Any]:
+        """Return the single values that the file has of its detector."""
+        group = self._file.get("entry/instrument/detector")
+        if not isinstance(group, h5py.Group):
+            return {}
+        found = {key: each for key, each in group.items() if isinstance(each, h5py.Dataset) and each.ndim == 0}
+        return {key: each.asstr()[()] if each.dtype.kind == "O" else each[()] for key, each in found.items()}
 
     def close(self) -> None:
         """Close the file."""

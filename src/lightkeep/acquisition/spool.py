@@ -1,6 +1,7 @@
 """Frames are on disk first: a source's series become HDF5 files, each with a mark once it is complete.
 
-    <series>.h5         /entry/data/data (frame, row, column) grows; readers may follow it (SWMR)
+    <series>.h5         /entry/data/data (frame, row, column) grows; readers may follow it (SWMR);
+                        what the source says of the series is in /entry/instrument/detector
     <series>.h5.done    made when the file is closed and its bytes are on the disk
 
 A file without its mark belongs to a process that died, or to one that works. What a dead one left is salvaged: its
@@ -130,7 +131,8 @@ class Recorder:
         self._path = self._folder / (f"{self._stem}.h5" if self._part == 1 else f"{self._stem}-{self._part}.h5")
         self._file = self._made(self._path, np.asarray(frame.data), is_live=True)
         for key, value in self._series.header.items():
-            self._file["entry/instrument/detector"].attrs[key] = value
+            if name := _safe(key):
+                self._file[f"entry/instrument/detector/{name}"] = value
         self._file.swmr_mode = True
         self._flushed_at = now - _FLUSH_S  # so that a reader sees the first frame at once
         self._begun(self._path)

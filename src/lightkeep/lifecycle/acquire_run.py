@@ -10,12 +10,14 @@ nothing. While the catalogue is away frames go on to disk and files wait; then t
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import socket
 import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +26,8 @@ from lightkeep.acquisition.frames import open_source
 from lightkeep.acquisition.options import Bluesky, Folder, Frames, checked
 from lightkeep.acquisition.spool import MARK, Recorder
 from lightkeep.catalog.changes import Change
-from lightkeep.facility import Facility
+from lightkeep.config import Config
+from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle import live
 from lightkeep.lifecycle.acquire_take import FolderTaker, RunTaker, Target
 from lightkeep.lifecycle.process import process
@@ -263,6 +266,7 @@ class _Spooling:
         self._found = found
         self._options = options
         self._principal = principal
+        self._following: list[BaseProcess] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._record, name="lightkeep-frames", daemon=True)
 
@@ -275,6 +279,9 @@ class _Spooling:
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
+        until = time.monotonic() + _FINISH_S
+        for each in self._following:
+            each.join(max(0.0, until - time.monotonic()))
 
     def _record(self) -> None:
         self.recorder.salvage()
@@ -308,21 +315,28 @@ class _Spooling:
                 source.close()
 
     def _begun(self, path: Path) -> None:
+        """Have a series followed by a technique, in another process: HDF5 closes no file that its own reads."""
         if self._options.live:
-            threading.Thread(target=self._live, args=(path,), name="lightkeep-live", daemon=True).start()
+            context = multiprocessing.get_context("spawn")
+            asked = (self._facility.config, path, self._options, self._found.experiment_id, self._principal)
+            process = context.Process(target=_follow_live, args=asked, daemon=True)
+            process.start()
+            self._following.append(process)
 
-    def _live(self, path: Path) -> None:
-        """Follow a series with a technique; its frames go to disk whatever becomes of that."""
+
+def _follow_live(config: Config, path: Path, options: Frames, experiment_id: str, principal: Principal) -> None:
+    """Follow a series with a technique; its frames go to disk whatever becomes of that."""
+    with open_facility(config) as facility:
         try:
             run = live.request(
-                self._facility,
+                facility,
                 path,
-                self._options.live,
-                self._options.params,
-                experiment_id=self._found.experiment_id,
-                principal=self._principal,
-                idle_s=self._options.idle_s,
+                options.live,
+                options.params,
+                experiment_id=experiment_id,
+                principal=principal,
+                idle_s=options.idle_s,
             )
-            process(self._facility, run.id, principal=self._principal)
-        except LightkeepError as error:
-            self.error = error.message
+            process(facility, run.id, principal=principal)
+        except LightkeepError as error:  # the run says it as well, where there is one
+            _LOG.warning("acquisition: %s is not followed: %s", path.name, error.message)

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
+
+_PLACES: Final = ("path", "channel", "address", "file")
 
 
 class AcquisitionState(StrEnum):
@@ -79,6 +81,11 @@ class Acquisition:
     created_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder, channel, address or file that it takes data from."""
+        return next((str(self.options[key]) for key in _PLACES if key in self.options), "")
 
 
 @dataclass(frozen=True, slots=True)
