@@ -19,6 +19,8 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numba.core.caching
+import numba.core.compiler_lock
+import numba.core.config
 
 F = TypeVar("F", bound=Callable[..., Any])
 _NUMBA: Any = numba  # most of it has no types
@@ -74,10 +76,23 @@ def part(function: F) -> F:
 
 
 def compile_unit(function: Any) -> tuple[bytes, str, int]:
-    """Machine code of a `part` of whole numbers, its name in there, and its number of arguments."""
+    """Machine code of a `part` of whole numbers, its name in there, and its number of arguments.
+
+    LLVM is asked for little, as its most takes half as long again and gains nothing: what is worth a vector is
+    written as one.
+    """
     arguments = int(function.py_func.__code__.co_argcount)
     numbers = (_NUMBA.int64,) * arguments
-    function.compile(_NUMBA.int64(*numbers))
+    config = _NUMBA.core.config
+    with (
+        _NUMBA.core.compiler_lock.global_compiler_lock
+    ):  # who compiles meanwhile waits, and so finds its own level
+        usual = config.OPT
+        config.OPT = type(usual)(1)
+        try:
+            function.compile(_NUMBA.int64(*numbers))
+        finally:
+            config.OPT = usual
     result = function.overloads[numbers]
     _, _, (code, _) = result.library.serialize_using_object_code()
     return bytes(code), str(result.fndesc.llvm_func_name), arguments

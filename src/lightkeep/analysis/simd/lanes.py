@@ -32,7 +32,7 @@ from numba.core import types
 from numba.extending import intrinsic as _untyped_intrinsic
 from numba.extending import models, overload, register_model
 
-from lightkeep.analysis.simd.width import FEATURES, LANES
+from lightkeep.analysis.simd.width import LANES
 
 intrinsic: Callable[[Callable[..., Any]], Any] = _untyped_intrinsic
 cgutils: Any = _untyped_cgutils
@@ -318,41 +318,6 @@ def add_row_sums_f64(context: Any, rows: Any, weights: Any, target: Any) -> Any:
         step = ir.Constant(ir.IntType(64), 8 * LANES)
         found = [builder.fmul(_load(builder, _row(builder, at, step, i), _DOUBLE), weight) for i in range(4)]
         _add_in_memory(builder, to, _four_sums(builder, found))
-
-    return _operation(types.void, (types.int64,) * 3, emit)
-
-
-HAS_BYTE_SUMS: Final = LANES == 8 and bool(FEATURES.get("avx2"))
-"""Whether `add_byte_sums` is one instruction here; elsewhere it is emulated."""
-
-
-@intrinsic
-def add_byte_sums(context: Any, rows: Any, mask: Any, target: Any) -> Any:
-    """add_byte_sums(rows, mask, target): to 4 float64 at target add the sums of 4 rows of LANES uint8 & mask.
-
-    mask: address of LANES uint8, 0 or 255.
-    """
-
-    def emit(builder: Any, at: Any, mask_at: Any, to: Any) -> None:
-        byte = ir.IntType(8)
-        mask = _load(builder, mask_at, byte)
-        four = ir.VectorType(_DOUBLE, 4)
-        if HAS_BYTE_SUMS:
-            whole = builder.and_(_load(builder, at, byte, 32), _shuffle(builder, mask, mask, list(range(8)) * 4))
-            kind = ir.VectorType(byte, 32)
-            function = cgutils.get_or_insert_function(
-                builder.module,
-                ir.FunctionType(ir.VectorType(ir.IntType(64), 4), [kind, kind]),
-                "llvm.x86.avx2.psad.bw",
-            )
-            sums = builder.call(function, [whole, ir.Constant(kind, [0] * 32)])
-            short = builder.trunc(sums, ir.VectorType(_WORD, 4))
-            _add_in_memory(builder, to, builder.sitofp(short, four))
-            return
-        step = ir.Constant(ir.IntType(64), LANES)
-        found = [builder.and_(_load(builder, _row(builder, at, step, i), byte), mask) for i in range(4)]
-        floats = [builder.uitofp(each, _VECTOR) for each in found]
-        _add_in_memory(builder, to, builder.fpext(_four_sums(builder, floats), four))
 
     return _operation(types.void, (types.int64,) * 3, emit)
 

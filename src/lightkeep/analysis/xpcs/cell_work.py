@@ -56,14 +56,11 @@ class CellWork:
         remark: NDArray[np.uint8],
         levels: int,
     ) -> None:
-        kind = np.dtype(np.float32) if piece.event_ptr.size else piece.frames.dtype
-        if piece.event_ptr.size and not options.is_float:
-            most = piece.events.view(np.float32)[1::2].max(initial=0)
-            kind = np.dtype(np.uint16 if most < 4096 else np.float32)
+        kind = _kind(piece, options)
         is_byte = kind == np.uint8
         pitch = -(-len(delays.level) // 4) * 4
         labels = int(np.diff(layout.static_ptr).max(initial=0))
-        n_static, n_dynamic = gain.segment_whole.shape[1], gain.intensity.shape[1]
+        n_dynamic = gain.intensity.shape[1]
         self._n, self._gain = piece.n, gain
         self._tile = _aligned(TILE * LINE if is_byte else CELLS * (CHUNK * LANES * kind.itemsize + CELL_PAD))
         self._rows = np.zeros((2, HISTORY + CHUNK + 8, LANES), np.float32)
@@ -80,31 +77,6 @@ class CellWork:
         x, lines = _at(self._rows) + HISTORY * ROW, _at(self._lines)
         job = Job(
             kind=KINDS[kind.name],
-            frames=_at(piece.frames),
-            stride=piece.stride * piece.frames.itemsize,
-            origin=piece.origin,
-            first_chunk=piece.first_chunk,
-            n=piece.n,
-            has_events=int(piece.event_ptr.size > 0),
-            event_ptr=_at(piece.event_ptr),
-            events=_at(piece.events),
-            begin=layout.begin,
-            end=layout.end,
-            tiles=len(layout.tile_ptr) - 1,
-            group=_at(layout.group),
-            tile_ptr=_at(layout.tile_ptr),
-            unused=_at(layout.unused),
-            unused_ptr=_at(layout.unused_ptr),
-            static=_at(layout.static),
-            dynamic=_at(layout.dynamic),
-            static_ptr=_at(layout.static_ptr),
-            block_static=_at(layout.block_static),
-            base=options.base,
-            lowest=options.lowest,
-            is_float=int(options.is_float),
-            limit=float(options.limit),
-            n_dynamic=n_dynamic,
-            n_static=n_static,
             tile=_at(self._tile),
             x=x,
             y=x + self._rows.strides[0],
@@ -114,29 +86,15 @@ class CellWork:
             shorts=lines,
             products=lines + _SHORTS,
             spare=lines + _SHORTS + 8 * LANES * 32,
-            taus=len(delays.level),
             tau_pitch=pitch,
-            level=_at(delays.level),
-            lag=_at(delays.lag),
-            pairs=_at(delays.pairs),
-            row=_at(delays.row),
-            slot=_at(delays.slot),
             out=_at(self._out),
-            whole=_at(gain.whole),
-            part=_at(gain.part),
-            segment_whole=_at(gain.segment_whole),
-            segment_part=_at(gain.segment_part),
-            segments=len(gain.segment_whole),
             intensity=_at(self._intensity),
             intensity_pitch=self._intensity.shape[1],
             saxs=_at(saxs),
             remark=_at(remark),
-            take_chunk=UNITS.address("take_lines" if is_byte else "take_cells"),
-            fill_lines=UNITS.address("fill_lines") if is_byte else 0,
-            multiply_first=UNITS.address("multiply_first") if is_byte else 0,
-            advance_lines=UNITS.address("advance_lines") if is_byte else 0,
-            advance_rows=UNITS.address("advance_rows"),
-            finish_cell=UNITS.address("finish_cell"),
+            **_given(piece, layout, gain, delays),
+            **_chosen(options),
+            **_units(is_byte=is_byte),
         )
         self._job = packed(job)
 
@@ -169,6 +127,71 @@ class CellWork:
     def _give_intensity(self) -> None:
         self._gain.intensity[:] += self._intensity[:, : self._n].T
         self._intensity.fill(0)
+
+
+def _kind(piece: Piece, options: Options) -> np.dtype[Any]:
+    """What counts are in a tile: as they come, or for events as little as holds them."""
+    if piece.event_ptr.size == 0:
+        return piece.frames.dtype
+    if options.is_float:
+        return np.dtype(np.float32)
+    most = piece.events.view(np.float32)[1::2].max(initial=0)
+    return np.dtype(np.uint16 if most < 4096 else np.float32)
+
+
+def _given(piece: Piece, layout: Layout, gain: Gain, delays: Delays) -> dict[str, Any]:
+    """What a job says of the run, of the detector and of where sums go."""
+    return {
+        "frames": _at(piece.frames),
+        "stride": piece.stride * piece.frames.itemsize,
+        "origin": piece.origin,
+        "first_chunk": piece.first_chunk,
+        "n": piece.n,
+        "has_events": int(piece.event_ptr.size > 0),
+        "event_ptr": _at(piece.event_ptr),
+        "events": _at(piece.events),
+        "begin": layout.begin,
+        "end": layout.end,
+        "tiles": len(layout.tile_ptr) - 1,
+        "group": _at(layout.group),
+        "tile_ptr": _at(layout.tile_ptr),
+        "unused": _at(layout.unused),
+        "unused_ptr": _at(layout.unused_ptr),
+        "static": _at(layout.static),
+        "dynamic": _at(layout.dynamic),
+        "static_ptr": _at(layout.static_ptr),
+        "block_static": _at(layout.block_static),
+        "n_dynamic": gain.intensity.shape[1],
+        "n_static": gain.segment_whole.shape[1],
+        "taus": len(delays.level),
+        "level": _at(delays.level),
+        "lag": _at(delays.lag),
+        "pairs": _at(delays.pairs),
+        "row": _at(delays.row),
+        "slot": _at(delays.slot),
+        "whole": _at(gain.whole),
+        "part": _at(gain.part),
+        "segment_whole": _at(gain.segment_whole),
+        "segment_part": _at(gain.segment_part),
+        "segments": len(gain.segment_whole),
+    }
+
+
+def _chosen(options: Options) -> dict[str, Any]:
+    return {
+        "base": options.base,
+        "lowest": options.lowest,
+        "is_float": int(options.is_float),
+        "limit": float(options.limit),
+    }
+
+
+def _units(*, is_byte: bool) -> dict[str, int]:
+    """Addresses of the units that others call."""
+    of_lines = ("fill_lines", "multiply_first", "advance_lines")
+    found = {name: UNITS.address(name) if is_byte else 0 for name in of_lines}
+    found |= {name: UNITS.address(name) for name in ("advance_rows", "finish_cell")}
+    return found | {"take_chunk": UNITS.address("take_lines" if is_byte else "take_cells")}
 
 
 def place_of(state: State) -> Place:

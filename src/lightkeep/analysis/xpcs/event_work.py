@@ -48,42 +48,11 @@ class EventWork:
         self._is_sparse = per_block <= (SPARSE * BLOCK * piece.n if is_whole else -1)
         pitch = -(-len(delays.level) // 4) * 4
         most = int(per_tile.max(initial=0)) + HISTORY
-        scale = 0.5**delays.level
-        early, late, ends = _tables(delays, piece.n)
         self._kept: dict[str, NDArray[Any]] = {  # as long as their addresses are in use
-            "event_ptr": piece.event_ptr,
-            "events": piece.events,
-            "group": layout.group,
-            "tile_ptr": layout.tile_ptr,
-            "unused": layout.unused,
-            "unused_ptr": layout.unused_ptr,
-            "static": layout.static,
-            "static_ptr": layout.static_ptr,
-            "block_static": layout.block_static,
-            "dynamic": layout.dynamic,
-            "factor": np.array([scale * scale, scale]) / np.maximum(delays.pairs, 1),
-            "pairs": delays.pairs,
-            "early": early,
-            "late": late,
-            "ends": ends,
-            "whole": gain.whole,
-            "part": gain.part,
-            "segment_whole": gain.segment_whole,
-            "intensity": gain.intensity,
+            **_given(piece, layout, gain, delays),
+            **_buffers(most, pitch, int(np.diff(layout.static_ptr).max(initial=0))),
             "saxs": saxs,
-            "counts": np.zeros(BLOCK, np.int64),
-            "totals": np.zeros(BLOCK),
-            "times": np.zeros(most, np.int64),
-            "values": np.zeros(most),
-            "walk_times": np.zeros(most, np.int64),
-            "walk_values": np.zeros(most),
-            "out": np.zeros((3, pitch, LANES)),
-            "touched": np.zeros(max(pitch, 2 * HISTORY), np.int64),
-            "spans": np.zeros(2 * most, np.uint8),
             "nearest": _nearest(piece.n, options.base + 4),
-            "marks": np.zeros(pitch // 4, np.uint8),
-            "weights": np.zeros(LANES),
-            "sums": np.zeros((int(np.diff(layout.static_ptr).max(initial=0)), 6, pitch)),
         }
         self._job = EventJob(
             correlate=UNITS.address("correlate_pixel"),
@@ -192,6 +161,51 @@ def one_chunk(piece: Piece, chunk: int) -> Piece:
         n=CHUNK,
         event_ptr=piece.event_ptr[chunk : chunk + 1],
     )
+
+
+def _given(piece: Piece, layout: Layout, gain: Gain, delays: Delays) -> dict[str, NDArray[Any]]:
+    """Arrays of the run, of the detector and of where sums go."""
+    scale = 0.5**delays.level
+    early, late, ends = _tables(delays, piece.n)
+    return {
+        "event_ptr": piece.event_ptr,
+        "events": piece.events,
+        "group": layout.group,
+        "tile_ptr": layout.tile_ptr,
+        "unused": layout.unused,
+        "unused_ptr": layout.unused_ptr,
+        "static": layout.static,
+        "static_ptr": layout.static_ptr,
+        "block_static": layout.block_static,
+        "dynamic": layout.dynamic,
+        "factor": np.array([scale * scale, scale]) / np.maximum(delays.pairs, 1),
+        "pairs": delays.pairs,
+        "early": early,
+        "late": late,
+        "ends": ends,
+        "whole": gain.whole,
+        "part": gain.part,
+        "segment_whole": gain.segment_whole,
+        "intensity": gain.intensity,
+    }
+
+
+def _buffers(most: int, pitch: int, labels: int) -> dict[str, NDArray[Any]]:
+    """Of one thread; most: events of a pixel, labels: static partitions of a block."""
+    return {
+        "counts": np.zeros(BLOCK, np.int64),
+        "totals": np.zeros(BLOCK),
+        "times": np.zeros(most, np.int64),
+        "values": np.zeros(most),
+        "walk_times": np.zeros(most, np.int64),
+        "walk_values": np.zeros(most),
+        "out": np.zeros((3, pitch, LANES)),
+        "touched": np.zeros(max(pitch, 2 * HISTORY), np.int64),
+        "spans": np.zeros(2 * most, np.uint8),
+        "marks": np.zeros(pitch // 4, np.uint8),
+        "weights": np.zeros(LANES),
+        "sums": np.zeros((labels, 6, pitch)),
+    }
 
 
 def _tables(delays: Delays, frames: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd import compiled
-from lightkeep.analysis.simd.memory import get_f32, set_f32
+from lightkeep.analysis.simd.memory import copy_bytes, get_f32, get_f64, set_f32, set_f64
 from lightkeep.analysis.xpcs.kernels.state import CHUNK, Delays, Float32, Float64, Int64, State
-from lightkeep.analysis.xpcs.kernels.work import FRACTION_BITS, INTENSITY_SCALE, SATURATED
+from lightkeep.analysis.xpcs.kernels.work import FRACTION_BITS, INTENSITY_BITS, INTENSITY_SCALE, SATURATED
 
 STEPS: Final = 8
 """Frames per pass over the accumulators: they are loaded and stored once for so many multiply-adds."""
@@ -24,6 +24,13 @@ LANES: Final = 64
 
 FRACTION_SCALE: Final = 2.0**FRACTION_BITS
 FRACTION_MASK: Final = (1 << FRACTION_BITS) - 1
+
+
+@compiled
+def clear(row: NDArray[Any]) -> None:
+    """Zeros."""
+    for i in range(row.size):
+        row[i] = 0
 
 
 @compiled
@@ -65,14 +72,14 @@ def add_four_lags(x: int, t: int, e: int, to: int) -> None:
 
 
 @compiled
-def correlate(x: Float32, n: int, history: int, first: int, lags: int, acc: Float64) -> None:
-    """Add to acc[j] the products of the n samples of a buffer with those first + j earlier, for j < lags.
+def correlate(x: Float32, n: int, history: int, first: int, sums: Float32) -> None:
+    """Add to sums[j] the products of the n samples of a buffer with those first + j earlier.
 
     Four samples and four lags at a time: 11 rows are read for 16 products, and a sum is in memory once for four.
     Rows are at addresses, a fixed step from each other, or LLVM would have to compare each with each for overlap
     and give up.
     """
-    sums = np.zeros((lags, LANES), np.float32)
+    lags = sums.shape[0]
     at, to = x.ctypes.data, sums.ctypes.data
     whole = lags // 4 * 4
     for step in range(-(-n // 4)):
@@ -81,7 +88,12 @@ def correlate(x: Float32, n: int, history: int, first: int, lags: int, acc: Floa
             add_four_lags(at, t, t - (first + j) * LANES, to + j * LANES * 4)
         for j in range(whole, lags):
             add_lag(at, t, t - (first + j) * LANES, to + j * LANES * 4)
-    for j in range(lags):
+
+
+@compiled
+def add_rows(sums: Float32, acc: Float64) -> None:
+    """Add a chunk's sums to those of the run."""
+    for j in range(sums.shape[0]):
         for i in range(LANES):
             acc[j, i] += sums[j, i]
 
@@ -101,12 +113,16 @@ def fold(x: Float32, n: int, at: int, into: Float32, history: int) -> None:
 
 
 @compiled
+def recall(history: Float32, x: Float32) -> None:
+    """Put the samples before the chunk into a buffer."""
+    copy_bytes(history.ctypes.data, x.ctypes.data, history.size * 4)
+
+
+@compiled
 def remember(x: Float32, n: int, start: int, history: Float32, head: Float32) -> None:
     """Keep the last samples of a level, and its first where this chunk has them; `start`: number of its first."""
     length = history.shape[0]
-    for t in range(length):
-        for i in range(LANES):
-            history[t, i] = x[n + t, i]
+    copy_bytes(x.ctypes.data + n * LANES * 4, history.ctypes.data, history.size * 4)
     for t in range(start, min(start + n, length)):
         for i in range(LANES):
             head[t, i] = x[length + t - start, i]
@@ -172,17 +188,17 @@ def advance_group(
     start = chunk * CHUNK
     level = 0
     while n > 0:
-        for t in range(length):
-            for i in range(LANES):
-                x[t, i] = state.history[level, g, t, i]
+        recall(state.history[level, g], x)
         if bad.size:
             drop_bad(x, n, start, level, length, bad, state.lost[level, g, 0])
             miss(x, n, start, level, bad, base + 1, dpl, state.early[level + 1, g], state.late[level + 1, g])
             if level == 0:
                 miss(x, n, start, 0, bad, 0, base + 1, state.early[0, g], state.late[0, g])
-        if level == 0:
-            correlate(x, n, length, lowest, base + 1 - lowest, state.acc[0, g, lowest:])
-        correlate(x, n, length, base + 1, dpl, state.acc[level + 1, g])
+        low = base + 1 - lowest if level == 0 else 0
+        sums = np.zeros((low + dpl, LANES), np.float32)
+        correlate(x, n, length, base + 1 - low, sums)
+        add_rows(sums[:low], state.acc[0, g, lowest:])
+        add_rows(sums[low:], state.acc[level + 1, g])
         remember(x, n, start, state.history[level, g], state.head[level, g])
         odd = start % 2
         n = (n + odd) // 2
@@ -210,6 +226,37 @@ def add_intensity(x: Float32, n: int, history: int, mask: Float32, bins: Int64, 
                 s[i] += s[i + 4]
             total = np.float64((s[0] + s[2]) + (s[1] + s[3]))
             into[frame + t, bins[q]] += np.int64(np.rint(total * INTENSITY_SCALE))
+
+
+@compiled
+def add_counts(
+    x: Float32, n: int, history: int, mask: Float32, bins: Int64, into: Int64, frame: int, most: int
+) -> None:
+    """The same for whole counts up to `most`, which is below 2**24.
+
+    Whole numbers may be added in any order, so in vectors; and the sums of several bins stand side by side in one.
+    """
+    width = 0
+    while LANES * most >> width:
+        width += 1
+    together = 30 // max(width, 1)
+    first = x.ctypes.data + history * LANES * 4
+    weights = np.empty(LANES, np.float32)
+    for q in range(0, bins.size, together):
+        end = min(q + together, bins.size)
+        clear(weights)
+        for k in range(q, end):
+            scale = np.float32(1 << width * (k - q))
+            for i in range(LANES):
+                weights[i] += mask[k, i] * scale
+        for t in range(n):
+            row = first + t * LANES * 4
+            s = np.int32(0)
+            for i in range(LANES):
+                s = np.int32(s + np.int32(get_f32(row, i) * get_f32(weights.ctypes.data, i)))
+            for k in range(q, end):
+                into[frame + t, bins[k]] += np.int64(s & ((1 << width) - 1)) << INTENSITY_BITS
+                s >>= width
 
 
 @compiled
@@ -247,8 +294,9 @@ def finish_group(
     length = state.history.shape[2]
     taus = delays.level.size
     out = np.empty((LANES, 3, taus))
-    work = np.zeros((3, LANES))
-    total, tail, head = work[0], work[1], work[2]
+    pairs = delays.pairs.astype(np.float64)
+    work = np.zeros((5, LANES))
+    total, tail, head, early, late = work[0], work[1], work[2], work[3], work[4]
     for i in range(LANES):
         total[i] = state.total[0, g, 0, i]
     level, lag = 0, 0
@@ -271,31 +319,33 @@ def finish_group(
             lag += 1
         row, slot = delays.row[d], delays.slot[d]
         for i in range(LANES):
-            out[i, 1, d] = total[i] - tail[i]
-            out[i, 2, d] = total[i] - head[i]
-            out[i, 0, d] = state.acc[row, g, slot, i]
+            early[i] = total[i] - tail[i]
+            late[i] = total[i] - head[i]
         if state.lost.shape[1]:
             for i in range(LANES):
-                out[i, 1, d] -= state.early[row, g, slot, i]
-                out[i, 2, d] -= state.late[row, g, slot, i]
+                early[i] -= state.early[row, g, slot, i]
+                late[i] -= state.late[row, g, slot, i]
         for i in range(LANES):
-            for k in (1, 2):
-                if not out[i, k, d] > noise * total[i]:
-                    out[i, k, d] = 0
+            least = noise * total[i]
+            out[i, 0, d] = state.acc[row, g, slot, i]
+            out[i, 1, d] = early[i] if early[i] > least else 0.0
+            out[i, 2, d] = late[i] if late[i] > least else 0.0
     for i in range(LANES):
         if static[i] >= 0 and not state.remark[0, g, 0, i] & SATURATED:
-            _finish_pixel(out[i], delays.pairs, sums[static[i]])
+            _finish_pixel(out[i].ctypes.data, pairs.ctypes.data, taus, sums[static[i]].ctypes.data)
 
 
 @compiled
-def _finish_pixel(pixel: Float64, pairs: Int64, sums: Float64) -> None:
-    """Add a pixel's G2, IP, IF, g, g^2 and whether it counts; pixel: (3, n_tau)."""
-    for d in range(pairs.size):
-        product = pixel[1, d] * pixel[2, d]
-        counts = product > 0
-        ratio = pixel[0, d] * pairs[d] / product if counts else 0.0
-        for k in range(3):
-            sums[k, d] += pixel[k, d]
-        sums[3, d] += ratio
-        sums[4, d] += ratio * ratio
-        sums[5, d] += counts
+def _finish_pixel(pixel: int, pairs: int, taus: int, sums: int) -> None:
+    """Add a pixel's G2, IP, IF, g, g^2 and whether it counts; pixel: (3, taus), sums: (6, taus)."""
+    for d in range(taus):
+        G2, IP, IF = get_f64(pixel, d), get_f64(pixel, d + taus), get_f64(pixel, d + 2 * taus)
+        product = IP * IF
+        counts = 1.0 if product > 0 else 0.0
+        ratio = G2 * get_f64(pairs, d) / product if product > 0 else 0.0
+        set_f64(sums, d, get_f64(sums, d) + G2)
+        set_f64(sums, d + taus, get_f64(sums, d + taus) + IP)
+        set_f64(sums, d + 2 * taus, get_f64(sums, d + 2 * taus) + IF)
+        set_f64(sums, d + 3 * taus, get_f64(sums, d + 3 * taus) + ratio)
+        set_f64(sums, d + 4 * taus, get_f64(sums, d + 4 * taus) + ratio * ratio)
+        set_f64(sums, d + 5 * taus, get_f64(sums, d + 5 * taus) + counts)

@@ -12,8 +12,10 @@ from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get
 from lightkeep.analysis.xpcs.kernels.kernel import (
     LANES,
     STEPS,
+    add_counts,
     add_intensity,
     advance_group,
+    clear,
     exact_add,
     finish_group,
     is_bad,
@@ -26,6 +28,8 @@ from lightkeep.analysis.xpcs.kernels.work import FLOAT_NOISE, INVALID, NEGATIVE,
 
 TILES: int = BLOCK // TILE
 GROUPS: int = TILE // GROUP
+MOST: float = 2.0**24
+"""float32 holds whole numbers up to here."""
 
 
 class Bins(NamedTuple):
@@ -43,7 +47,11 @@ class Work(NamedTuple):
     """One thread's buffers."""
 
     tile: NDArray[Any]
-    """(CHUNK, TILE) of the counts' dtype."""
+    """(CHUNK, TILE) of the counts' dtype: uint8 or float32."""
+    whole: NDArray[Any]
+    """(CHUNK * TILE,) the same memory as whole numbers: bits of floats that are not negative sort as they do."""
+    limit: int
+    """Of `whole`: where pixels are saturated."""
     x: Float32
     y: Float32
     """Buffers of the kernel, one half as long as the other would do; they are swapped."""
@@ -54,8 +62,12 @@ class Work(NamedTuple):
 def work_of(dtype: np.dtype[Any], options: Options, levels: int) -> Work:
     """Buffers for one thread."""
     rows = 2 * options.dpl + CHUNK + 2 * STEPS
+    tile = np.zeros((CHUNK, TILE), dtype)
+    is_byte = dtype == np.uint8
     return Work(
-        np.zeros((CHUNK, TILE), dtype),
+        tile,
+        tile.reshape(-1).view(np.uint8 if is_byte else np.int32),
+        int(options.limit) if is_byte else int(np.float32(options.limit).view(np.int32)),
         np.zeros((rows, LANES), np.float32),
         np.zeros((rows, LANES), np.float32),
         empty_state(GROUPS, dpl=options.dpl, levels=levels, has_bad=options.bad.size > 0),
@@ -66,13 +78,6 @@ def bins_of(layout: Layout) -> Bins:
     """The dynamic bins of each group."""
     ptr, label, mask = runs(layout.dynamic)
     return Bins(ptr, label, mask.astype(np.float32))
-
-
-@compiled
-def clear(row: NDArray[Any]) -> None:
-    """Zeros."""
-    for i in range(row.size):
-        row[i] = 0
 
 
 @compiled
@@ -95,6 +100,15 @@ def load_tile(piece: Piece, layout: Layout, tile: int, chunk: int, n: int, into:
         at = into.ctypes.data + t * TILE * size
         copy_bytes(piece.frames.ctypes.data + (first + t * piece.stride) * size, at, width * size)
         clear_bytes(at + width * size, (TILE - width) * size)
+
+
+@compiled
+def largest(numbers: NDArray[Any]) -> int:
+    """The largest of a line of whole numbers."""
+    most = numbers.dtype.type(0)
+    for i in range(np.uint64(numbers.size)):
+        most = max(most, numbers[i])
+    return int(most)
 
 
 @compiled
@@ -147,6 +161,8 @@ def take_chunk(
     history = 2 * options.dpl
     x = work.x
     row = np.zeros(LANES)
+    peak = largest(work.whole[: n * TILE])
+    most = peak if work.tile.itemsize == 1 else int(options.limit)
     for u in range(layout.unused_ptr[tile], layout.unused_ptr[tile + 1]):
         start = layout.unused[u]
         load_group(work.tile[:, start - pixel : start - pixel + GROUP], n, history, x)
@@ -160,10 +176,15 @@ def take_chunk(
         at = offset + g - layout.tile_ptr[tile]
         load_group(work.tile[:, start - pixel : start - pixel + GROUP], n, history, x)
         blank(x, n, history, chunk * CHUNK, options.bad)
-        inspect(x, n, history, options, state.remark[0, at, 0])
+        if options.is_float or peak >= work.limit or state.remark[0, at, 0].max():
+            inspect(x, n, history, options, state.remark[0, at, 0])
         first, last = bins.ptr[g], bins.ptr[g + 1]
         frame = (chunk - piece.first_chunk) * CHUNK
-        add_intensity(x, n, history, bins.weight[first:last], bins.label[first:last], gain.intensity, frame)
+        weight, label = bins.weight[first:last], bins.label[first:last]
+        if options.is_float or options.limit > MOST:
+            add_intensity(x, n, history, weight, label, gain.intensity, frame)
+        else:
+            add_counts(x, n, history, weight, label, gain.intensity, frame, most)
         for s in range(-(-n // segment_frames)):
             clear(row)
             sum_rows(x, history + s * segment_frames, history + min(n, (s + 1) * segment_frames), row)
@@ -294,21 +315,9 @@ def finish_blocks(
                 rows = -(-n // piece_frames[c])
                 segments = np.zeros((rows, labels))
                 take_chunk(
-                    piece,
-                    layout,
-                    bins,
-                    tile,
-                    chunk,
-                    n,
-                    options,
-                    work,
-                    work.state,
-                    0,
-                    gain,
-                    segments,
-                    piece_frames[c],
-                    saxs,
-                )
+                    piece, layout, bins, tile, chunk, n, options, work, work.state, 0, gain, segments,
+                    piece_frames[c], saxs,
+                )  # fmt: skip
                 whole = n // piece_frames[c]
                 first = chunk * CHUNK // piece_frames[c]
                 add_segments(segments, whole, segment_frames // piece_frames[c], first, layout, block, gain)

@@ -11,8 +11,9 @@ from lightkeep.analysis.xpcs.kernels.state import Int64
 
 FRACTION_BITS: Final = 48
 """That of `sums.FRACTION_BITS`."""
-INTENSITY_SCALE: Final = 2.0**20
-"""2**`sums.INTENSITY_BITS`."""
+INTENSITY_BITS: Final = 20
+"""That of `sums.INTENSITY_BITS`."""
+INTENSITY_SCALE: Final = 2.0**INTENSITY_BITS
 FLOAT_NOISE: Final = 1e-6
 """A mean of fractions that is smaller than this beside the pixel's total is what rounding left of 0: IP and IF are
 differences of the total. Whole counts are exact."""
