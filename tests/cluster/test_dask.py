@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,25 +34,26 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Start a scheduler and two workers as a cluster's administrator would; return its address."""
     folder = tmp_path_factory.mktemp("dask")
     file = folder / "scheduler.json"
-    dask = [sys.executable, "-m", "distributed.cli.dask_"]
-    with (folder / "log").open("w") as log:
-        begin = {"stdout": log, "stderr": log, "cwd": folder}
-        words = [f"{dask[2]}scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
-        processes = [subprocess.Popen([*dask[:2], *words, "--scheduler-file", str(file)], **begin)]
-        for _ in range(2):
-            words = [f"{dask[2]}worker", "--no-dashboard", "--nthreads", "1", "--no-nanny"]
-            processes.append(
-                subprocess.Popen([*dask[:2], *words, "--scheduler-file", str(file)], **begin)  # type: ignore[call-overload]
-            )
-        import json
-
+    worker = ["worker", "--nthreads", "1", "--no-nanny"]
+    processes = [
+        _dask(folder, *words, "--no-dashboard", "--scheduler-file", str(file))
+        for words in (["scheduler", "--host", "127.0.0.1", "--port", "0"], worker, worker)
+    ]
+    try:
         _until(file.exists)
         address = json.loads(file.read_text())["address"]
         _until(lambda: DaskEngine(address=address).workers() == 2)
         yield address
+    finally:
         for process in reversed(processes):
             process.terminate()
             process.wait(30)
+
+
+def _dask(folder: Path, kind: str, *words: str) -> subprocess.Popen[bytes]:
+    with (folder / f"{kind}.log").open("a") as log:
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *words]
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
 
 
 class TestDaskScheduler(RemoteEngineSuite):
@@ -65,6 +68,31 @@ class TestDaskScheduler(RemoteEngineSuite):
 def test_a_scheduler_that_is_not_there_is_named() -> None:
     with pytest.raises(ConfigError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9"):
         DaskEngine(address="tcp://127.0.0.1:9").map([Task(f"{HERE}:square", {"value": 2})])
+
+
+class Kills:
+    """Looks like a cancel; kills a process at the second look, when the tasks are handed over."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._looks = 0
+
+    def is_set(self) -> bool:
+        """Return False."""
+        self._looks += 1
+        if self._looks == 2:
+            self._process.kill()
+        return False
+
+
+def test_a_scheduler_that_goes_away_fails_the_run_and_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "scheduler.json"
+    words = ["--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)]
+    with _dask(tmp_path, "scheduler", *words) as scheduler:
+        _until(file.exists)
+        address = json.loads(file.read_text())["address"]
+        with pytest.raises(RunFailed, match="scheduler was lost"):
+            DaskEngine(address=address).map([Task(f"{HERE}:square", {"value": 2})], cancel=Kills(scheduler))
 
 
 def on_slurm(**more: Any) -> DaskEngine:
@@ -123,8 +151,6 @@ def test_a_cancel_ends_the_jobs(tmp_path: Path) -> None:
 
 
 def _until(claim: Any) -> None:
-    import time
-
     deadline = time.monotonic() + 60
     while not claim():
         assert time.monotonic() < deadline, "it did not come true within a minute"

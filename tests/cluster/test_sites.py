@@ -8,6 +8,7 @@ The link is cut by taking this end of it down. Inside, only loopback and that li
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,24 @@ import pytest
 
 from lightkeep.engines.sites.parts import JobIs
 from lightkeep.engines.sites.ssh import SshSite
-from lightkeep.model.engines import Task
+from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.locate import local_path
+from lightkeep.lifecycle.process import process, request
+from lightkeep.model.engines import Engine, Task
 from lightkeep.model.errors import BadFile, ConfigError, RunCancelled, RunFailed
-from lightkeep.testing.suites.engine import HERE
-from lightkeep.testing.suites.site import ROW, begin_again, is_doubled, rows_to_double
+from lightkeep.model.people import SERVICE
+from lightkeep.testing.suites.engine import HERE, EngineSuite
+from lightkeep.testing.suites.site import (
+    ROW,
+    begin_again,
+    is_doubled,
+    numbers_of,
+    rows_to_double,
+    small_scan,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
+from house import ADA, EXPERIMENT, build
 
 pytestmark = pytest.mark.cluster
 WITH_SLURM = Path(__file__).parents[2] / "scripts" / "with-slurm"
@@ -153,6 +168,28 @@ def tasks(tmp_path: Path) -> list[Task]:
     return rows_to_double(tmp_path)
 
 
+class TestSsh(EngineSuite):
+    """What every engine must do, over the link."""
+
+    @pytest.fixture(autouse=True)
+    def reach(self, far: Far) -> None:
+        self.far = far
+
+    def make(self) -> Engine:
+        return SshSite(**self.far.options(processes=2))
+
+    def test_a_cancel_between_tasks_stops_the_rest(self, tmp_path: Path) -> None:
+        """Results of a site arrive together: what stops is the handing out of them."""
+        cancel, seen = threading.Event(), []
+        with pytest.raises(RunCancelled):
+            self.make().map(
+                [Task(f"{HERE}:square", {"value": n}) for n in range(9)],
+                done=lambda n, _result: (seen.append(n), cancel.set()),
+                cancel=cancel,
+            )
+        assert seen == [0]
+
+
 def jobs(far: Far, name: str) -> list[str]:
     """Return the state of every job of a name, as Slurm at the site tells it."""
     return far.slurm("squeue", "-h", "-t", "all", "-o", "%T", "-n", name).split()
@@ -182,13 +219,7 @@ def test_a_cut_link_is_waited_out_and_the_job_is_one(far: Far, tasks: list[Task]
     site = SshSite(**far.options(setup=["sleep 6"]))
     name = "lightkeep-run_cut-1"
 
-    def trouble() -> None:
-        until(lambda: "RUNNING" in jobs(far, name))
-        far.cut()
-        time.sleep(20)
-        far.heal()
-
-    thread = threading.Thread(target=trouble)
+    thread = threading.Thread(target=cut_for, args=(far, name, 20))
     thread.start()
     try:
         site.map(tasks, key="run_cut", folder=tmp_path / "map")
@@ -230,7 +261,8 @@ def test_who_was_killed_finds_the_job_by_its_name(far: Far, tasks: list[Task], t
     with pytest.raises(Killed):
         SshSite(**far.options()).map(tasks, key="run_kill", folder=tmp_path / "map", cancel=Stop())
     state = tmp_path / "map" / "site.json"
-    state.write_text(state.read_text().replace('"job_id": "', '"job_id": "').replace("}", "}"))
+    known = json.loads(state.read_text())
+    state.write_text(json.dumps(known | {"job_id": ""}))  # as if killed before the id was written down
     SshSite(**far.options()).map(tasks, key="run_kill", folder=tmp_path / "map")
     assert is_doubled(tasks)
     assert jobs(far, "lightkeep-run_kill-1") == ["COMPLETED"]
@@ -276,3 +308,32 @@ def test_a_host_whose_key_is_not_known_is_not_trusted(far: Far, tmp_path: Path) 
     (tmp_path / "none").write_text("")
     with pytest.raises(ConfigError, match="host key"):
         SshSite(**far.options(known_hosts=str(tmp_path / "none"), sockets=str(far.folder / "t"))).expected_wait_s()
+
+
+def test_a_reconstruction_there_with_the_link_cut_gives_the_same_bytes_as_here(far: Far, tmp_path: Path) -> None:
+    with build(tmp_path / "facility") as made:
+        engines = {"university": {"kind": "ssh", **far.options(setup=["sleep 5"])}}
+        facility = replace(made, config=replace(made.config, engines=engines))
+        scan = small_scan(tmp_path / "tooth.h5")
+        raw = ingest(facility, scan, experiment_id=EXPERIMENT, principal=ADA, quiet_s=0).dataset
+        results = []
+        for engine in ("inline", "university"):
+            run = request(facility, raw.id, "tomography", principal=ADA, engine=engine)
+            thread = threading.Thread(target=cut_for, args=(far, f"lightkeep-{run.id}-compute-1", 20))
+            if engine == "university":
+                thread.start()
+            result = process(facility, run.id)
+            results.append(numbers_of(local_path(facility, result.id, result.main_file)))
+        thread.join()
+        told = facility.catalog.view(SERVICE).run(run.id).placement["truth"]
+    assert results[0] == results[1] != b""
+    assert jobs(far, f"lightkeep-{run.id}-compute-1") == ["COMPLETED"]
+    assert told["moved_bytes"] > raw.size
+
+
+def cut_for(far: Far, name: str, seconds: float) -> None:
+    """Cut the link as soon as a job runs, and heal it later."""
+    until(lambda: "RUNNING" in jobs(far, name))
+    far.cut()
+    time.sleep(seconds)
+    far.heal()

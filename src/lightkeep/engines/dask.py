@@ -246,7 +246,12 @@ class _Map:
         """Submit all, and take the answers as they come."""
         from lightkeep.engines.dask_work import Children
 
-        self._client.register_plugin(Children(name=self._name, threads=self._threads))
+        try:
+            self._client.register_plugin(Children(name=self._name, threads=self._threads))
+        except ImportError as error:
+            raise ConfigError(
+                f"a Dask worker cannot load Lightkeep: {error}", remedy="install the same version on every worker"
+            ) from error
         futures = self._submit()
         try:
             next_refill = time.monotonic() + _REFILL_S
@@ -259,8 +264,9 @@ class _Map:
                     self._refill()
                     next_refill = time.monotonic() + _REFILL_S
         finally:
-            self._client.cancel(futures, force=True)
-            self._client.unregister_worker_plugin(self._name)  # kills what still runs
+            with suppress(OSError):  # the scheduler is gone, and its workers with it
+                self._client.cancel(futures, force=True)
+                self._client.unregister_worker_plugin(self._name)  # kills what still runs
         return [self._answers[index] for index in range(len(self._tasks))]
 
     def _submit(self) -> list[Future]:
@@ -292,6 +298,8 @@ class _Map:
             if future.status == "error":
                 index = self._first[future.key]
                 self._failures[index] = _lost(index, self._tasks[index], future.exception())
+            elif future.status in ("cancelled", "lost") and not self._failures:
+                raise RunFailed("the Dask scheduler was lost", remedy="look at its log, then start the run again")
         for future, answers in zip(good, self._client.gather(good), strict=True):
             for index, (succeeded, value) in enumerate(answers, self._first[future.key]):
                 if not succeeded:
