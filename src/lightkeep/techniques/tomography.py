@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 _PIECE_BYTES = 256 << 20
+_BATCH = 16
+"""Rows that cost as much as one: as many are reconstructed at once."""
 _PROBE_ROWS = 5
 _MIN_ANGLES = 8
 
@@ -124,7 +126,7 @@ def preflight(source: Source, params: Params) -> Preflight:
     if params.method == "nufft" and params.accuracy == "preview":
         warnings.append("a preview, whose slices err by up to 3 %: choose accuracy standard before you measure")
     per_row = columns * (angles * (projections.dtype.itemsize + 4) + columns * 4)
-    piece = max(2, min(64, _PIECE_BYTES // per_row // 2 * 2))
+    piece = max(_BATCH, min(64, _PIECE_BYTES // per_row // _BATCH * _BATCH))
     pixel = params.pixel_size_um or _pixel_size_um(source)
     known = {"center": round(center, 3), "row_end": end, "pixel_size_um": pixel}
     return Preflight(
@@ -132,7 +134,7 @@ def preflight(source: Source, params: Params) -> Preflight:
         shapes={"slices": (end - begin, columns, columns)},
         dtypes={"slices": "float32"},
         length=end - begin,
-        memory_bytes=piece * per_row + _working_memory(params, angles, columns),
+        memory_bytes=min(piece, end - begin) * per_row + _working_memory(params, angles, columns),
         seconds=(end - begin) * _seconds(params, angles, columns),
         warnings=warnings,
         piece=piece,
