@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
+from lightkeep.workflow.apart import WorkerApart
 
 ADA, LEE = Principal("ada"), Principal("lee")
 WAIT_S = 60.0
@@ -254,6 +256,39 @@ def test_while_the_catalogue_is_away_files_wait_and_then_catch_up(hall: Facility
                 (folder / f"{number:03d}.raw").write_bytes(b"1")
         until(lambda: state(hall, "watch") is DatasetState.COMPLETE)
     assert len(paths(hall, "watch")) == 100
+
+
+def test_the_worker_of_a_server_runs_what_is_started_and_ends_it_when_it_is_stopped(
+    hall: Facility, folder: Path
+) -> None:
+    found = defined(hall, folder)
+    (folder / "one.raw").write_bytes(b"1")
+    worker = WorkerApart(hall.config)
+    try:
+        until(lambda: state(hall, "one") is DatasetState.COMPLETE)
+        acquire.stop(hall, found.id, principal=ADA)
+        until(lambda: hall.catalog.view(SERVICE).acquisition(found.id).holder == "")
+    finally:
+        worker.close()
+
+
+def test_a_spool_that_another_process_writes_is_left_alone_until_it_is_done(
+    hall: Facility, tmp_path: Path
+) -> None:
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["entry/data/data"] = np.ones((3, 2, 2), np.uint16)
+    options = {"file": str(tmp_path / "old.h5"), "rate": 100}
+    made = acquire.define(hall, "r", experiment_id="e1", kind=SourceKind.REPLAY, options=options, principal=ADA)
+    acquire.start(hall, made.id, principal=ADA)
+    spool = hall.config.root / "spool" / made.id
+    spool.mkdir(parents=True)
+    with (spool / ".lock").open("w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with running(hall, made.id):
+            until(lambda: "still writes" in hall.catalog.view(SERVICE).acquisition(made.id).statistics.last_error)
+            assert list(spool.glob("*.h5")) == []
+            fcntl.flock(other, fcntl.LOCK_UN)
+            until(lambda: state(hall, "old") is DatasetState.COMPLETE)
 
 
 def test_a_closed_experiment_ends_it_with_a_reason(hall: Facility, folder: Path) -> None:

@@ -160,6 +160,10 @@ class FolderWatch:
         self._recheck(now)
         return self._settled(now)
 
+    def hurry(self) -> None:
+        """Have the next look go through the whole folder."""
+        self._next_scan = 0.0
+
     def took(self, path: str, stamp: Stamp) -> None:
         """Say that a file is in the catalogue, as it was at that stamp."""
         self._handed.pop(path, None)

@@ -110,4 +110,5 @@ def checked(kind: SourceKind, given: Mapping[str, Any]) -> Options:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"]) or "options"
         known = ", ".join(KINDS[kind].model_fields)
-        raise InvalidInput(f"{kind}: {place}: {first['msg']}", remedy=f"the options are {known}") from error
+        why = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{kind}: {place}: {why}", remedy=f"the options are {known}") from error

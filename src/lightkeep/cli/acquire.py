@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -25,6 +26,7 @@ _KIND_HELP = {
     SourceKind.BLUESKY: "The files of bluesky runs, by their documents.",
     SourceKind.REPLAY: "A file's frames once more, at a rate.",
 }
+_PATHS = ("path", "spool", "file", "below")
 _EXAMPLES = {
     SourceKind.FOLDER: "lightkeep acquire add folder scans --path /data/2-BM/incoming --done DONE",
     SourceKind.PVACCESS: "lightkeep acquire add pvaccess camera --channel 2bmbSP1:Pva1:Image",
@@ -109,7 +111,7 @@ def _adder(kind: SourceKind) -> Callable[..., None]:
         session: Session = click.get_current_context().obj
         fields = KINDS[kind].model_fields
         options = {
-            key: _pairs(value) if get_origin(fields[key].annotation) is dict else value
+            key: _value(key, value, fields[key])
             for key, value in given.items()
             if value not in (None, (), "", False)
         }
@@ -128,8 +130,11 @@ def _adder(kind: SourceKind) -> Callable[..., None]:
     return callback
 
 
-def _pairs(values: tuple[str, ...]) -> dict[str, str]:
-    return {key: value for key, _, value in (each.partition("=") for each in values)}
+def _value(key: str, given: Any, field: FieldInfo) -> Any:
+    """Return what a field takes of what was typed."""
+    if get_origin(field.annotation) is dict:
+        return {name: value for name, _, value in (each.partition("=") for each in given)}
+    return os.path.abspath(given) if key in _PATHS else given
 
 
 def _named(work: Work, asked: str, experiment: str | None) -> Acquisition:

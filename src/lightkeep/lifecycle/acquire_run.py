@@ -9,6 +9,7 @@ nothing. While the catalogue is away frames go on to disk and files wait; then t
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import multiprocessing
 import os
@@ -30,7 +31,7 @@ from lightkeep.config import Config
 from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle import live
 from lightkeep.lifecycle.acquire_take import FolderTaker, RunTaker, Target
-from lightkeep.lifecycle.process import process
+from lightkeep.lifecycle.process import check_params, process
 from lightkeep.model.acquisition import Acquisition, AcquisitionState, Statistics
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError, NotFound, SourceError
 from lightkeep.model.experiments import ExperimentState
@@ -132,12 +133,14 @@ class _Running:
             self._step()
             if self._is_lost:
                 break
-            if self._spooling is not None and self._spooling.is_over and not self._taker.watch.waiting:
+            if self._spooling is not None and self._spooling.is_done and not self._taker.watch.waiting:
                 self._end(AcquisitionState.FAILED if self._spooling.failed else AcquisitionState.STOPPED)
         return AcquisitionState.RUNNING
 
     def _step(self) -> None:
         """Take in what is there; what is away is tried again, what will not get better ends the acquisition."""
+        if self._spooling is not None and self._spooling.is_asking:
+            return
         try:
             self._taker.step()
         except (Forbidden, NotFound, InvalidInput) as error:
@@ -228,7 +231,7 @@ class _Running:
         until = time.monotonic() + _FINISH_S
         while time.monotonic() < until and not self._is_lost:
             try:
-                if self._taker.finish():
+                if (self._spooling is None or not self._spooling.is_asking) and self._taker.finish():
                     return
             except LightkeepError as error:
                 self._is_over_for_good(error)
@@ -263,12 +266,27 @@ class _Spooling:
             begun=self._begun,
         )
         self._facility = facility
+        self._folder = folder
         self._found = found
         self._options = options
         self._principal = principal
+        if options.live:
+            check_params(options.live, options.params)  # loads what it needs, before there are frames
         self._following: list[BaseProcess] = []
+        self._asking: list[threading.Thread] = []
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._record, name="lightkeep-frames", daemon=True)
+
+    @property
+    def is_done(self) -> bool:
+        """True when no frame will come and every series is as far as it gets."""
+        return self.is_over and not self.is_asking
+
+    @property
+    def is_asking(self) -> bool:
+        """True while a live run is asked for: its series must not be a dataset before the run is known."""
+        self._asking = [each for each in self._asking if each.is_alive()]
+        return bool(self._asking)
 
     def start(self) -> None:
         """Begin."""
@@ -284,6 +302,19 @@ class _Spooling:
             each.join(max(0.0, until - time.monotonic()))
 
     def _record(self) -> None:
+        lock = os.open(self._folder / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            while not _is_locked(lock):  # a file without its mark is somebody's work until then
+                self.error = f"another process still writes into {self._folder}"
+                if self._closing.wait(_AGAIN_S):
+                    return
+            self.error = ""
+            self._work()
+        finally:
+            os.close(lock)
+            self.is_over = True
+
+    def _work(self) -> None:
         self.recorder.salvage()
         while not self._closing.is_set():
             try:
@@ -296,7 +327,6 @@ class _Spooling:
             else:
                 break
             self._closing.wait(_AGAIN_S)
-        self.is_over = True
 
     def _follow(self) -> None:
         """Write what comes until there is no more, or one wants to end."""
@@ -315,28 +345,44 @@ class _Spooling:
                 source.close()
 
     def _begun(self, path: Path) -> None:
-        """Have a series followed by a technique, in another process: HDF5 closes no file that its own reads."""
         if self._options.live:
-            context = multiprocessing.get_context("spawn")
-            asked = (self._facility.config, path, self._options, self._found.experiment_id, self._principal)
-            process = context.Process(target=_follow_live, args=asked, daemon=True)
-            process.start()
-            self._following.append(process)
+            asking = threading.Thread(target=self._ask, args=(path,), name="lightkeep-live", daemon=True)
+            self._asking.append(asking)
+            asking.start()
 
-
-def _follow_live(config: Config, path: Path, options: Frames, experiment_id: str, principal: Principal) -> None:
-    """Follow a series with a technique; its frames go to disk whatever becomes of that."""
-    with open_facility(config) as facility:
+    def _ask(self, path: Path) -> None:
+        """Have a series followed by a technique, in another process: HDF5 closes no file that its own reads."""
         try:
             run = live.request(
-                facility,
+                self._facility,
                 path,
-                options.live,
-                options.params,
-                experiment_id=experiment_id,
-                principal=principal,
-                idle_s=options.idle_s,
+                self._options.live,
+                self._options.params,
+                experiment_id=self._found.experiment_id,
+                principal=self._principal,
+                idle_s=self._options.idle_s,
             )
-            process(facility, run.id, principal=principal)
-        except LightkeepError as error:  # the run says it as well, where there is one
-            _LOG.warning("acquisition: %s is not followed: %s", path.name, error.message)
+        except LightkeepError as error:  # the frames go to disk whatever becomes of this
+            self.error = error.message
+        else:
+            asked = (self._facility.config, run.id, self._principal)
+            following = multiprocessing.get_context("spawn").Process(target=_follow, args=asked, daemon=True)
+            following.start()
+            self._following.append(following)
+
+
+def _is_locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _follow(config: Config, run_id: str, principal: Principal) -> None:
+    """Perform a live run."""
+    with open_facility(config) as facility:
+        try:
+            process(facility, run_id, principal=principal)
+        except LightkeepError as error:  # the run says it as well
+            _LOG.warning("acquisition: run %s: %s", run_id, error.message)

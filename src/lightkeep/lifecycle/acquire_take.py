@@ -203,6 +203,7 @@ class FolderTaker:
 
     def finish(self) -> bool:
         """Take what is left and complete everything; False while some files have not settled."""
+        self.watch.hurry()
         self.step()
         if self.watch.waiting:
             return False
