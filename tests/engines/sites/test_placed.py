@@ -8,12 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.formats.data_exchange import ScanHeader, write_scan
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.process import PLACED, process, request
@@ -21,6 +18,7 @@ from lightkeep.model.datasets import Dataset
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import Run
 from lightkeep.testing.iri import COMPUTE, FILES, IriServer
+from lightkeep.testing.suites.site import numbers_of, small_scan
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "plugin"))
 from house import ADA, EXPERIMENT, build
@@ -47,16 +45,7 @@ def facility(tmp_path: Path, server: IriServer) -> Iterator[Facility]:
 
 @pytest.fixture
 def dataset(facility: Facility, tmp_path: Path) -> Dataset:
-    angle, row, column = np.ogrid[:12, :4, :16]
-    frames = 30_000 - 800 * ((column - 7) ** 2 < 9) - 10 * row - angle
-    flats = np.full((2, 4, 16), 30_000)
-    path = write_scan(
-        tmp_path / "tooth.h5",
-        ScanHeader(np.arange(12) * 15.0, 4, 16, title="tooth"),
-        projections=frames,
-        flats=flats,
-        darks=flats * 0,
-    )
+    path = small_scan(tmp_path / "tooth.h5")
     return ingest(facility, path, experiment_id=EXPERIMENT, principal=ADA, quiet_s=0).dataset
 
 
@@ -65,20 +54,10 @@ def computed(facility: Facility, dataset: Dataset, engine: str) -> tuple[Run, by
     run = request(facility, dataset.id, "tomography", principal=ADA, engine=engine)
     result = process(facility, run.id)
     found = facility.catalog.view(SERVICE).run(run.id)
-    with h5py.File(local_path(facility, result.id, result.main_file)) as file:
-        numbers: list[bytes] = []
-        file.visititems(
-            lambda _, node: (
-                numbers.append(node[()].tobytes())
-                if isinstance(node, h5py.Dataset) and node.dtype.kind == "f" and node.size > 9
-                else None
-            )
-        )
-    assert numbers
-    return found, b"".join(numbers)
+    return found, numbers_of(local_path(facility, result.id, result.main_file))
 
 
-def test_a_remote_run_gives_the_same_bytes_and_tells_what_it_took(
+def test_a_remote_run_gives_the_same_bytes_tells_what_it_took_and_makes_no_replica(
     facility: Facility, dataset: Dataset, server: IriServer
 ) -> None:
     _, here = computed(facility, dataset, "inline")
@@ -89,6 +68,10 @@ def test_a_remote_run_gives_the_same_bytes_and_tells_what_it_took(
     assert told["moved_bytes"] >= dataset.size
     assert 0 < told["transfer_s"] < told["total_s"]
     assert run.placement["work"]["technique"] == "tomography"
+    view = facility.catalog.view(SERVICE)
+    assert len(list((server.folder / "lightkeep" / "objects").iterdir())) > 2
+    assert {each.store_id for each in view.replicas(dataset.id)} == {"central"}
+    assert not [store for store in view.stores() if str(server.folder) in store.location]
 
 
 def test_auto_goes_where_it_ends_first_and_keeps_estimate_and_truth(facility: Facility, dataset: Dataset) -> None:
@@ -107,14 +90,3 @@ def test_a_site_that_is_down_is_not_chosen(facility: Facility, dataset: Dataset,
     (far,) = [each for each in run.placement["estimates"] if each["place"] == "far"]
     assert not far["is_possible"]
     assert "down" in far["reason"]
-
-
-def test_a_staging_area_is_no_store_and_holds_no_replica(
-    facility: Facility, dataset: Dataset, server: IriServer
-) -> None:
-    before = {(each.store_id, each.state) for each in facility.catalog.view(SERVICE).replicas(dataset.id)}
-    computed(facility, dataset, "far")
-    assert len(list((server.folder / "lightkeep" / "objects").iterdir())) > 2
-    view = facility.catalog.view(SERVICE)
-    assert {(each.store_id, each.state) for each in view.replicas(dataset.id)} == before
-    assert not [store for store in view.stores() if str(server.folder) in store.location]

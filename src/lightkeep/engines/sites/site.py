@@ -228,7 +228,8 @@ class _Stay:
             self._site.clean()
         if isinstance(answer, LightkeepError):
             raise answer
-        for index, value in enumerate(answer):
+        for index, value in enumerate(answer):  # all at once: the way is long
+            self._stop_if_cancelled()
             if done is not None:
                 done(index, value)
         return list(answer)
