@@ -59,6 +59,7 @@ HEADLINES: Mapping[str, Headline] = {
     "storage": Headline(500, "A store could not do what it must."),
     "store_full": Headline(507, "The store is full."),
     "store_unavailable": Headline(503, "The store cannot be reached now."),
+    "catalog_unavailable": Headline(503, "The catalogue does not answer now."),
     "corrupt": Headline(500, "The bytes differ from their checksum."),
     "mail": Headline(502, "A mail could not be sent."),
     "source": Headline(502, "The source cannot be read."),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from anyio import to_thread
+from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
+from lightkeep import techniques
 from lightkeep.lifecycle import live as following
 from lightkeep.lifecycle import process
 from lightkeep.lifecycle.preview import Stack
 from lightkeep.model.datasets import Dataset
-from lightkeep.model.errors import LightkeepError, NotFound
+from lightkeep.model.errors import InvalidInput, LightkeepError, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.runs import LIVE, Run, RunState
+from lightkeep.portal import forms
 from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
 from lightkeep.portal.parameters import parameters
 
@@ -58,11 +61,37 @@ def cancel(here: Here, run_id: Name) -> Response:
 
 
 @router.post("/runs/{run_id}/retry")
-def retry(here: Here, run_id: Name) -> Response:
-    """Ask for the same again, and go to the new run."""
-    again = process.retry(here.facility, run_id, principal=here.principal)
+async def retry(here: Here, request: Request, run_id: Name) -> Response:
+    """Ask for the same again, perhaps with other values, and go to the new run."""
+    typed = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    return await to_thread.run_sync(_retry, here, run_id, typed)
+
+
+def _retry(here: Visit, run_id: str, typed: dict[str, str]) -> Response:
+    run = here.view.run(run_id)
+    known = {field.name: field for field, _ in _edits(run)}
+    try:
+        changes = {
+            name: forms.values([known[name]], {name: text}).get(name)
+            for name, text in typed.items()
+            if name in known
+        }
+        again = process.retry(here.facility, run_id, principal=here.principal, changes=changes)
+    except InvalidInput as error:
+        return here.render("run.html", status=422, **_shown(here, run), wrong=error)
     here.house.orchestrator.submit_run(again.id)
     return RedirectResponse(f"/runs/{again.id}", 303)
+
+
+def _edits(run: Run) -> list[tuple[forms.Field, Any]]:
+    """Return what of a run can be changed when it is started again, with the values that it was asked for."""
+    if run.technique in techniques.names():
+        fields = forms.fields(techniques.get(run.technique).Params.model_json_schema())
+    else:
+        kinds = {int: "integer", float: "number"}
+        values = {**run.resolved, **run.params}
+        fields = [forms.field(name, {"type": kinds.get(type(value), "string")}) for name, value in values.items()]
+    return [(field, run.params.get(field.name, "")) for field in fields if field.kind != "boolean"]
 
 
 def _shown(here: Visit, run: Run) -> dict[str, Any]:
@@ -81,6 +110,7 @@ def _shown(here: Visit, run: Run) -> dict[str, Any]:
         "parameters": parameters(run, result),
         "stack": stack,
         "follows": _follows(here, run),
+        "edits": _edits(run) if run.state in (RunState.FAILED, RunState.CANCELLED) else [],
         "may_process": bool(here.view.can(Verb.PROCESS, run_id=run.id)),
     }
 
