@@ -87,9 +87,7 @@ def show_all(session: Session) -> None:
     emit(session, page, human)
 
 
-@workflow.command(
-    "show", examples=("lightkeep workflow show nightly", "lightkeep workflow show n --version 2")
-)
+@workflow.command("show", examples=("lightkeep workflow show nightly", "lightkeep workflow show n --version 2"))
 @click.argument("workflow_id", metavar="WORKFLOW")
 @click.option("--version", default=0, type=click.IntRange(0), help="Not the newest version, but this one.")
 @click.pass_obj
