@@ -127,11 +127,11 @@ def test_what_a_run_costs_above_its_computing(
     limit: float,
 ) -> None:
     path = tmp_path_factory.mktemp("2-BM") / f"tiny{engine}.h5"
-    simulate_tomography(path, size=16, rows=2, angles=8)
+    simulate_tomography(path, size=32, rows=2, angles=8, center_offset=0.0)
     dataset, costs = taken(facility, path), []
     for _ in range(3):
         began = time.monotonic()
-        run = _requested(facility, dataset, "tomography", {"center": 8.0}, engine)
+        run = _requested(facility, dataset, "tomography", {"center": 15.5}, engine)
         process(facility, run)
         costs.append(time.monotonic() - began)
     tell(f"overhead_{engine or 'local'}", min(costs), "s", most=limit)
