@@ -237,6 +237,13 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], text: str) -> None:
         reconstruct(head(GOLDEN), GOLDEN, MIDDLE, **options)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_an_angle_that_is_not_finite_is_refused(method: Any) -> None:
+    theta = np.where(np.arange(ANGLES) == 3, np.nan, GOLDEN)
+    with pytest.raises(ValueError, match="1 of 150 angles"):
+        reconstruct(head(GOLDEN), theta, MIDDLE, method=method)
+
+
 def test_nothing_to_reconstruct_is_said() -> None:
     with pytest.raises(ValueError, match="no angles"):
         reconstruct(np.zeros((1, 0, 16)), [], 7.5)

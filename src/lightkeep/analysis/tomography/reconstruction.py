@@ -126,6 +126,8 @@ def _check_shapes(data: NDArray[Any], theta: NDArray[np.float64], center: float)
         raise ValueError(f"sinograms have {data.shape[1]} angles, theta_deg has {theta.size}")
     if theta.size == 0 or data.shape[2] == 0:
         raise ValueError(f"sinograms {data.shape} have no angles or no columns: there is nothing to reconstruct")
+    if not np.isfinite(theta).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(theta))} of {theta.size} angles are not finite")
     if not 0 <= center <= data.shape[2] - 1:
         raise ValueError(f"the rotation centre {center} is not on the detector's {data.shape[2]} columns")
 
