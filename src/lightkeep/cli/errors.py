@@ -26,7 +26,7 @@ EXIT_CODES: dict[type[LightkeepError], int] = {
     errors.StorageError: 10,
     errors.StoreFull: 11,
     errors.StoreUnavailable: 12,
-    errors.CatalogUnavailable: 12,
+    errors.CatalogUnavailable: 19,
     errors.Corrupt: 13,
     errors.RunFailed: 14,
     errors.RunCancelled: 15,
@@ -49,6 +49,7 @@ _HINTS: dict[type[LightkeepError], str] = {
     errors.StorageError: "`lightkeep doctor` says what is wrong with the store",
     errors.StoreFull: "free some room on the store, then run the same command again",
     errors.StoreUnavailable: "mount the store, then run the same command again",
+    errors.CatalogUnavailable: "start the database that `catalog_url` names, then run the same command again",
     errors.RunFailed: "`lightkeep runs show` has the details, `lightkeep runs retry` starts it again",
     errors.ConfigError: "`lightkeep config show` prints the settings in force",
 }
