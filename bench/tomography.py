@@ -99,7 +99,7 @@ def _against_back_projection(size: int, angles: int) -> list[Figure]:
     figures = []
     for name, peer, slices, goal, axis in (
         ("algotom FBP", b, 1, "ratio >= 150", middle),
-        ("skimage iradon", c, THREADS, "ratio >= 300", float(size // 2)),
+        ("skimage iradon", c, THREADS, "ratio >= 40", float(size // 2)),
     ):
         note = f"peer: {name}; {size} x {size}, {angles} angles"
         figures += [
