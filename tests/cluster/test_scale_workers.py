@@ -1,4 +1,4 @@
-"""Workers on several hosts: killed one after the other at every step; and cut from the database, then healed."""
+"""Workers that share a queue in PostgreSQL: killed one after the other at every step of the chain."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ Everything that a flow knows is in the catalogue: the flow, and its runs under n
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -38,6 +39,8 @@ from lightkeep.policy.flow import Begin, Next, decide
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
+
+_LOG = logging.getLogger(__name__)
 
 AUTO: Final = "auto"
 SCHEDULE: Final = "schedule"
@@ -252,7 +255,11 @@ def tick(facility: Facility, *, submit: Submit) -> int:
         count += _of_datasets(facility, workflows)
         count += _of_schedules(facility, workflows)
     for flow in facility.catalog.view(SERVICE).idle_flows():
-        advance(facility, flow.id, submit=submit)
+        try:
+            advance(facility, flow.id, submit=submit)
+        except LightkeepError as error:  # the others go on
+            _LOG.warning("flow %s: %s", flow.id, error.message, extra={"about": {"workflow": flow.workflow_id}})
+            continue
         count += 1
     return count + _end_late(facility)
 

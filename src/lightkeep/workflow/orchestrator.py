@@ -293,9 +293,9 @@ class Orchestrator:
         is_long: a lease has passed since this was last true.
         """
         self.rescue()
-        flows.tick(self._facility, submit=self.submit_run)
         if is_long:
             self.settle()
+        flows.tick(self._facility, submit=self.submit_run)
 
     def _stray(self, workers: set[str]) -> list[WorkflowStatus]:
         begun = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
