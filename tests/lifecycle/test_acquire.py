@@ -105,14 +105,18 @@ def test_a_thousand_files_a_second_are_all_in_the_catalogue(hall: Facility, fold
 
 
 def test_a_file_that_is_still_written_is_not_taken(hall: Facility, folder: Path) -> None:
-    found = defined(hall, folder)
+    found = defined(hall, folder, quiet_s=1.5)
+    (folder / "first.raw").write_bytes(b"1")
     with running(hall, found.id):
+        until(lambda: paths(hall, "first"))
         with (folder / "slow.raw").open("wb", buffering=0) as file:
-            for _ in range(12):
+            for _ in range(8):
                 file.write(b"x" * 1000)
-                time.sleep(0.1)
-                assert paths(hall, "slow") == {}
-        until(lambda: paths(hall, "slow") == {"slow.raw": 12_000})
+                wrote = time.monotonic()
+                time.sleep(0.4)
+                known = paths(hall, "slow")
+                assert known == {} or time.monotonic() - wrote >= 1.5, "it never rested for the quiet time"
+        until(lambda: paths(hall, "slow") == {"slow.raw": 8000})
 
 
 def test_a_mark_beside_a_file_says_when_it_is_done(hall: Facility, folder: Path) -> None:
