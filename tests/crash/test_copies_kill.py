@@ -139,7 +139,8 @@ def test_copies_survive_a_kill_at_any_system_call(copies, capsys, figure):
     assert killed == len(points), f"{killed} of {len(points)} points were reached"
     figure(
         "F1",
-        injected=f"kill -9 at {len(points)} of {sum(counts.values())} system calls of replicate, archive, restore",
+        injected=f"kill -9 at {len(points)} of {sum(counts.values())} system calls ({', '.join(sorted(counts))}) "
+        "of replicate, archive, restore",
         found=f"{killed} killed, 0 lost, 0 unfinished",
     )
     with capsys.disabled():

@@ -62,7 +62,8 @@ def found(store: PosixStore) -> list[bytes]:
 
 
 @pytest.mark.crash
-def test_a_kill_at_any_call_loses_nothing_and_the_next_try_finishes(store, tmp_path):
+@pytest.mark.fault
+def test_a_kill_at_any_call_loses_nothing_and_the_next_try_finishes(store, tmp_path, figure):
     fill(store)
     log = tmp_path / "trace"
     assert work(store, log) == 0
@@ -88,3 +89,9 @@ def test_a_kill_at_any_call_loses_nothing_and_the_next_try_finishes(store, tmp_p
         with pytest.raises(NotFound):
             store.stat("a/b/x")
     assert killed == len(points) >= 15
+    calls = ", ".join(sorted({call for call, _ in points}))
+    figure(
+        "F1",
+        injected=f"kill -9 at all {len(points)} system calls ({calls}) of trash, undo, destroy",
+        found=f"{killed} killed, 0 lost, 0 unfinished",
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PARTS = ("simulation", "crash_points", "model_check", "mutants", "faults")
 FAULTS = {
     "F1": "kill -9 at any change",
     "F2": "kill during the recovery",
@@ -61,9 +62,15 @@ def parts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "model check", words(model)
     yield "mutants", words(mutants)
-    tests = figures["faults"]
-    yield "faults and crash points", f"{tests['tests']} tests, {tests['failures'] + tests['errors']} failed"
-    yield "time", f"{figures['seconds'] / 60:.0f} minutes on 2 cores"
+    for name in ("crash_points", "faults"):
+        tests = figures[name]
+        yield name.replace("_", " "), f"{tests['tests']} tests, {tests['failures'] + tests['errors']} failed"
+    yield "crash points are", figures["crash_points"]["enumerated"]
+    each = ", ".join(f"{name.replace('_', ' ')} {figures[name]['cpu_seconds']:.0f}" for name in PARTS)
+    yield (
+        "time",
+        f"{figures['seconds'] / 60:.0f} minutes on {figures['cores']} cores; seconds of processor: {each}",
+    )
 
 
 def words(figures: Mapping[str, Any]) -> str:
@@ -75,7 +82,7 @@ def words(figures: Mapping[str, Any]) -> str:
         if isinstance(value, int)
         else value
         for name, value in figures.items()
-        if name not in ("exit", "seconds")
+        if name not in ("exit", "seconds", "cpu_seconds")
     }
     return ", ".join(f"{name}: {value}" for name, value in shown.items())
 
@@ -83,7 +90,8 @@ def words(figures: Mapping[str, Any]) -> str:
 def rows(figures: Mapping[str, Any]) -> Iterator[str]:
     """Yield the rows of the fault table; a fault that nothing injected says so."""
     for fault, title in FAULTS.items():
-        found = [each for each in figures["faults"]["figures"] if each["fault"] == fault]
+        told = [*figures["crash_points"]["figures"], *figures["faults"]["figures"]]
+        found = [each for each in told if each["fault"] == fault]
         if not found:
             yield f"| {fault} {title} | not injected by a test of its own | |"
         for number, each in enumerate(found):

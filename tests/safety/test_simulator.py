@@ -10,12 +10,12 @@ from lightkeep.testing.simulator import Violation, World
 from lightkeep.testing.simulator.operations import OPERATIONS, Operation
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", [1, 2])
 def test_nothing_is_lost_in_a_short_history(tmp_path: Path, seed: int) -> None:
     with World(tmp_path, seed=seed) as world:
-        world.run(120)
+        world.run(80)
         world.settle()
-        assert sum(world.operations.values()) > 2000
+        assert sum(world.operations.values()) > 1000
 
 
 def test_one_seed_is_one_history(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_one_seed_is_one_history(tmp_path: Path) -> None:
         folder.mkdir()
         with World(folder, seed=11) as world:
             world.run(80)
-            told.append((world.operations, world.clock.true, dict(world.outcomes)))
+            told.append((world.head, world.operations, world.clock.true, dict(world.outcomes)))
     assert told[0] == told[1]
 
 

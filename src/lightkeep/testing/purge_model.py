@@ -38,6 +38,7 @@ from lightkeep.policy.case import Budget, Case, Copy, Guards, Home, PlanFacts, S
 from lightkeep.policy.document import parse
 from lightkeep.policy.purge import may_delete
 from lightkeep.policy.retention import ClockFacts, Facts, Policy
+from lightkeep.testing.purge_reduce import reduction
 from lightkeep.testing.purge_worlds import (
     ABSENT,
     CLOSED,
@@ -75,20 +76,25 @@ class Result:
 
 
 def explore(world: World, *, most: int = 5_000_000) -> Result:
-    """Visit every state that can be reached; stop at the first deletion that the truth forbids."""
+    """Visit every state that can be reached, of like ones one; stop at the first deletion that the truth forbids.
+
+    Which states are alike is told in `purge_reduce`; in a counterexample the stores' names may change on the way.
+    """
     model = Model(world)
-    start = model.start()
+    like = reduction(world)
+    start = like(model.start())
     came: dict[State, tuple[State, str] | None] = {start: None}
     wave = [start]
     result = Result(world.name)
     while wave and len(came) < most:
         following = []
         for state in wave:
-            for name, then, wrong in model.moves(state):
+            for name, after, wrong in model.moves(state):
                 if wrong:
                     result.counterexample = [*_history(came, state), name, wrong]
                     result.states = len(came)
                     return result
+                then = like(after)
                 if then not in came:
                     came[then] = (state, name)
                     following.append(then)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,7 +115,9 @@ def _ingest(world: World) -> None:
     source.mkdir(parents=True)
     for name in range(world.random.choice((1, 2, 5, 30))):
         size = world.random.choice((0, 1, 100, 1000, 5000))
-        (source / f"scan_{name:02d}.dat").write_bytes(world.random.randbytes(size))
+        path = source / f"scan_{name:02d}.dat"
+        path.write_bytes(world.random.randbytes(size))
+        os.utime(path, (world.clock.true.timestamp(),) * 2)  # an archive unit keeps the time
     open_ones = [each for each, promise in sorted(world.oracle.promises.items()) if promise.closed_at is None]
     experiment_id = world.random.choice(open_ones or EXPERIMENTS)
     try:
@@ -154,7 +157,10 @@ def _reopen(world: World) -> str | None:
 
 
 def _hold(world: World) -> None:
-    experiment_id = world.random.choice(EXPERIMENTS)
+    _hold_one(world, world.random.choice(EXPERIMENTS))
+
+
+def _hold_one(world: World, experiment_id: str) -> None:
     made = holds.add(world.facility, HoldScope.EXPERIMENT, experiment_id, reason="still needed", principal=BORIS)
     world.oracle.promise(experiment_id).holds.add(made.id)
 
@@ -254,29 +260,34 @@ def _run(world: World) -> str | None:
 
 
 def _campaign(world: World) -> str:
-    """Two weeks of a data manager with full disks: notices in time, then a store or two is purged."""
+    """Two weeks of a data manager with full disks: notices in time, then a store is purged, or two at once."""
     for days in (6, 2, 2, 1):
         world.clock.true += timedelta(days=days)
         world.clock.offset = timedelta(0)
         guards.confirm_clock(world.facility, principal=ANNA)
         _announce(world)
-    stores = world.random.sample(("central", "second", "vault"), world.random.choice((1, 2)))
-    return ", ".join(_purge(world, store_id) for store_id in stores)
+    stores = world.random.sample(("central", "second", "vault"), world.random.choice((1, 2, 2)))
+    plans = [plan for store_id in stores if (plan := _planned(world, store_id)) is not None]
+    if plans and world.random.random() < 0.5:  # somebody needs what is about to go
+        _hold_one(world, world.random.choice(world.facility.catalog.view(SERVICE).plan_experiments(plans[-1].id)))
+    return ", ".join(_ran(world, plan) for plan in plans) or "nothing to purge"
 
 
-def _purge(world: World, store_id: str) -> str:
+def _planned(world: World, store_id: str) -> PurgePlan | None:
+    """Make a plan for a store and have it approved; None: there is nothing to purge."""
     try:
-        purge_plan.plan(world.facility, store_id, principal=ANNA)
+        plan = purge_plan.plan(world.facility, store_id, principal=ANNA)
     except Conflict:
-        return "nothing to purge"
-    plan = _any_plan(world, PlanState.FROZEN)
-    if plan is None:
-        return "no plan"
+        return None
     for experiment_id in world.facility.catalog.view(SERVICE).plan_experiments(plan.id):
         world.oracle.promise(experiment_id).is_approved = True
     for who in (BORIS, ANNA):
         if plan.state is PlanState.FROZEN:
             plan = purge_plan.approve(world.facility, plan.id, principal=who)
+    return plan
+
+
+def _ran(world: World, plan: PurgePlan) -> str:
     done = purge.run(world.facility, plan.id, principal=ANNA)
     return f"{'some' if done.items else 'nothing'} trashed"
 
