@@ -63,7 +63,7 @@ class HoldChanges(Transaction):
         self._void_notices(hold, experiment_id)
         return hold_of(self._row(schema.hold, hold.id, "hold"))
 
-    def release_hold(self, hold_id: str) -> None:
+    def release_hold(self, hold_id: str, *, reason: str = "") -> None:
         """End a hold now. Conflict when it has ended."""
         row = self._row(schema.hold, hold_id, "hold")
         now = self._clock.now()
@@ -71,7 +71,8 @@ class HoldChanges(Transaction):
             raise Conflict(f"hold {hold_id} has ended already", remedy="`lightkeep hold list` shows what stands")
         self._set(schema.hold, hold_id, released_by=self._principal.id, released_at=now)
         experiment_id = self._experiment_of(HoldScope(row["scope"]), row["scope_id"])
-        self._record("hold.released", hold_id, experiment_id, {"scope": row["scope"], "on": row["scope_id"]})
+        detail = {"scope": row["scope"], "on": row["scope_id"], "reason": reason}
+        self._record("hold.released", hold_id, experiment_id, detail)
 
     def _experiment_of(self, scope: HoldScope, scope_id: str) -> str:
         """Return the experiment that a held thing belongs to; empty when it is wider. NotFound."""

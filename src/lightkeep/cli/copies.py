@@ -169,11 +169,13 @@ def _show(session: Session, work: Work, restores: list[Restore]) -> None:
                 ago(each.created_at),
             )
         )
-    emit(
-        session,
-        {"items": [plain(each) for each in restores], "total": len(restores)},
-        lambda: table(["restore!", "dataset", "state", "files>", "until!", "asked"], rows),
-    )
+
+    def human() -> None:
+        table(["restore!", "dataset", "state", "files>", "until!", "asked"], rows)
+        if not rows:
+            say("Nothing was asked for: lightkeep restore DATASET")
+
+    emit(session, {"items": [plain(each) for each in restores], "total": len(restores)}, human)
 
 
 def _name(work: Work, dataset_id: str) -> str:

@@ -59,7 +59,13 @@ def create(
     if place or number:
         if experiment_id or title or starts or ends or planned:
             raise InvalidInput(
-                "a proposal brings its own name and dates", remedy="give only --from and --proposal"
+                "a proposal brings its own name, title and dates",
+                remedy="leave those out, and name it: --from proposals.toml --proposal 81234",
+            )
+        if not number:
+            raise InvalidInput(
+                f"which proposal of {place} shall become an experiment?",
+                remedy="add --proposal NUMBER; `lightkeep experiment sync --from` takes all of them",
             )
         _synchronise(session, place, number=number, station_id=station_id, dry_run=dry_run)
         return

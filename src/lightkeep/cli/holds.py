@@ -74,13 +74,14 @@ def add(
 
 @hold.command("release", examples=("lightkeep hold release hold_01kb3x5e9q7m2r4t",))
 @click.argument("hold_id", metavar="HOLD")
+@click.option("--reason", default="", help="Why; the audit trail keeps it.")
 @click.pass_obj
-def release(session: Session, hold_id: str) -> None:
+def release(session: Session, hold_id: str, reason: str) -> None:
     """End a hold now. Nothing goes before people were told anew."""
     from lightkeep.lifecycle import holds
 
     with session.opened() as work:
-        ended = holds.release(work.facility, hold_id, principal=work.principal)
+        ended = holds.release(work.facility, hold_id, principal=work.principal, reason=reason)
     emit(session, ended, lambda: say(f"Released {ended.id} on {_on(ended)}"))
 
 

@@ -139,20 +139,22 @@ def assign(session: Session, experiment: str, policy_id: str) -> None:
     "simulate",
     examples=(
         "lightkeep policy simulate --at 2027-01-01",
+        "lightkeep policy simulate --default --at 2027-01-01",
         "lightkeep policy simulate new.toml --at 2027-01-01    before it is adopted",
     ),
 )
 @_file
+@_default
 @click.option("--at", type=click.DateTime(["%Y-%m-%d"]), help="The day; today when it is left out.")
 @click.option(
     "--limit", default=50, type=click.IntRange(1, 10_000), show_default=True, help="At most so many lines."
 )
 @click.pass_obj
-def simulate(session: Session, file: Path | None, at: datetime | None, limit: int) -> None:
+def simulate(session: Session, file: Path | None, is_default: bool, at: datetime | None, limit: int) -> None:
     """Show how much would go from each store by a day, by experiment. Nothing is deleted."""
     from lightkeep.lifecycle import policies
 
-    given = [policies.check(_read(file, False)).policy] if file else None
+    given = [policies.check(_read(file, is_default)).policy] if file or is_default else None
     with session.opened() as work:
         day = at.replace(tzinfo=UTC) if at else work.facility.clock.now() + _SHORTEST
         found = policies.simulate(work.facility, at=day, principal=work.principal, policies=given)
@@ -223,10 +225,13 @@ def _print_explained(found: Explanation, verbose: bool) -> None:
 
 
 def _print_answer(answer: Answer, verbose: bool) -> None:
+    from lightkeep.policy.purge import BY_PLANNING
+
     folded(f"  {count(answer.files, 'file')}: {answer.text}", hanging=4)
     shown = [each for each in answer.conditions if verbose or not each.met]
     width = max((len(f"{each.id} {each.name}") for each in shown), default=0)
     for each in shown:
+        mark = "✓" if each.met else "·" if each.id in BY_PLANNING else "✕"  # a plan and its approval meet those
         turns = f"; turns true on {each.turns_true_at:%Y-%m-%d}" if each.turns_true_at else ""
         name = f"{each.id} {each.name}"
-        folded(f"  {'✓' if each.met else '✕'} {name:<{width}}  {each.text}{turns}", hanging=width + 6)
+        folded(f"  {mark} {name:<{width}}  {each.text}{turns}", hanging=width + 6)

@@ -10,7 +10,7 @@ import click
 
 from lightkeep.cli.app import Group
 from lightkeep.cli.holds import day
-from lightkeep.cli.output import count, emit, facts, printable, progress, say, size, state, table
+from lightkeep.cli.output import count, emit, facts, folded, printable, progress, say, size, state, table
 from lightkeep.cli.session import Session, Work
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import BY_POLICY, ItemState, PlanReason, PurgeItem, PurgePlan
@@ -202,7 +202,7 @@ def status(session: Session) -> None:
     def human() -> None:
         say("✓ purges may run" if not found.reasons else "▲ purges are suspended")
         for reason in found.reasons:
-            say(f"  {reason}")
+            folded(f"  {reason}", hanging=4)
         if found.clock_doubt:
             say("  hint: look at the machine's clock, then: lightkeep purge confirm-clock")
         if found.catalog_doubt or found.store_doubt:
@@ -217,7 +217,7 @@ def status(session: Session) -> None:
             table(columns, rows)
         for each in waiting:
             if each.state in ("frozen", "approved", "running"):
-                say(f"{state(each.state)}  {each.id}  {count(each.files, 'file')}, {size(each.size)}")
+                folded(f"{state(each.state)}  {each.id}  {count(each.files, 'file')}, {size(each.size)}")
 
     emit(session, {"suspended": found.reasons, "guards": found, "stores": stores}, human)
 

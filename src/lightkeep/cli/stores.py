@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lightkeep.cli.app import Group
-from lightkeep.cli.output import emit, plain, say, size, state, table
+from lightkeep.cli.output import emit, folded, plain, say, size, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import StorageError
 from lightkeep.model.stores import StoreRecord, Tier
@@ -85,9 +85,9 @@ def _room(free: int | None) -> str:
 
 
 def _added(record: StoreRecord, others: list[str]) -> None:
-    say(f"Added store {record.id} at {record.location}")
+    folded(f"Added store {record.id} at {record.location}")
     if others:
-        say(
+        folded(
             f"It fails together with {', '.join(others)} (domain {record.failure_domain}): copies on both "
             f"count as one. If that is not so, name another: lightkeep store set {record.id} --domain NAME"
         )
@@ -149,11 +149,19 @@ def show_all(session: Session) -> None:
             except StorageError as error:
                 items.append({**plain(record), "state": "error", "free": None, "error": error.message})
     rows = [
-        (s["id"], state(s["state"]), "yes" if s["is_managed"] else "in place", _room(s["free"]), s["location"])
+        (
+            s["id"],
+            state(s["state"]),
+            s["tier"] if s["is_managed"] else "in place",
+            size(s["capacity"]) if s["capacity"] else "?",
+            _room(s["free"]),
+            s["failure_domain"] + (", durable" if s["is_durable"] else ""),
+            s["location"],
+        )
         for s in items
     ]
     emit(
         session,
         {"items": items, "total": len(items)},
-        lambda: table(["store!", "state", "managed", "free>!", "location"], rows),
+        lambda: table(["store!", "state", "tier!", "capacity>!", "free>!", "domain", "location"], rows),
     )

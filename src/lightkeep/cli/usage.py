@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lightkeep.cli.app import Group
-from lightkeep.cli.output import ago, emit, plain, say, size, state, table
+from lightkeep.cli.output import ago, emit, folded, plain, say, size, state, table
 from lightkeep.cli.session import Session, Work
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.people import Scope
@@ -101,7 +101,7 @@ def _table(session: Session, work: Work, by: str, station_id: str, as_csv: bool)
         for each in full:
             who = f"; ask {', '.join(each.people)}" if each.people else ""
             amount = f"{size(each.used)} of {size(each.quota.size)} ({each.fraction:.0%})"
-            say(f"{state('warning')}  {each.quota.scope} {each.quota.scope_id} has {amount}{who}")
+            folded(f"{state('warning')}  {each.quota.scope} {each.quota.scope_id} has {amount}{who}")
 
     total = sum(row.size for row in rows)
     emit(session, {"by": by, "items": rows, "total": total, "warnings": full}, human)

@@ -76,8 +76,12 @@ def extend(
     )
 
 
-def release(facility: Facility, hold_id: str, *, principal: Principal) -> Hold:
+def release(facility: Facility, hold_id: str, *, principal: Principal, reason: str = "") -> Hold:
     """End a hold now: whoever may set one of its kind there may. Nothing goes before people were told anew.
+
+    Parameters
+    ----------
+    reason: one sentence for the audit trail.
 
     Raises
     ------
@@ -87,7 +91,7 @@ def release(facility: Facility, hold_id: str, *, principal: Principal) -> Hold:
     hold = view.hold(hold_id)
     _require(view, hold.scope, hold.scope_id, hold.kind)
     with facility.catalog.change(principal) as tx:
-        tx.release_hold(hold_id)
+        tx.release_hold(hold_id, reason=reason)
     return facility.catalog.view(SERVICE).hold(hold_id)
 
 

@@ -130,7 +130,9 @@ def _freshness(facility: Facility, store_id: str) -> Iterator[Finding]:
     fresh = facility.catalog.view(SERVICE).freshness(store_id, before=before)
     if fresh.overdue:
         waiting = f"{fresh.overdue} of {fresh.replicas} copies"
-        message = f"store {store_id}: {waiting} were not read back for {VERIFY_DAYS} days"
+        message = f"store {store_id}: {waiting} were not read back within {VERIFY_DAYS} days"
+        if fresh.oldest_at is None:
+            message = f"store {store_id}: {waiting} were never read back, as after a rebuild"
         yield Finding(Severity.WARNING, store_id, message, "run: lightkeep verify --due")
     if fresh.corrupt:
         message = f"store {store_id}: {fresh.corrupt} copies are known to be bad"

@@ -121,11 +121,22 @@ def _batches(facility: Facility, store: StoreRecord) -> list[_Batch]:
             days,
             members[0][0].expiry.policy,
             last_copy,
-            members[0][0].expiry.text,
+            _why(members[0][0], store),
             {name: size for _, found in members for name, size in found.items()},
         )
         for (experiment_id, days, last_copy), members in sorted(groups.items())
     ]
+
+
+def _why(dataset: Expiring, store: StoreRecord) -> str:
+    """Return which rule says that a dataset may go from a store, and when."""
+    limit, keep = dataset.expiry, dataset.rule.keep[store.tier]
+    if limit.at is None or limit.pressure_at is None or limit.pressure_at >= limit.at:
+        return limit.text
+    return (
+        f"{limit.text}; only {keep.pressure}, until {limit.pressure_at:%Y-%m-%d}, while the store is short of "
+        f"room, otherwise until {limit.at:%Y-%m-%d}"
+    )
 
 
 def _held_until(holds: Sequence[Hold], store: StoreRecord) -> datetime | None:
@@ -185,7 +196,11 @@ def _remind(facility: Facility, store: StoreRecord, grants: Sequence[Grant]) -> 
         for notice in page:
             chains.setdefault((notice.experiment_id, notice.listing), []).append(notice)
         offset += len(page)
-    days_of = {each.expiry.policy: each.rule.notice_days for each in view.expiring(store.tier)}
+    expiring = view.expiring(store.tier)
+    days_of = {each.expiry.policy: each.rule.notice_days for each in expiring}
+    texts: dict[tuple[str, str], dict[str, None]] = {}
+    for each in expiring:
+        texts.setdefault((each.experiment_id, each.expiry.policy), {})[_why(each, store)] = None
     made: list[str] = []
     for (experiment_id, listing), notices in sorted(chains.items()):
         first, told = max(notices, key=lambda each: each.days), {each.days for each in notices}
@@ -207,7 +222,7 @@ def _remind(facility: Facility, store: StoreRecord, grants: Sequence[Grant]) -> 
                 days=max(due),
                 expires_at=max(first.expires_at, now + timedelta(max(due))),
                 policy=first.policy,
-                why="",
+                why="; ".join(texts.get((experiment_id, first.policy), ())),
                 last_copy=first.last_copy,
                 people=people,
             )

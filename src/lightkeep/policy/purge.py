@@ -214,8 +214,11 @@ def _copies(work: _Work) -> Condition:
     if work.enough:
         text = f"good copies stay on {', '.join(evidence['stores'])}"
         return Condition("P1", "copies", True, text, evidence)
-    stay = f"{len(evidence['stores'])} good copies stay" if staying else "no good copy stays"
+    number = len(evidence["stores"])
+    stay = f"{number} good {'copy stays' if number == 1 else 'copies stay'}" if staying else "no good copy stays"
     text = f"{stay} elsewhere, the rule asks for {wanted}"
+    if work.rule is _NEVER:
+        text = f"{stay} elsewhere, and no rule says how many would do"
     if keep.last_copy:
         text = f"{stay} elsewhere; the rule lets it go as a last copy"
     return Condition("P1", "copies", keep.last_copy, text, evidence)

@@ -92,6 +92,8 @@ def test_people_are_told_thirty_seven_and_one_day_ahead_and_only_once_each(kept,
     assert [seen.index(2) + 1, seen.index(3) + 1] == [23, 29]
     assert len(server[0].taken) == 3
     assert len({mail["Message-ID"] for mail in server[0].taken}) == 3
+    why = "3 months on hot stores, counted from 2026-01-31; only 2 months"
+    assert all(why in mail.get_content() for mail in server[0].taken)
 
 
 def test_nothing_is_told_before_its_time(new_kept, server):

@@ -246,3 +246,13 @@ def test_what_was_in_a_unit_that_is_gone_can_be_packed_again(packed):
     assert done.files == 3
     assert [unit.id == packed.unit_id for unit in done.units] == [False]
     assert packed.unit.state is ReplicaState.DELETED
+
+
+def test_a_store_of_unknown_size_says_how_to_tell_it(packed):
+    packed.holds(0)
+    with pytest.raises(
+        Conflict, match="10% of what it holds, as long as nobody has said how large it is"
+    ) as refused:
+        packed.plan()
+    assert "350 bytes" in refused.value.message
+    assert "lightkeep store set second --capacity" in refused.value.remedy
