@@ -11,7 +11,6 @@ from lightkeep.testing.purge_worlds import State
 ALIKE = (
     World("two stores", actions=frozenset({"rot"})),
     World("last copies", stores=2, last_copy=True, actions=frozenset({"answer"}), notice_days=(7,)),
-    World("a wrong clock", stores=1, copies=1, last_copy=True, notice_days=(30, 7), actions=frozenset({"clock"})),
     World("three stores, two plans", stores=3, copies=3, plans=2),
 )
 
