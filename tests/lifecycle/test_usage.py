@@ -114,7 +114,8 @@ def test_samples_make_the_history(facility: Facility, tmp_path: Path) -> None:
 def test_a_hard_quota_refuses_and_says_whom_to_ask(facility: Facility, tmp_path: Path) -> None:
     usage.set_quota(facility, Quota(Scope.EXPERIMENT, EXP, 1000, is_hard=True), principal=ADMIN)
     measure(facility, tmp_path, 700)
-    with pytest.raises(StoreFull, match=f"experiment {EXP} may have 1 kB and has 700 bytes: 301 bytes more") as refused:
+    said = f"experiment {EXP} may have 1 kB and has 700 bytes: 301 bytes more"
+    with pytest.raises(StoreFull, match=said) as refused:
         measure(facility, tmp_path, 301, "more")
     assert "Pia Lee" in refused.value.remedy
     assert facility.catalog.view(ADMIN).datasets(experiment_id=EXP).total == 1
