@@ -12,7 +12,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/lightkeep demo $(if $(DATA),--data "$(DATA)")
 
 test: check services
-	scripts/with-postgres $(BIN)/pytest -n 2 --dist worksteal $(PYTEST_ARGS)
+	scripts/with-postgres $(BIN)/pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 # Every point at which ingest can be killed, instead of the sample that `make test` takes: about ten minutes.
 crash: services

@@ -35,10 +35,12 @@ from lightkeep.model.retention import (
 from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Proof, ReplicaState, StoreRecord
 from lightkeep.model.usage import Growth, Quota
+from lightkeep.model.workflows import Flow
 from lightkeep.policy.document import default_text
 
 Mutator = Callable[[Change, Any, Dataset], Any]
 
+WORKFLOW = 'id = "w"\n[[stage]]\nname = "r"\ntechnique = "tomography"\n'
 MUTATORS: dict[str, Mutator] = {
     "add_station": lambda tx, house, dataset: tx.add_station(Station("C")),
     "add_experiment": lambda tx, house, dataset: tx.add_experiment(Experiment("a3", "A")),
@@ -106,6 +108,10 @@ MUTATORS: dict[str, Mutator] = {
     "add_acquisition": lambda tx, house, dataset: tx.add_acquisition(
         Acquisition("acq_1", "a1", "detector", SourceKind.FOLDER)
     ),
+    "adopt_workflow": lambda tx, house, dataset: tx.adopt_workflow(WORKFLOW),
+    "begin_flow": lambda tx, house, dataset: tx.begin_flow(
+        Flow("flow_1", "w", 1, "a1", dataset.id, "hand:flow_1")
+    ),
     "add_run": lambda tx, house, dataset: tx.add_run(Run("run_2", "a1", dataset.id, "xpcs")),
     "update_run": lambda tx, house, dataset: tx.update_run("run_1", state=RunState.RUNNING),
     "record": lambda tx, house, dataset: tx.record("dataset.downloaded", dataset.id, "a1", {"files": 2}),
@@ -115,15 +121,15 @@ MUTATORS: dict[str, Mutator] = {
 WITHOUT_EVENT = {
     *("add_samples", "remember_sources", "set_anchored", "set_fact", "forget_listings"),
     *("add_lease", "renew_lease", "end_lease", "clear_leases"),
-    *("hold_acquisition", "free_acquisition"),
+    *("hold_acquisition", "free_acquisition", "join", "leave"),
     *("queue_mail", "begin_mail", "end_mail", "put_mail_back", "drop_mail_of", "lose_recipients"),
 }
 """Caches, leases and the outbox: they say nothing about what the catalogue holds."""
-READS = {"cases", "dataset_snapshot", "fact", "freed_since", "item", "notice", "plan", "twins"}
+READS = {"cases", "dataset_snapshot", "fact", "freed_since", "item", "notice", "plan", "twins", "workers"}
 """What a change looks up for itself."""
 FOLLOWING = {
     *("release_hold", "assign_policy", "set_notice_state", "update_restore"),
-    *("set_acquisition_state", "lease_acquisition"),
+    *("set_acquisition_state", "lease_acquisition", "update_flow", "lose"),
     *("approve_plan", "set_plan_state", "move_items", "note_items"),
 }
 """Steps of what others began: tests/lifecycle/purge and test_restore.py look at their events."""
@@ -195,6 +201,7 @@ def test_doing_it_again_is_refused_or_does_nothing(house: Any, receiving: Datase
         "set_store",
         "set_quota",
         "adopt_policy",
+        "adopt_workflow",
         "add_unit",
     ):
         with house.catalog.change(SERVICE) as tx:

@@ -172,7 +172,7 @@ def failed(session: Session, limit: int) -> None:
 @runs.command(
     "reprocess",
     examples=(
-        "lightkeep runs reprocess xpcs --find 'created:2026-11.. station:8-ID-I' --dry-run",
+        "lightkeep runs reprocess xpcs --find 'created:2026-11..' --dry-run",
         "lightkeep runs reprocess xpcs --find 'created:2026-11..' --set levels=6",
     ),
 )

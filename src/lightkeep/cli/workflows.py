@@ -14,7 +14,7 @@ from lightkeep.model.workflows import FlowState
 
 _EXAMPLES = (
     "lightkeep workflow check nightly.toml     is it right?",
-    "lightkeep workflow set nightly.toml       from now on it begins by its triggers",
+    "lightkeep workflow set nightly.toml       from now on its triggers begin it",
     "lightkeep workflow start nightly tooth    begin it by hand",
 )
 _STATES = click.Choice([each.value for each in FlowState])
