@@ -205,7 +205,7 @@ def test_a_member_of_a_unit_that_the_catalogue_does_not_know_is_never_whole(hous
         connection.execute(
             insert(schema.archive_unit).values(
                 id="u_1", store_id="tape", key=b"units/u_1.tar", experiment_id="a1", size=2048, sha256=b"x",
-                members=7, content_size=10, created_at=LATER,
+                members=7, content_size=10, state="verified", created_at=LATER,
             )
         )  # fmt: skip
     (case,) = house.view("lightkeep").cases([(file_id, member.id)])

@@ -7,6 +7,7 @@ from starlette.testclient import TestClient
 
 from lightkeep.catalog import View
 from lightkeep.model.people import Principal
+from lightkeep.model.runs import RunState
 from lightkeep.testing.populated import STATION, Populated
 
 
@@ -30,7 +31,9 @@ def test_the_numbers_are_those_of_the_catalogue(web: TestClient, house: Populate
     (store,) = [each for each in view.stores() if each.id == "central"]
     held = sum(sum(f.size for f in view.files(d.id).items) for d in view.datasets().items)
     assert read["lightkeep_store_bytes", (store.id, store.tier.value)] >= held > 0
-    assert read["lightkeep_runs", ("done",)] == view.runs(limit=0).total > 0
+    runs = {state: read["lightkeep_runs", (state.value,)] for state in RunState}
+    assert runs == {state: view.runs(state=state, limit=0).total for state in RunState}
+    assert runs[RunState.DONE] > 0
     assert read["lightkeep_copies_corrupt", (store.id,)] == 0
     assert read["lightkeep_purge_suspended", ()] == 0
     assert read["lightkeep_station_datasets", (STATION,)] > 0

@@ -10,7 +10,14 @@ import lightkeep
 ROOT = Path(lightkeep.__file__).parent
 CALLS = {"unlink", "rmtree", "rmdir", "removedirs", "truncate", "ftruncate", "destroy", "trash"}
 KNOWN = {
+    "acquisition/spool.py": {"unlink"},  # what an interrupted salvage wrote; the frames themselves stay
     "cli/demo.py": {"rmtree", "unlink"},  # the demo's own folder
+    "engines/exchange.py": {"unlink"},  # the second name of a part
+    "engines/sites/job.py": {"unlink"},  # a damaged copy in a site's staging area: it is sent again
+    "engines/sites/packing.py": {"truncate"},  # a part
+    "engines/sites/site.py": {"rmtree"},  # a temporary folder that the call itself made
+    "engines/slurm.py": {"rmtree"},  # the same
+    "lifecycle/command.py": {"rmtree"},  # what an interrupted stage left in its run's scratch folder
     "lifecycle/export.py": {"truncate", "unlink"},  # parts in the person's folder
     "lifecycle/pieces.py": {"rmtree"},  # a run's scratch folder
     "lifecycle/process.py": {"rmtree"},
