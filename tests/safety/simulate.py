@@ -1,7 +1,7 @@
 """Histories of the simulator, one after the other in one process. One line of JSON at the end.
 
 python tests/safety/simulate.py --first 1 --every 8 --operations 125000 --minutes 10
-python tests/safety/simulate.py --drop P1 P16     conditions of the purge decision are dropped: that must be found
+python tests/safety/simulate.py --drop P1 P4 P16  conditions of the purge decision are dropped: that must be found
 """
 
 from __future__ import annotations

@@ -166,14 +166,21 @@ def _hold_one(world: World, experiment_id: str) -> None:
 
 
 def _release_hold(world: World) -> str | None:
-    standing = sorted(hold_id for promise in world.oracle.promises.values() for hold_id in promise.holds)
+    standing = _standing(world)
     if not standing:
         return "nothing held"
-    hold_id = world.random.choice(standing)
+    _release_one(world, world.random.choice(standing))
+    return None
+
+
+def _standing(world: World) -> list[str]:
+    return sorted(hold_id for promise in world.oracle.promises.values() for hold_id in promise.holds)
+
+
+def _release_one(world: World, hold_id: str) -> None:
     for promise in world.oracle.promises.values():
         promise.holds.discard(hold_id)
     holds.release(world.facility, hold_id, principal=ANNA)
-    return None
 
 
 def _acknowledge_notice(world: World) -> str | None:
@@ -261,6 +268,9 @@ def _run(world: World) -> str | None:
 
 def _campaign(world: World) -> str:
     """Two weeks of a data manager with full disks: notices in time, then a store is purged, or two at once."""
+    for hold_id in _standing(world):
+        if world.random.random() < 0.8:  # who asked for it is asked, and needs it no more
+            _release_one(world, hold_id)
     for days in (6, 2, 2, 1):
         world.clock.true += timedelta(days=days)
         world.clock.offset = timedelta(0)

@@ -65,6 +65,10 @@ class KeptMail:
         return ()
 
 
+_CAPACITY = 1 << 20
+"""Bytes of each store: room for a history, and for a plan to be more than a file."""
+
+
 class CountedIds:
     """Identifiers that count: the same in every run of one seed."""
 
@@ -236,6 +240,7 @@ class World:
                             tiers[name],
                             name,
                             is_durable=name == "vault",
+                            capacity=_CAPACITY,
                         )
                     )
         for record in catalog.view(SERVICE).stores():
