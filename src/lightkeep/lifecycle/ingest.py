@@ -169,7 +169,7 @@ class Intake:
             for _ in range(_ROUNDS):
                 todo = [found for found in walk.files if known.get(found.key.path) != found.key]
                 kept = self.move_all(todo, known, catalogue)
-                walk = self.tree.walk()
+                walk = self.tree.walk(known)
                 if all(known.get(found.key.path) == found.key for found in walk.files):
                     if look.key not in (None, *(found.key for found in walk.files)):
                         look = look_into(self.tree, walk)  # the main file was replaced after it was looked into

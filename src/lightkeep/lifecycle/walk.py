@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from lightkeep.model.errors import SourceError
@@ -95,8 +96,13 @@ class SourceTree:
     def __exit__(self, *exc: object) -> None:
         os.close(self.descriptor)
 
-    def walk(self) -> Walk:
-        """Look at every name under the source; an unreadable folder raises SourceError."""
+    def walk(self, known: Mapping[str, Key] = MappingProxyType({})) -> Walk:
+        """Look at every name under the source; an unreadable folder raises SourceError.
+
+        Parameters
+        ----------
+        known: path -> key; an equal key is not kept a second time.
+        """
         if self._only is not None:
             return self._walk_only(sorted(self._only))
         files: list[Found] = []
@@ -111,7 +117,9 @@ class SourceTree:
                     for name in self._names(folder):
                         status = os.stat(name, dir_fd=folder, follow_symlinks=False)
                         if stat.S_ISREG(status.st_mode):
-                            files.append(Found(key_of(path + name, status), stat.S_IMODE(status.st_mode)))
+                            key = key_of(path + name, status)
+                            old = known.get(key.path, key)
+                            files.append(Found(old if old == key else key, stat.S_IMODE(status.st_mode)))
                         elif stat.S_ISDIR(status.st_mode):
                             below.append(f"{path}{name}/")
                         else:
