@@ -82,7 +82,7 @@ def test_bagit_finds_a_unit_whole_and_finds_a_damaged_one(store, tmp_path):
         assert (bag / "data" / "ds_1" / path).read_bytes() == content
     with (bag / "data/ds_1/a/3.h5").open("r+b") as file:
         file.seek(1500)
-        file.write(b"\0")
+        file.write(bytes([contents["a/3.h5"][1500] ^ 1]))
     with pytest.raises(bagit.BagValidationError):
         bagit.Bag(str(bag)).validate()
 
