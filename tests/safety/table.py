@@ -62,6 +62,8 @@ def parts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     )
     yield "model check", words(model)
     yield "mutants", words(mutants)
+    for planted, said in figures.get("control", {}).get("planted", {}).items():
+        yield f"control, decision {planted}", f"the simulator's oracle must see a loss: {said}"
     for name in ("crash_points", "faults"):
         tests = figures[name]
         yield name.replace("_", " "), f"{tests['tests']} tests, {tests['failures'] + tests['errors']} failed"
