@@ -11,9 +11,12 @@ import json
 import operator
 import os
 import re
+import shutil
 import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,12 +126,29 @@ def parts() -> dict[str, list[str]]:
 def measure(part: str, modules: list[str], console: Console) -> list[Figure]:
     """Run one part, show its figures and write them to build/bench/<part>.json."""
     figures: list[Figure] = []
-    for module in modules:
-        figures += importlib.import_module(f"bench.{module}").run()
-    BUILD.mkdir(parents=True, exist_ok=True)
+    with _scratch():
+        for module in modules:
+            figures += importlib.import_module(f"bench.{module}").run()
     (BUILD / f"{part}.json").write_text(json.dumps([figure.as_json() for figure in figures], indent=1) + "\n")
     console.print(_table(part, figures))
     return figures
+
+
+@contextmanager
+def _scratch() -> Iterator[None]:
+    """Give temporary files a place beside the figures; remove what benches left that were killed."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    for left in BUILD.glob("scratch-*"):
+        if not Path("/proc", left.name.removeprefix("scratch-")).exists():
+            shutil.rmtree(left)
+    scratch = BUILD / f"scratch-{os.getpid()}"
+    scratch.mkdir(exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(scratch)
 
 
 def _table(part: str, figures: list[Figure]) -> Table:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import text
 
-from bench._harness import BUILD, Figure
+from bench._harness import Figure
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
 from lightkeep.lifecycle import acquire
@@ -49,8 +49,7 @@ print(late)
 
 def run() -> list[Figure]:
     """Measure latency, cores and completeness."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD, prefix="acquisition-") as folder:
+    with tempfile.TemporaryDirectory(prefix="acquisition-") as folder:
         place = Path(folder)
         (place / "detector").mkdir()
         with create_facility(Config(place / "facility"), admin=Person("ada", "Ada")) as facility:

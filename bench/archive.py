@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench._harness import BUILD, Figure, Timing, interleaved
+from bench._harness import Figure, Timing, interleaved
 from bench.ingest import by_hand, drop, new_name, rounds, warm
 from lightkeep.config import Config, ScrubConfig
 from lightkeep.facility import Facility, create_facility
@@ -36,8 +36,7 @@ ADA = Principal("ada")
 
 def run() -> list[Figure]:
     """Measure packing, scrub, one member, and what compression saves."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD, prefix="archive-") as folder:
+    with tempfile.TemporaryDirectory(prefix="archive-") as folder:
         place = Path(folder)
         source = small_files(place)
         with house(place / "packing") as facility:

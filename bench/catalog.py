@@ -65,7 +65,7 @@ def files(*, group: int) -> list[Figure]:
     The peer is what SQLite itself takes: the very rows that ours wrote, as tuples that are ready, by `executemany`
     of plain sqlite3 into the same tables with the same indexes and settings. Group by group in turn.
     """
-    with tempfile.TemporaryDirectory(dir=BUILD) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         catalog = _open(Path(folder) / "catalog.db")
         dataset = _dataset(catalog)
         shutil.copy(_checkpointed(Path(folder) / "catalog.db"), Path(folder) / "peer.db")

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from bench._harness import BUILD, Figure, Timing
+from bench._harness import Figure, Timing
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
 from lightkeep.lifecycle.ingest import ingest
@@ -48,8 +48,7 @@ sync -f "$2"
 
 def run() -> list[Figure]:
     """Measure small files cold and warm, and one big file."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD, prefix="ingest-") as folder:
+    with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
         place = Path(folder)
         config = Config(place / "facility")
         with create_facility(config, admin=Person("ada", "Ada")) as facility:

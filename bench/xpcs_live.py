@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench._harness import BUILD, Figure
+from bench._harness import Figure
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
 from lightkeep.lifecycle import live
@@ -63,8 +63,7 @@ print(time.time())
 
 def run() -> list[Figure]:
     """Measure both kinds of detector."""
-    BUILD.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=BUILD, prefix="live-") as folder:
+    with tempfile.TemporaryDirectory(prefix="live-") as folder:
         place = Path(folder)
         with create_facility(Config(place / "facility"), admin=Person("ada", "Ada")) as facility:
             with facility.catalog.change(SERVICE) as tx:
