@@ -22,26 +22,28 @@ from lightkeep.catalog.experiments import ExperimentChanges
 from lightkeep.catalog.facts import FactChanges
 from lightkeep.catalog.holds import HoldChanges
 from lightkeep.catalog.notices import NoticeChanges
+from lightkeep.catalog.people import PeopleChanges
 from lightkeep.catalog.plans import PlanChanges
 from lightkeep.catalog.policies import PolicyChanges
+from lightkeep.catalog.runs import RunChanges
 from lightkeep.catalog.snapshot import DatasetSnapshot
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.catalog.text import clean, encode_path, shown_path, to_json
-from lightkeep.catalog.transaction import Transaction, among, parts, same_grant
+from lightkeep.catalog.transaction import Transaction, among, parts
 from lightkeep.catalog.usage import UsageChanges
 from lightkeep.catalog.workers import WorkerChanges
 from lightkeep.catalog.workflows import WorkflowChanges
 from lightkeep.model.datasets import Dataset, DatasetState, File, Metadata, SkippedFile
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
-from lightkeep.model.people import Grant, Person, Role, Scope
-from lightkeep.model.runs import Run, RunState
 from lightkeep.model.stores import Proof, Replica, ReplicaState, StoreRecord
 
 
 class Change(
+    PeopleChanges,
     ExperimentChanges,
     DatasetSnapshot,
+    RunChanges,
     HoldChanges,
     FactChanges,
     PlanChanges,
@@ -57,7 +59,7 @@ class Change(
 ):
     """One transaction, made by `Catalog.change`. Every method appends its event, or does nothing at all."""
 
-    # ---- places and people
+    # ---- places
 
     def add_station(self, station: Station) -> None:
         """Register a station. Conflict when the id is taken."""
@@ -104,98 +106,6 @@ class Change(
         closed = {"closed_at": self._clock.now()} if state is ExperimentState.CLOSED else {}
         self._set(schema.experiment, experiment_id, state=state.value, **closed)
         self._record(f"experiment.{state}", experiment_id, experiment_id, {"from": now})
-
-    def add_person(self, person: Person, password_hash: str = "") -> None:
-        """Make an account. Conflict when the user name is taken."""
-        if person.id != person.id.lower() or person.id in ("", "anonymous", "lightkeep"):
-            raise InvalidInput(
-                f"{person.id!r} cannot be a user name", remedy="use lower case; some names are ours"
-            )
-        self._must_be_new(schema.person, person.id, "person")
-        self._insert(
-            schema.person,
-            id=person.id,
-            name=person.name,
-            email=person.email,
-            is_active=person.is_active,
-            password_hash=password_hash,
-            created_at=self._clock.now(),
-        )
-        self._record("person.added", person.id, "", {"name": person.name})
-
-    def set_password(self, person_id: str, password_hash: str) -> None:
-        """Change a password and end the person's sessions everywhere."""
-        self._row(schema.person, person_id, "person")
-        self._set(schema.person, person_id, password_hash=password_hash)
-        t = schema.token.c
-        self._connection.execute(delete(schema.token).where((t.person_id == person_id) & (t.kind == "session")))
-        self._record("person.password_set", person_id, "", {})
-
-    def add_grant(self, grant: Grant) -> None:
-        """Give a role; twice is once. NotFound when the person, the station or the experiment is not there.
-
-        Given by a person (origin empty) where the proposal system had given it: it is the person's from now on.
-        """
-        if grant.role is Role.PUBLIC:
-            raise InvalidInput("the role public is nobody's: it holds for released experiments")
-        self._row(schema.person, grant.person_id, "person")
-        self._check_scope(grant)
-        origin = self._origin_of(grant)
-        if origin and not grant.origin:
-            self._connection.execute(update(schema.access_grant).where(same_grant(grant)).values(origin=""))
-            self._record("grant.adopted", grant.person_id, _experiment_of(grant), _grant_detail(grant))
-        if origin is not None:
-            return
-        self._insert(
-            schema.access_grant,
-            person_id=grant.person_id,
-            scope=grant.scope.value,
-            role=grant.role.value,
-            scope_id=grant.scope_id,
-            origin=grant.origin,
-            created_at=self._clock.now(),
-        )
-        self._record("grant.added", grant.person_id, _experiment_of(grant), _grant_detail(grant))
-
-    def remove_grant(self, grant: Grant) -> None:
-        """Take a role away; it counts from the next request on.
-
-        Raises
-        ------
-        NotFound: it was not given. Conflict: `grant.origin` names who gave it, and it was somebody else.
-        """
-        origin = self._origin_of(grant)
-        if origin is None:
-            raise NotFound(f"{grant.person_id} is not {grant.role} of {grant.scope} {grant.scope_id}".rstrip())
-        if grant.origin and origin != grant.origin:
-            raise Conflict(f"{grant.person_id} was made {grant.role} by a person, not by the {grant.origin}")
-        self._connection.execute(delete(schema.access_grant).where(same_grant(grant)))
-        self._record("grant.removed", grant.person_id, _experiment_of(grant), _grant_detail(grant))
-
-    def add_token(
-        self, person_id: str, *, token_hash: str, kind: str, label: str = "", expires_at: datetime | None = None
-    ) -> None:
-        """Keep the hash of a secret that signs a person in: kind `session` or `api`."""
-        self._row(schema.person, person_id, "person")
-        self._insert(
-            schema.token,
-            token_hash=token_hash,
-            person_id=person_id,
-            kind=kind,
-            label=label,
-            created_at=self._clock.now(),
-            expires_at=expires_at,
-        )
-        self._record("token.added", person_id, "", {"kind": kind, "label": label})
-
-    def remove_token(self, token_hash: str) -> None:
-        """Forget a secret: whoever carries it is signed out. Unknown: nothing happens."""
-        c = schema.token.c
-        row = self._connection.execute(select(c.person_id, c.kind).where(c.token_hash == token_hash)).first()
-        if row is None:
-            return
-        self._connection.execute(delete(schema.token).where(c.token_hash == token_hash))
-        self._record("token.removed", row.person_id, "", {"kind": row.kind})
 
     def add_store(self, store: StoreRecord) -> None:
         """Register a store. Conflict when the id or the identity of its marker is taken."""
@@ -432,75 +342,6 @@ class Change(
                 self._connection.execute(delete(schema.source_key).where(here))
             self._dialect.insert(self._connection, "source_key", columns, values)
 
-    # ---- runs
-
-    def add_run(self, run: Run) -> Run:
-        """Queue a run. NotFound when the dataset or the experiment is not there."""
-        self._row(schema.dataset, run.dataset_id, "dataset")
-        self._row(schema.experiment, run.experiment_id, "experiment")
-        self._must_be_new(schema.run, run.id, "run")
-        run = replace(
-            run,
-            state=RunState.QUEUED,
-            created_at=self._clock.now(),
-            created_by=run.created_by or self._principal.id,
-        )
-        values = {column: getattr(run, column) for column in schema.run.c.keys()}  # noqa: SIM118
-        values.update(params=to_json(run.params), resolved=to_json(run.resolved), state=run.state.value)
-        values.update(placement=to_json(run.placement))
-        self._insert(schema.run, **values)
-        detail = {"technique": run.technique, "dataset": run.dataset_id, "engine": run.engine}
-        self._record("run.queued", run.id, run.experiment_id, detail)
-        return run
-
-    def update_run(
-        self,
-        run_id: str,
-        *,
-        state: RunState | None = None,
-        progress: float | None = None,
-        message: str | None = None,
-        resolved: Mapping[str, Any] | None = None,
-        placement: Mapping[str, Any] | None = None,
-        result_id: str | None = None,
-        error: str | None = None,
-        engine: str | None = None,
-    ) -> None:
-        """Write down how a run goes. A change of state is an event; progress alone is not.
-
-        A run that is over stays as it is: being told the same state again, or late progress, does nothing.
-
-        Raises
-        ------
-        Conflict: the state may not follow the present one.
-        """
-        row = self._row(schema.run, run_id, "run")
-        now = RunState(row["state"])
-        if state is not None and state is not now:
-            transitions.check(transitions.RUN, f"run {run_id}", now=now, then=state)
-        elif now.is_over:
-            return
-        given = {
-            "progress": progress,
-            "message": message,
-            "result_id": result_id,
-            "error": error,
-            "engine": engine,
-        }
-        values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-        if resolved is not None:
-            values["resolved"] = to_json(resolved)
-        if placement is not None:
-            values["placement"] = to_json(placement)
-        if state is not None and state is not now:
-            values["state"] = state.value
-            values["started_at" if state is RunState.RUNNING else "ended_at"] = self._clock.now()
-        if values:
-            self._set(schema.run, run_id, **values)
-        if "state" in values:
-            detail = {"from": now, "result": result_id or "", "error": error or "", "message": message or ""}
-            self._record(f"run.{state}", run_id, row["experiment_id"], detail)
-
     # ---- the trail
 
     def record(
@@ -508,12 +349,3 @@ class Change(
     ) -> None:
         """Append an event for something that is no change of the catalogue, such as a download."""
         self._record(verb, subject, experiment_id, detail or {})
-
-
-def _experiment_of(grant: Grant) -> str:
-    return grant.scope_id if grant.scope is Scope.EXPERIMENT else ""
-
-
-def _grant_detail(grant: Grant) -> Mapping[str, Any]:
-    detail = {"role": grant.role, "scope": grant.scope, "scope_id": grant.scope_id}
-    return {**detail, "origin": grant.origin} if grant.origin else detail
