@@ -24,6 +24,7 @@ from typing import Any
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 from sqlalchemy import make_url
 
+from lightkeep.catalog.postgres import LINK
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import flows, live
 from lightkeep.lifecycle import process as processing
@@ -392,7 +393,7 @@ def _with_timeouts(url: str) -> str:
     if not url.startswith("postgresql"):
         return url
     known = make_url(url)
-    limits = {"connect_timeout": "10", "tcp_user_timeout": "15000", "keepalives_idle": "10"}
+    limits = {"connect_timeout": "10", "tcp_user_timeout": "15000", "keepalives_idle": "10", "options": LINK}
     return known.update_query_dict({**limits, **known.query}).render_as_string(hide_password=False)
 
 
