@@ -17,6 +17,7 @@ from lightkeep.facility import Facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.process import request
 from lightkeep.lifecycle.reprocess import reprocess
+from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
@@ -117,6 +118,18 @@ def test_a_run_costs_little_above_its_compute(facility: Facility, tmp_path: Path
 
 def _workers(*beats: int) -> list[Worker]:
     return [replace(Worker("", "host", 1), id=f"w{number}", beat=beat) for number, beat in enumerate(beats)]
+
+
+def test_two_runs_that_end_at_once_with_the_same_values_keep_a_result_each(
+    facility: Facility, tmp_path: Path
+) -> None:
+    data = _take_in(facility, tmp_path / "a.h5")
+    runs = [request(facility, data, "gated", {"seconds": 0}, principal=ADA) for _ in range(2)]
+    (tmp_path / "result").mkdir()
+    (tmp_path / "result" / "mean").write_bytes(b"the same")
+    options = {"experiment_id": EXPERIMENT, "principal": ADA, "kind": DatasetKind.DERIVED, "quiet_s": 0}
+    kept = [ingest(facility, tmp_path / "result", name="a-1", run_id=run.id, **options).dataset for run in runs]
+    assert [each.run_id for each in kept] == [run.id for run in runs]
 
 
 def test_silence_counts_only_while_somebody_listens() -> None:

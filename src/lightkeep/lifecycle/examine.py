@@ -129,6 +129,8 @@ def find_dataset(
         dataset = view.dataset_named(wanted.experiment_id, name)
         if dataset is None:
             return replace(wanted, name=name), {}
+        if wanted.run_id and dataset.run_id and dataset.run_id != wanted.run_id:
+            continue  # each run keeps a result of its own: that of another one may be withdrawn
         known = _known(facility, dataset, tree)
         is_again = bool(wanted.run_id) and dataset.run_id == wanted.run_id  # computed once more, by another worker
         if dataset.state is DatasetState.RECEIVING and (known or dataset.files == 0 or is_again):

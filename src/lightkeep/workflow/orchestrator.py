@@ -47,6 +47,9 @@ _HERE = Lock()
 in it, in tests say, gets its worker apart."""
 _POLL_S = 0.2
 """How often queues and jobs are looked at: 0.1 s costs a tenth of a core while nothing happens."""
+_SOON_S = 0.02
+_LATE = 0.1
+"""Who waits for a job hears of its end later by at most this share of the wait."""
 _STOP_S = 10.0
 _MANY = 500
 _MAX_RESCUES = 20
@@ -174,12 +177,13 @@ class Orchestrator:
         TimeoutError: it is not over yet.
         LightkeepError: what ended an ingest. A run that failed says so in its record, and raises nothing.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        began = time.monotonic()
         while (job := self.look(job_id)) is None:
             self.work()
-            if deadline is not None and time.monotonic() > deadline:
+            waited = time.monotonic() - began
+            if timeout_s is not None and waited > timeout_s:
                 raise TimeoutError(f"job {job_id} is not over after {timeout_s} s")
-            time.sleep(_POLL_S)
+            time.sleep(min(_POLL_S, max(_SOON_S, waited * _LATE)))
         return job
 
     def look(self, job_id: str) -> Job | None:
