@@ -71,7 +71,7 @@ def ring_correlation(a: ArrayLike, b: ArrayLike) -> RingCorrelation:
 
     def over_rings(values: NDArray[np.float32]) -> Float64:
         summed = values.sum(axis=0) if values.ndim == 3 else values
-        found: Float64 = np.bincount(ring, twice * summed.ravel().astype(float))[1 : (size + 1) // 2]
+        found = np.asarray(np.bincount(ring, twice * summed.ravel())[1 : (size + 1) // 2], float)
         return found
 
     cross = over_rings((spectra[0] * spectra[1].conj()).real)
