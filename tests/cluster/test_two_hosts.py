@@ -19,23 +19,29 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 from sqlalchemy import make_url
 
 from lightkeep.config import WorkerConfig
 from lightkeep.facility import create_facility
+from lightkeep.lifecycle import acquire
+from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.process import request
-from lightkeep.model.datasets import DatasetKind
-from lightkeep.model.people import SERVICE, Person
+from lightkeep.model.acquisition import AcquisitionState, SourceKind
+from lightkeep.model.datasets import DatasetKind, DatasetState
+from lightkeep.model.people import SERVICE, Grant, Person, Role, Scope
 from lightkeep.model.runs import RunState
 from lightkeep.workflow import open_workflow
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "workflow"), str(TESTS / "plugin")]
-from house import ADA, config, furnish, scan  # noqa: E402
+from house import ADA, EXPERIMENT, config, furnish, scan  # noqa: E402
 from two_workers import Site, assert_done_once, until  # noqa: E402
 
 pytestmark = [pytest.mark.cluster, pytest.mark.postgres]
@@ -99,6 +105,16 @@ class Net:
         words = " ".join(f"'{each}'" for each in (binaries / command[0], *command[1:]))
         sh(*self.inside("db"), "su", "-s", "/bin/sh", "postgres", "-c", words)
 
+    def start(self) -> None:
+        listen = ",".join(self.address(host, 1) for host in HOSTS)
+        options = f"-c listen_addresses={listen} -c unix_socket_directories={self.folder}"
+        log = str(self.folder / "log")
+        self.postgres("pg_ctl", "-D", str(self.folder / "data"), "-w", "-l", log, "-o", options, "start")
+
+    def stop(self) -> None:
+        """End PostgreSQL as a power cut would."""
+        self.postgres("pg_ctl", "-D", str(self.folder / "data"), "-m", "immediate", "stop")
+
 
 @pytest.fixture(scope="module")
 def net() -> Iterator[Net]:
@@ -113,13 +129,11 @@ def net() -> Iterator[Net]:
         )
         with (folder / "data" / "pg_hba.conf").open("a") as rules:
             rules.write("host all all 10.232.0.0/16 trust\n")
-        listen = ",".join(made.address(host, 1) for host in HOSTS)
-        options = f"-c listen_addresses={listen} -c unix_socket_directories={folder}"
-        made.postgres("pg_ctl", "-D", data, "-w", "-l", str(folder / "log"), "-o", options, "start")
+        made.start()
         yield made
     finally:
         if (folder / "data" / "postmaster.pid").exists():
-            made.postgres("pg_ctl", "-D", data, "-m", "immediate", "stop")
+            made.stop()
         made.remove()
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -182,6 +196,7 @@ def site(net: Net, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[H
         furnish(facility)
         with facility.catalog.change(SERVICE) as tx:
             tx.add_person(Person(getpass.getuser(), "Whoever runs this"))
+            tx.add_grant(Grant(getpass.getuser(), Role.PI, Scope.EXPERIMENT, EXPERIMENT))
         made = Hosts(facility, tmp_path / "gates", scan(tmp_path / "tooth.h5"), net=net)
         try:
             yield made
@@ -288,3 +303,42 @@ def test_runs_queued_while_links_fail_are_all_done_once(site: Hosts, net: Net) -
     assert {run.id: run.state for run in site.runs()} == dict.fromkeys([first.id, *queued], RunState.DONE)
     assert made == dict.fromkeys([first.id, *queued], 1)
     assert site.facility.catalog.verify_events() == []
+
+
+def test_frames_go_on_to_disk_while_the_catalogue_is_stopped_and_are_taken_in_when_it_is_back(
+    site: Hosts, net: Net, tmp_path: Path
+) -> None:
+    frames = np.arange(400 * 6, dtype=np.uint16).reshape(400, 2, 3)
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        file["entry/data/data"] = frames
+    options = {"file": str(tmp_path / "old.h5"), "rate": 40}
+    kind = SourceKind.REPLAY
+    made = acquire.define(site.facility, "r", experiment_id=EXPERIMENT, kind=kind, options=options, principal=ADA)
+    acquire.start(site.facility, made.id, principal=ADA)
+    running = site.run_on("a", "-m", "lightkeep", "acquire", "run", made.id)
+    series = site.facility.config.root / "spool" / made.id / "old.h5"
+    until(lambda: _frames(series) > 20 or running.poll() is not None)
+    assert running.poll() is None, running.communicate()
+    net.stop()
+    try:
+        before = _frames(series)
+        until(lambda: _frames(series) > before + 100)
+        assert running.poll() is None, running.communicate()
+    finally:
+        net.start()
+    view = site.facility.catalog.view(SERVICE)
+    until(lambda: view.acquisition(made.id).state is AcquisitionState.STOPPED)
+    dataset = view.dataset_named(EXPERIMENT, "old")
+    assert dataset is not None
+    assert dataset.state is DatasetState.COMPLETE
+    with h5py.File(local_path(site.facility, dataset.id, dataset.main_file)) as file:
+        np.testing.assert_array_equal(file["entry/data/data"][:], frames)
+        np.testing.assert_array_equal(file["entry/data/frame_number"][:], np.arange(400))
+    assert view.acquisition(made.id).statistics.gaps == 0
+
+
+def _frames(path: Path) -> int:
+    """Return how many frames a file has that is being written."""
+    with suppress(OSError, KeyError, RuntimeError), h5py.File(path, "r", swmr=True, locking=False) as file:
+        return int(file["entry/data/data"].shape[0])
+    return 0

@@ -1,11 +1,13 @@
 """Frames are on disk first: a source's series become HDF5 files, each with a mark once it is complete.
 
     <series>.h5         /entry/data/data (frame, row, column) grows; readers may follow it (SWMR);
-                        what the source says of the series is in /entry/instrument/detector
+                        what the source says of the series is in /entry/instrument/detector, and of each frame
+                        in /entry/instrument/NDAttributes; frames with angles and image keys make it an NXtomo
     <series>.h5.done    made when the file is closed and its bytes are on the disk
 
 A file without its mark belongs to a process that died, or to one that works. What a dead one left is salvaged: its
-whole frames are written again as `<series>-salvaged.h5`; the file itself stays.
+whole frames are written again as `<series>-salvaged.h5`; the file itself stays. Complete files are removed by
+`lifecycle.spooled`; their marks stay.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from lightkeep.model.acquisition import Begin, End, Frame
+from lightkeep.model.acquisition import SCAN, Begin, End, Frame
 from lightkeep.model.errors import SourceError, StorageError, StoreFull
 
 MARK: Final = "{name}.done"
 _FLUSH_S: Final = 0.25
 """What is lost at most when the process is killed."""
 _BLOCK: Final = 64
+_ATTRIBUTES: Final = "entry/instrument/NDAttributes"
+"""Where areaDetector keeps what it knows of each frame."""
 
 
 @dataclass(slots=True)
@@ -129,7 +133,10 @@ class Recorder:
             self._stem = _free(self._folder, name)
         self._part, self._length = self._part + 1, 0
         self._path = self._folder / (f"{self._stem}.h5" if self._part == 1 else f"{self._stem}-{self._part}.h5")
-        self._file = self._made(self._path, np.asarray(frame.data), is_live=True)
+        while self._part > 1 and _is_used(self._path):
+            self._part += 1
+            self._path = self._folder / f"{self._stem}-{self._part}.h5"
+        self._file = self._made(self._path, frame, is_live=True)
         for key, value in self._series.header.items():
             if name := _safe(key):
                 self._file[f"entry/instrument/detector/{name}"] = value
@@ -137,7 +144,8 @@ class Recorder:
         self._flushed_at = now - _FLUSH_S  # so that a reader sees the first frame at once
         self._begun(self._path)
 
-    def _made(self, path: Path, like: np.ndarray[Any, Any], *, is_live: bool) -> h5py.File:
+    def _made(self, path: Path, first: Frame, *, is_live: bool) -> h5py.File:
+        like = np.asarray(first.data)
         try:
             file = h5py.File(path, "x", libver="latest" if is_live else None)
         except OSError as error:
@@ -155,6 +163,15 @@ class Recorder:
         for name, kind, unit in (("frame_number", np.int64, ""), ("frame_time", np.float64, "s")):
             each = data.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(4096,))
             each.attrs["units"] = unit
+        for name in first.values:
+            if place := _place_of(name):
+                kind, missing = (np.int8, 3) if name == "image_key" else (np.float64, np.nan)
+                file.create_dataset(place, (0,), kind, maxshape=(None,), chunks=(4096,), fillvalue=missing)
+        if SCAN.keys() <= first.values.keys():
+            entry["definition"] = "NXtomo"
+            entry["sample"].attrs["NX_class"] = "NXsample"
+            entry["sample/rotation_angle"].attrs["units"] = "deg"
+            instrument["detector/data"] = data["data"]
         return file
 
     def _flush(self, now: float) -> None:
@@ -205,10 +222,17 @@ class Recorder:
         )
         if not length:
             return
-        with self._made(whole, data[0], is_live=False) as made:
+        values = _values_in(file)
+
+        def frame(at: int) -> Frame:
+            number, when = (file[f"entry/data/{name}"][at] for name in ("frame_number", "frame_time"))
+            return Frame(
+                int(number), data[at], float(when), {name: float(each[at]) for name, each in values.items()}
+            )
+
+        with self._made(whole, frame(0), is_live=False) as made:
             for at in range(length):
-                number, when = (file[f"entry/data/{name}"][at] for name in ("frame_number", "frame_time"))
-                _extend(made, [Frame(int(number), data[at], float(when))])
+                _extend(made, [frame(at)])
         finish(whole)
 
 
@@ -232,23 +256,44 @@ def _extend(file: h5py.File, frames: Iterable[Frame]) -> None:
     """Append frames, the data last: a reader that sees a frame finds its number and time."""
     stack = list(frames)
     values = {
-        "frame_number": np.array([each.number for each in stack], np.int64),
-        "frame_time": np.array([each.at for each in stack], np.float64),
-        "data": np.stack([each.data for each in stack]),
+        "entry/data/frame_number": np.array([each.number for each in stack], np.int64),
+        "entry/data/frame_time": np.array([each.at for each in stack], np.float64),
     }
+    for name in _values_in(file):
+        missing = 3.0 if name == "image_key" else np.nan
+        values[_place_of(name)] = np.array([each.values.get(name, missing) for each in stack])
+    values["entry/data/data"] = np.stack([each.data for each in stack])
     for name, added in values.items():
-        into = file[f"entry/data/{name}"]
+        into = file[name]
         begin = into.shape[0]
         into.resize(begin + len(stack), axis=0)
         into[begin:] = added
 
 
+def _place_of(name: str) -> str:
+    """Return where a frame's value is kept; empty for a name that no file can have."""
+    return SCAN.get(name) or (f"{_ATTRIBUTES}/{_safe(name)}" if _safe(name) == name else "")
+
+
+def _values_in(file: h5py.File) -> dict[str, Any]:
+    """Return where the values of frames are in a file, by their names."""
+    found = {name: file.get(place) for name, place in SCAN.items()}
+    group = file.get(_ATTRIBUTES)
+    found |= dict(group.items()) if isinstance(group, h5py.Group) else {}
+    return {name: each for name, each in found.items() if isinstance(each, h5py.Dataset)}
+
+
 def _free(folder: Path, name: str) -> str:
     number, stem = 1, name
-    while (folder / f"{stem}.h5").exists():
+    while _is_used(folder / f"{stem}.h5"):
         number += 1
         stem = f"{name}_{number}"
     return stem
+
+
+def _is_used(path: Path) -> bool:
+    """True for a name that a file has or had: the mark of one that was removed would call a new one complete."""
+    return path.exists() or mark_of(path).exists()
 
 
 def _safe(name: str) -> str:

@@ -18,6 +18,7 @@ from lightkeep.catalog.text import to_json
 from lightkeep.catalog.transaction import Transaction
 from lightkeep.catalog.view_base import ViewBase
 from lightkeep.model.acquisition import Acquisition, AcquisitionState, SourceKind, Statistics
+from lightkeep.model.datasets import File
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import Verb
 from lightkeep.policy import access
@@ -140,6 +141,12 @@ class AcquisitionChanges(Transaction):
         if values:
             self._set(acquisition, id, **values)
         return AcquisitionState(row["state"])
+
+    def note_spool_removed(self, id: str, file: File) -> None:  # noqa: A002
+        """Record that the spool's file is about to be removed from which this entry of a manifest was made."""
+        row = self._row(acquisition, id, "acquisition")
+        about = {"file": file.id, "dataset": file.dataset_id, "size": file.size, "sha256": file.sha256}
+        self._record("acquisition.spool_removed", id, row["experiment_id"], about)
 
     def free_acquisition(self, id: str, token: int) -> None:  # noqa: A002
         """Give the lease back; a token that is not the newest: nothing."""

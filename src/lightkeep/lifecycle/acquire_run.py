@@ -29,7 +29,7 @@ from lightkeep.acquisition.spool import MARK, Recorder
 from lightkeep.catalog.changes import Change
 from lightkeep.config import Config
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import live
+from lightkeep.lifecycle import live, spooled
 from lightkeep.lifecycle.acquire_take import FolderTaker, RunTaker, Target
 from lightkeep.lifecycle.process import check_params, process
 from lightkeep.model.acquisition import Acquisition, AcquisitionState, Statistics
@@ -100,8 +100,7 @@ class _Running:
             return RunTaker(target, folder, below=Path(options.below) if options.below else folder.parent)
         if not isinstance(options, Frames):
             raise InvalidInput(f"acquisition {self._found.id} is of no known kind")
-        base = Path(options.spool) if options.spool else self._facility.config.root / "spool"
-        spool = base / self._found.id
+        spool = spooled.folder_of(self._facility, self._found, options)
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._spooling = _Spooling(self._facility, self._found, options, spool, target.principal)
         return FolderTaker(target, spool, Rules(("*.h5",), done=MARK, quiet_s=0.1), name=name)

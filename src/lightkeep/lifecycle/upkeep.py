@@ -26,6 +26,7 @@ from lightkeep.lifecycle import (
     retain,
     scrub,
     sentinels,
+    spooled,
     usage,
 )
 from lightkeep.lifecycle.purge_destroy import destroy
@@ -101,6 +102,11 @@ def _states(facility: Facility) -> int:
     return retain.tick(facility) if _is_due(facility, "upkeep.states", _HOUR) else 0
 
 
+def _spool(facility: Facility) -> int:
+    """Remove the frames on their way that have arrived, once an hour."""
+    return spooled.clear(facility) if _is_due(facility, "upkeep.spool", _HOUR) else 0
+
+
 def _is_due(facility: Facility, name: str, span: timedelta) -> bool:
     """Return whether something was not done for a span; from now on it counts as done."""
     now = facility.clock.now()
@@ -127,6 +133,7 @@ PARTS: Final[Mapping[str, Callable[[Facility], int]]] = {
     "scrub": scrub.tick,
     "usage": usage.tick,
     "states": _states,
+    "spool": _spool,
     "anchor": _anchor,
     "drill": drill.tick,
 }

@@ -24,6 +24,9 @@ KNOWN = {
     "lifecycle/scratch.py": {"rmtree"},
     "lifecycle/purge.py": {"trash", "destroy"},  # out of sight; an emergency calls `purge_destroy`
     "lifecycle/purge_destroy.py": {"destroy"},  # the one caller of `Store.destroy`
+    "lifecycle/spooled.py": {
+        "unlink"
+    },  # a spool's file, after its copy and it were read: tests/lifecycle/test_spooled.py
     "lifecycle/upkeep.py": {"destroy"},  # calls `purge_destroy`
     "portal/plans.py": {"destroy"},  # calls `purge_destroy`
     "storage/plain.py": {"unlink"},  # parts that nobody can see yet
