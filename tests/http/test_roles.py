@@ -25,6 +25,7 @@ PROCESS = "who may process it"
 TOLD = "see test_purge.py and the portal's test_keeping.py and test_storage.py"
 NEAR = "who may read it, and is told that all of it is near"
 MANAGE = "who manages the facility"
+FLOWS = "see the portal's test_workflows.py and test_tomography.py"
 ACQUIRE = "see test_acquisitions.py"
 LIFE = "see test_usage.py: it changes something"
 POLICY = 'id = "nobodys"\n[[rule]]\nname = "all"\n[rule.hot]\nkeep = "for ever"\n'
@@ -106,6 +107,7 @@ API = {
     "GET /flows": OPEN,
     "GET /flows/{flow_id}": SEE,
     "POST /datasets/{dataset_id}/flows": PROCESS,
+    "GET /flows/{flow_id}/events": SEE,
     "POST /flows/{flow_id}/cancel": PROCESS,
     "GET /policies": OPEN,
     "POST /policies": MANAGE,
@@ -189,6 +191,15 @@ PORTAL = {
     "POST /runs/{run_id}/cancel": PROCESS,
     "POST /runs/{run_id}/retry": PROCESS,
     "GET /find": OPEN,
+    "GET /workflows": PERSON,
+    "GET /workflows/{workflow_id}": PERSON,
+    "POST /workflows/{workflow_id}/switch": FLOWS,
+    "POST /workflows/{workflow_id}/text": FLOWS,
+    "POST /workflows/{workflow_id}/start": FLOWS,
+    "GET /flows": PERSON,
+    "GET /flows/{flow_id}": SEE,
+    "GET /flows/{flow_id}/live": SEE,
+    "POST /flows/{flow_id}/cancel": PROCESS,
     "GET /extend/{token}": TOLD,
     "POST /extend/{token}": TOLD,
 }
@@ -247,6 +258,7 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         "{run_id}": house.run.id,
         "{restore_id}": _restore_id(house),
         "{flow_id}": _flow_id(house),
+        "{workflow_id}": "nobodys",
         "{experiment_id}": dataset.experiment_id,
         "{station_id}": STATION,
         "{path:path}": house.raw.main_file,
@@ -289,7 +301,7 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE)]
+    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS)]
 )
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
@@ -312,7 +324,7 @@ def test_the_api_answers_each_role_as_the_table_says(
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "key", [key for key, who in PORTAL.items() if "sign" not in key and who not in (TOLD, ACQUIRE)]
+    "key", [key for key, who in PORTAL.items() if "sign" not in key and who not in (TOLD, ACQUIRE, FLOWS)]
 )
 def test_the_portal_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str

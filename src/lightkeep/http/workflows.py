@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha256
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word
+from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word, view_of
 from lightkeep.http.runs import check_finite
 from lightkeep.http.shapes import PageOf, RunShape, Shape, Shown
+from lightkeep.http.streams import Message, stream
 from lightkeep.lifecycle import flows
 from lightkeep.lifecycle.reprocess import reprocess as reprocessing
 from lightkeep.model.errors import SignInRequired
 from lightkeep.model.workflows import FlowState
 
 router = APIRouter(tags=["workflows"])
+
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "As it happens."}
+}
 
 
 class WorkflowShape(Shape):
@@ -153,6 +160,26 @@ def flow(view: Seen, flow_id: Name) -> FlowRunsShape:
     """One flow, with the runs of its stages."""
     found = FlowShape.model_validate(view.flow(flow_id))
     return FlowRunsShape(flow=found, runs=[RunShape.model_validate(each) for each in view.flow_runs(flow_id)])
+
+
+@router.get("/flows/{flow_id}/events", response_class=StreamingResponse, responses=_EVENTS)
+def follow(request: Request, view: Seen, flow_id: Name) -> StreamingResponse:
+    """A flow as it goes: an event `flow`, with its runs, at each change of one of them, until it is over."""
+    view.flow(flow_id)
+
+    def look(last: str) -> tuple[list[Message], bool]:
+        seen = view_of(request)
+        found, runs = seen.flow(flow_id), seen.flow_runs(flow_id)
+        states = repr(
+            (found.state, found.message, [(each.id, each.state, each.progress, each.message) for each in runs])
+        )
+        now = sha256(states.encode("utf-8", "replace")).hexdigest()[:16]
+        shape = FlowRunsShape(
+            flow=FlowShape.model_validate(found), runs=[RunShape.model_validate(each) for each in runs]
+        ).model_dump(mode="json")
+        return ([] if now == last else [Message(now, "flow", shape)]), found.state is FlowState.RUNNING
+
+    return stream(request, look)
 
 
 @router.post("/datasets/{dataset_id}/flows", status_code=202)

@@ -29,6 +29,7 @@ from lightkeep.portal import (
     runs,
     session,
     storage,
+    workflows,
     xpcs,
 )
 from lightkeep.portal.page import STATIC, House, environment, visit_of
@@ -68,7 +69,7 @@ HEADLINES: Mapping[str, Headline] = {
 }
 _PARTS = (
     session, front, experiments, datasets, processing, runs, find, xpcs, extend, keeping, storage, plans,
-    acquisitions,
+    acquisitions, workflows,
 )  # fmt: skip
 _UNSEEN = ("not_found", "sign_in_required")
 

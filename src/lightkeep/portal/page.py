@@ -100,6 +100,7 @@ def environment() -> Environment:
         count=words.count,
         quantity=words.quantity,
         state=words.state,
+        sign=words.sign,
         day=words.day,
         date=words.date,
         span=words.span,

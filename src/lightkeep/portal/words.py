@@ -48,6 +48,12 @@ _MARKS: Mapping[str, Mark] = {
     "receiving": Mark("receiving", "active", "half"),
     "copying": Mark("copying", "active", "half"),
     "queued": Mark("queued", "waiting", "ring"),
+    "waiting": Mark("waits", "", "ring"),
+    "ready": Mark("waits", "", "ring"),
+    "left_out": Mark("left out", "", "dash"),
+    "not_begun": Mark("not begun", "", "dash"),
+    "on": Mark("on", "good", "disc"),
+    "off": Mark("off", "", "ring"),
     "defined": Mark("defined", "", "ring"),
     "stopped": Mark("stopped", "", "square"),
     "planned": Mark("planned", "waiting", "ring"),
@@ -90,6 +96,14 @@ def state(value: str) -> Markup:
     return Markup(
         '<span class="state {}"><svg viewBox="0 0 12 12" aria-hidden="true"><use href="#m-{}"/></svg>{}</span>'
     ).format(found.hue, found.shape, found.word)
+
+
+def sign(value: str) -> Markup:
+    """Return a state as colour and shape, for where its word stands beside."""
+    found = mark(value)
+    return Markup(
+        '<span class="state {}"><svg viewBox="0 0 12 12" aria-hidden="true"><use href="#m-{}"/></svg></span>'
+    ).format(found.hue, found.shape)
 
 
 def size(value: int) -> Markup:
