@@ -19,6 +19,7 @@ from p4p.server.thread import SharedPV
 from lightkeep.acquisition.frames import PvAccessSource, ZeroMqSource, open_source, parse
 from lightkeep.acquisition.options import PvAccess, Replay, ZeroMq
 from lightkeep.acquisition.spool import Recorder, mark_of
+from lightkeep.formats.nxtomo import FORMAT as NXTOMO
 from lightkeep.model.acquisition import Begin, End, Frame
 from lightkeep.model.errors import SourceError
 
@@ -179,3 +180,58 @@ def test_a_long_series_goes_on_in_the_next_file_and_a_silent_one_ends(tmp_path: 
             sizes[path.name] = len(file["entry/data/data"])
     assert sizes == {"scan.h5": 4, "scan-2.h5": 4, "scan-3.h5": 2}
     assert len(list(tmp_path.glob("*.done"))) == 3
+
+
+def test_a_series_with_angles_and_image_keys_is_a_tomography_scan_also_after_a_kill(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, prefix="camera")
+    recorder.take(Begin("scan"))
+    keys = [2, 1, *[0] * 8, 3]
+    for number, key in enumerate(keys):
+        given = {"rotation_angle": 22.5 * number, "image_key": key, "Temperature": 20.0 + number}
+        recorder.take(Frame(number, image(number), 1.0, given))
+    recorder._flush(time.monotonic())
+    kept = (tmp_path / "scan.h5").read_bytes()
+    recorder.end()
+    (tmp_path / "killed.h5").write_bytes(kept)
+    assert Recorder(tmp_path, prefix="camera").salvage() == 1
+    for name in ("scan.h5", "killed-salvaged.h5"):
+        with NXTOMO.open(tmp_path / name) as source:
+            assert source.arrays["projections"].shape == (8, 6, 8)
+            np.testing.assert_array_equal(source.arrays["flats"][:], [image(1)])
+            np.testing.assert_array_equal(source.arrays["darks"][:], [image(0)])
+            np.testing.assert_array_equal(source.arrays["theta_deg"][:], 22.5 * np.arange(2, 10))
+        with h5py.File(tmp_path / name) as file:
+            assert file["entry/instrument/NDAttributes/Temperature"][:].tolist() == [20.0 + n for n in range(11)]
+
+
+def test_a_replay_of_a_scan_keeps_its_angles_and_can_be_stopped(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, prefix="camera")
+    for number in range(6):
+        recorder.take(Frame(number, image(number), 1.0, {"rotation_angle": 30.0 * number, "image_key": 0}))
+    recorder.end()
+    (path,) = tmp_path.glob("*.h5")
+    source = open_source(Replay(file=str(path), rate=1000))
+    found = []
+    for message in source.messages():
+        found.append(message)
+        if isinstance(message, Frame) and message.number == 3:
+            source.stop()
+    frames = [each for each in found if isinstance(each, Frame)]
+    assert [each.values["rotation_angle"] for each in frames] == [0, 30, 60, 90]
+    assert isinstance(found[-1], End)
+    source.close()
+
+
+def test_frames_of_another_size_begin_a_new_series_and_nothing_is_lost(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, prefix="camera")
+    for number in range(6):
+        recorder.take(Frame(number, image(number) if number < 3 else image(number)[:3]))
+    recorder.end()
+    shapes = []
+    for path in tmp_path.glob("*.h5"):
+        assert mark_of(path).exists()
+        with h5py.File(path) as file:
+            shapes.append(file["entry/data/data"].shape)
+    assert sorted(shapes) == [(3, 3, 8), (3, 6, 8)]
+    assert (recorder.counted.frames, recorder.counted.gaps) == (6, 0)
+    assert "is (3, 8), not (6, 8)" in recorder.counted.problem

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from lightkeep.acquisition.options import Frames, PvAccess, Replay, ZeroMq
-from lightkeep.model.acquisition import Begin, End, Frame, FrameSource
+from lightkeep.model.acquisition import SCAN, Begin, End, Frame, FrameSource
 from lightkeep.model.errors import ConfigError, InvalidInput, SourceError
 
 _BEAT_S: Final = 0.25
@@ -110,7 +110,21 @@ class PvAccessSource:
                 self._last = number
                 continue
             self._last = number
-            yield Frame(number, np.asarray(value), at)
+            yield Frame(number, np.asarray(value), at, self._values(value))
+
+    def _values(self, value: Any) -> dict[str, float]:
+        """Return the numbers among the frame's attributes; the angle and the image key by their own names."""
+        names = {self._options.angle: "rotation_angle", self._options.image_key: "image_key"}
+        found = {names.get(name, name): each for name, each in value.attrib.items() if name != "ColorMode"}
+        return {name: float(each) for name, each in found.items() if isinstance(each, int | float)}
+
+    def stop(self) -> None:
+        """Set the Acquire channel to 0. SourceError: there is none, or it cannot be set."""
+        if not self._options.acquire:
+            raise SourceError(
+                f"{self._options.channel} cannot be stopped: no Acquire channel is known", remedy="set `acquire`"
+            )
+        self._acquire(0)
 
     def close(self) -> None:
         """Stop the detector, where that was asked for, and listen no more."""
@@ -152,6 +166,12 @@ class ZeroMqSource:
                 yield None
                 continue
             yield parse(self._socket.recv_multipart())
+
+    def stop(self) -> None:
+        """SourceError: frames only come this way, nothing goes back."""
+        raise SourceError(
+            "a ZeroMQ stream cannot be stopped from here", remedy="stop the detector, or use its EPICS channels"
+        )
 
     def close(self) -> None:
         """Give the socket back."""
@@ -206,7 +226,8 @@ def _frame(head: dict[str, Any], about: dict[str, Any], values: bytes, *, revers
         or kind.itemsize * shape[0] * shape[1] != len(values)
     ):
         raise SourceError(f"a frame of {shape} {kind} has {len(values)} bytes", remedy="correct its header")
-    return Frame(number, np.frombuffer(values, kind).reshape(shape[::-1] if reverse else shape), at)
+    given = {name: float(head[name]) for name in SCAN if isinstance(head.get(name), int | float)}
+    return Frame(number, np.frombuffer(values, kind).reshape(shape[::-1] if reverse else shape), at, given)
 
 
 def _json(text: bytes) -> dict[str, Any]:
@@ -224,6 +245,7 @@ class ReplaySource:
 
     def __init__(self, options: Replay) -> None:
         self._options = options
+        self._is_stopped = False
         try:
             self._file = h5py.File(options.file, "r", locking=False)
         except OSError as error:
@@ -240,13 +262,30 @@ class ReplaySource:
         """Yield the series."""
         yield Begin(Path(self._options.file).stem, self._header())
         began = time.monotonic()
+        scan = self._scan()
         for number in range(self._data.shape[0]):
+            if self._is_stopped:
+                break
             while (left := began + number / self._options.rate - time.monotonic()) > 0:
                 time.sleep(min(left, _BEAT_S))
                 if left > _BEAT_S:
                     yield None
-            yield Frame(number, self._data[number], time.time())
+            given = {name: float(each[number]) for name, each in scan.items()}
+            yield Frame(number, self._data[number], time.time(), given)
         yield End()
+
+    def _scan(self) -> dict[str, Any]:
+        """Return the values of all frames, where the file is a tomography scan."""
+        found = {name: self._file.get(place) for name, place in SCAN.items()}
+        return {
+            name: each[()]
+            for name, each in found.items()
+            if isinstance(each, h5py.Dataset) and each.shape == self._data.shape[:1]
+        }
+
+    def stop(self) -> None:
+        """End the series before the next frame."""
+        self._is_stopped = True
 
     def _header(self) -> dict[str, Any]:
         """Return the single values that the file has of its detector."""

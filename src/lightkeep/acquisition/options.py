@@ -62,6 +62,11 @@ class PvAccess(Frames):
 
     channel: str = Field(min_length=1, description="Channel, e.g. `2bmbSP1:Pva1:Image`.")
     acquire: str = Field("", description="Channel that is set to 1 when it starts and to 0 when it stops.")
+    angle: str = Field("rotation_angle", description="Attribute with a frame's rotation angle in degrees.")
+    image_key: str = Field(
+        "image_key",
+        description="Attribute that tells projections (0), flats (1), darks (2) and invalid frames (3).",
+    )
     queue: int = Field(50, ge=2, le=10_000, description="Frames that the server keeps for a slow moment.")
     epics: dict[str, str] = Field(
         default_factory=dict, description="EPICS_PVA_* values; the environment's when empty."

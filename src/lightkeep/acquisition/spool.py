@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 
 from lightkeep.model.acquisition import SCAN, Begin, End, Frame
-from lightkeep.model.errors import SourceError, StorageError, StoreFull
+from lightkeep.model.errors import StorageError, StoreFull
 
 MARK: Final = "{name}.done"
 _FLUSH_S: Final = 0.25
@@ -44,6 +44,8 @@ class Recorded:
     gaps: int = 0
     last: float = 0.0
     """When the newest frame came, seconds since 1970."""
+    problem: str = ""
+    """What was wrong with the stream last; nothing of it is lost."""
 
 
 class Recorder:
@@ -81,6 +83,7 @@ class Recorder:
         self._path = folder
         self._kept: list[Frame] = []
         self._length = 0
+        self._shape: tuple[int, ...] = ()
         self._expected: int | None = None
         self._flushed_at = self._came_at = 0.0
 
@@ -89,7 +92,7 @@ class Recorder:
 
         Raises
         ------
-        StoreFull, StorageError: it cannot be written. SourceError: a frame of another shape than its series.
+        StoreFull, StorageError: it cannot be written.
         """
         now = time.monotonic()
         if isinstance(message, Begin):
@@ -116,8 +119,16 @@ class Recorder:
         if self._expected is not None and frame.number > self._expected:
             self.counted.gaps += frame.number - self._expected
         self._expected = frame.number + 1
+        shape = np.shape(frame.data)
+        if self._file is not None and shape != self._shape:
+            self.counted.problem = (
+                f"frame {frame.number} of {self._path.name} is {shape}, not {self._shape}: it begins a new series"
+            )
+            self._close()
+            self._is_open_series = False
         if self._file is None:
             self._open(frame, now)
+            self._shape = shape
         self._kept.append(frame)
         self.counted.frames += 1
         self.counted.last = frame.at or time.time()
@@ -160,13 +171,14 @@ class Recorder:
         data.create_dataset(
             "data", (0, *like.shape), like.dtype, maxshape=(None, *like.shape), chunks=(1, *like.shape)
         )
+        missing: float
         for name, kind, unit in (("frame_number", np.int64, ""), ("frame_time", np.float64, "s")):
             each = data.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(4096,))
             each.attrs["units"] = unit
         for name in first.values:
             if place := _place_of(name):
-                kind, missing = (np.int8, 3) if name == "image_key" else (np.float64, np.nan)
-                file.create_dataset(place, (0,), kind, maxshape=(None,), chunks=(4096,), fillvalue=missing)
+                type_, missing = ("i1", 3) if name == "image_key" else ("f8", np.nan)
+                file.create_dataset(place, (0,), type_, maxshape=(None,), chunks=(4096,), fillvalue=missing)
         if SCAN.keys() <= first.values.keys():
             entry["definition"] = "NXtomo"
             entry["sample"].attrs["NX_class"] = "NXsample"
@@ -178,12 +190,6 @@ class Recorder:
         if self._file is None or not self._kept:
             return
         kept, self._kept = self._kept, []
-        data = self._file["entry/data/data"]
-        if any(np.shape(each.data) != data.shape[1:] for each in kept):
-            raise SourceError(
-                f"{self._path.name}: a frame has another shape than {data.shape[1:]}",
-                remedy="end the series before the detector is set anew",
-            )
         try:
             _extend(self._file, kept)
             self._file.flush()

@@ -9,6 +9,11 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 _PLACES: Final = ("path", "channel", "address", "file")
+SCAN: Final = {
+    "rotation_angle": "entry/sample/rotation_angle",
+    "image_key": "entry/instrument/detector/image_key",
+}
+"""The values of a frame that a tomography scan needs, and where NXtomo has them."""
 
 
 class AcquisitionState(StrEnum):
@@ -108,6 +113,9 @@ class Frame:
     """A numpy array (row, column)."""
     at: float = 0.0
     """When it was measured, seconds since 1970; 0: not known."""
+    values: Mapping[str, float] = field(default_factory=dict)
+    """What the source says of it, by name. `rotation_angle` (degrees) and `image_key` (0 projection, 1 flat,
+    2 dark, 3 invalid) make a series a tomography scan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +134,9 @@ class FrameSource(Protocol):
 
         A frame outside a series begins one. The iterator ends when nothing more will come.
         """
+
+    def stop(self) -> None:
+        """Have the detector end its series: what is on its way still comes. SourceError: it cannot be told."""
 
     def close(self) -> None:
         """Give the connection back."""
