@@ -39,9 +39,6 @@ def test_archived_purged_restored_and_got(kept, home, scan):
     assert (made.data["files"], len(made.data["units"])) == (1, 1)
     assert "all 1 file are there already" in kept("archive", "--dataset", "tooth", "--to", "vault").out
     purged(home)
-    run = kept("run", "tomography", "tooth")
-    assert "in the archive only" in run.err
-    assert "lightkeep restore" in run.err
     back = kept("restore", "tooth", "--days", "7", "--json")
     assert back.code == 0, back.err
     assert [each["state"] for each in back.data["items"]] == ["done"]
@@ -49,6 +46,22 @@ def test_archived_purged_restored_and_got(kept, home, scan):
     assert kept("get", "tooth").code == 0
     assert kept("verify", "tooth").code == 0
     assert kept("restore", "tooth").code == 6
+
+
+def test_a_run_on_archived_data_brings_them_near_first(kept, home):
+    kept("archive", "2026-11-lee-1", "--to", "vault")
+    purged(home)
+    asked = kept("run", "tomography", "tooth", "--no-wait", "--json")
+    assert asked.code == 0, asked.err
+    assert (asked.data["run"]["state"], asked.data["run"]["message"]) == (
+        "queued",
+        "waits until tooth is back from the archive",
+    )
+    assert kept("restore", "--list", "--json").data["items"][0]["state"] == "queued"
+    done = kept("run", "tomography", "tooth", "--json")
+    assert done.code == 0, done.err
+    assert done.data["run"]["state"] == "done"
+    assert kept("restore", "--list", "--json").data["items"][0]["state"] == "done"
 
 
 def test_a_restore_can_be_only_asked_for(kept, home):

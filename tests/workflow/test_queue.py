@@ -14,14 +14,18 @@ from sqlalchemy import create_engine, text
 
 from lightkeep.catalog.workers import Fenced
 from lightkeep.facility import Facility
+from lightkeep.lifecycle import restore
+from lightkeep.lifecycle.archive import archive
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.process import request
 from lightkeep.lifecycle.reprocess import reprocess
+from lightkeep.lifecycle.set_up import add_store
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import Priority, Run, RunState, Worker
+from lightkeep.model.stores import ReplicaState
 from lightkeep.workflow import open_workflow
 from lightkeep.workflow.heart import Silence
 
@@ -63,6 +67,67 @@ def test_beam_time_comes_first_and_reprocessing_last(facility: Facility, tmp_pat
         runs = [work.wait(run_id, timeout_s=60).runs[0] for run_id in queued]
     order = [run.priority for run in sorted(runs, key=lambda run: run.started_at or run.created_at)]
     assert order == [Priority.BEAM, Priority.BEAM, Priority.ASKED, Priority.ASKED, Priority.AGAIN]
+
+
+@pytest.fixture
+def far(facility: Facility, tmp_path: Path) -> str:
+    """A dataset of which only the archive has a copy."""
+    dataset_id = _take_in(facility, tmp_path / "a.h5")
+    add_store(facility, "vault", tmp_path / "vault", principal=ADA)
+    archive(facility, principal=ADA, store_id="vault", dataset_id=dataset_id)
+    lose_near(facility, dataset_id)
+    return dataset_id
+
+
+def lose_near(facility: Facility, dataset_id: str) -> None:
+    """Delete what is near of a dataset, as a purge that ran to its end."""
+    replicas = facility.catalog.view(SERVICE).replicas(dataset_id)
+    near = [each for each in replicas if each.store_id == "central" and each.state is ReplicaState.VERIFIED]
+    with facility.catalog.change(SERVICE) as tx:
+        tx.set_replicas(near, state=ReplicaState.DELETE_PENDING)
+        tx.set_replicas(near, state=ReplicaState.DELETED)
+    for each in near:
+        Path(facility.stores["central"].record.location, each.key).unlink()
+
+
+def test_a_run_on_archived_data_waits_for_them_and_holds_nobody_up(
+    facility: Facility, far: str, tmp_path: Path
+) -> None:
+    view = facility.catalog.view(SERVICE)
+    waiting = request(facility, far, "gated", {"seconds": 0}, principal=ADA)
+    assert waiting.message == "waits until a is back from the archive"
+    assert [each.dataset_id for each in view.restores().items] == [far]
+    with open_workflow(facility) as work:
+        work.submit_run(waiting.id)
+        other = request(facility, _take_in(facility, tmp_path / "b.h5"), "gated", {"seconds": 0}, principal=ADA)
+        assert work.wait(work.submit_run(other.id), timeout_s=60).runs[0].state is RunState.DONE
+        work.settle()
+        assert work.look(waiting.id) is None
+        assert view.run(waiting.id).state is RunState.QUEUED
+        restore.tick(facility)
+    with open_workflow(facility) as work:  # another worker, later: it finds what the first one left
+        assert work.wait(waiting.id, timeout_s=60).runs[0].state is RunState.DONE
+
+
+def test_a_run_whose_data_cannot_come_back_says_why(facility: Facility, far: str, tmp_path: Path) -> None:
+    first, second = (request(facility, far, "gated", {"seconds": 0}, principal=ADA) for _ in range(2))
+    with open_workflow(facility, work=False) as work:
+        work.submit_run(first.id)
+        work.cancel(second.id, principal=ADA)
+        assert work.wait(second.id, timeout_s=60).runs[0].state is RunState.CANCELLED
+    (unit,) = (tmp_path / "vault" / "units").glob("*.tar*[!n]")
+    unit.write_bytes(bytes(unit.stat().st_size))
+    restore.tick(facility)
+    with open_workflow(facility) as work:
+        ended = work.wait(first.id, timeout_s=60).runs[0]
+    assert ended.state is RunState.FAILED
+    assert "in the archive only, and could not be restored" in ended.message
+
+
+def test_many_archived_datasets_are_not_brought_back_unasked(facility: Facility, far: str) -> None:
+    found = reprocess(facility, "kind:raw", "gated", principal=ADA)
+    assert "in the archive only" in found.refused[far]
+    assert facility.catalog.view(SERVICE).restores().items == []
 
 
 def test_a_dry_run_says_how_much_there_is_to_do_and_asks_for_nothing(facility: Facility, tmp_path: Path) -> None:

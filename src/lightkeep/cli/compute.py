@@ -188,7 +188,8 @@ def start(
             )
             say(f"Next: lightkeep get {result.id}")
         elif not ended.state.is_over:
-            say("It starts when `lightkeep serve` runs; `lightkeep runs list` shows it")
+            say(f"It {ended.message}" if ended.message else "It starts when `lightkeep serve` runs")
+            say("`lightkeep runs list` shows it")
 
     emit(session, answer, human)
 
@@ -200,13 +201,17 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
     ------
     RunFailed, RunCancelled: how it ended, when it did not end well.
     """
+    from lightkeep.lifecycle import awaited
     from lightkeep.workflow import open_workflow
 
+    run = work.view.run(run_id)
+    if waits:
+        _bring_near(session, work, run)
     with open_workflow(work.facility, work=waits) as orchestrator:
         orchestrator.submit_run(run_id)
-        if not waits:
+        if not waits or awaited.under_way(work.facility, run):
             return work.view.run(run_id)
-        with progress(session, work.view.run(run_id).technique) as report:
+        with progress(session, run.technique) as report:
             while not (ended := work.view.run(run_id)).state.is_over:
                 report(ended.progress, ended.message)
                 orchestrator.work()  # should the worker die that was there, this process is the next
@@ -215,6 +220,15 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
         kind = RunCancelled if ended.state is RunState.CANCELLED else RunFailed
         raise kind(f"run {ended.id}: {ended.message}", remedy=f"start it again: lightkeep runs retry {ended.id}")
     return ended
+
+
+def _bring_near(session: Session, work: Work, run: Run) -> None:
+    """Have here what a run waits for: somebody looks on, and a worker need not be there."""
+    from lightkeep.lifecycle import awaited, restore
+
+    if asked := awaited.under_way(work.facility, run):
+        with progress(session, "Restoring") as report:
+            restore.run_queue(work.facility, restore_ids=[each.id for each in asked], report=report)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from lightkeep import telemetry
 from lightkeep.catalog.query import parse as parse_query
-from lightkeep.lifecycle import process
+from lightkeep.lifecycle import awaited, process
 from lightkeep.lifecycle.results import SOFTWARE
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError, NotFound
@@ -140,9 +141,10 @@ def advance(facility: Facility, flow_id: str, *, submit: Submit) -> Flow:
         return flow
     workflow = workflow_document.adopted(view.workflow_version(flow.workflow_id, flow.version))
     found = look(facility, flow, workflow)
-    for begin in found.begin:
-        run_id = _begin(facility, flow, begin)
-        submit(run_id)
+    with telemetry.span("workflow", workflow=workflow.id, flow=flow.id, state=found.state.value):
+        for begin in found.begin:
+            run_id = _begin(facility, flow, begin)
+            submit(run_id)
     with suppress(Conflict), facility.catalog.change(SERVICE) as tx:  # somebody cancelled it meanwhile
         has_changed = tx.update_flow(flow.id, found.state, found.message)
         if has_changed and workflow.notify and found.state.value in workflow.notify_on:
@@ -207,15 +209,15 @@ def _begin(
         stage=stage.name,
     )
     why: LightkeepError | None = None
-    if stage.technique:
-        try:
-            run = process.prepared(
-                facility, run, principal=principal or Principal(run.created_by, is_service=True)
-            )
-        except LightkeepError as error:
-            if principal is not None:
-                raise
-            why = error
+    asker = principal or Principal(run.created_by, is_service=True)
+    try:
+        if stage.technique:
+            run = process.prepared(facility, run, principal=asker)
+        run = awaited.ask(facility, run, principal=asker)
+    except LightkeepError as error:
+        if principal is not None:
+            raise
+        why = error
     with suppress(Conflict), facility.catalog.change(SERVICE) as tx:  # begun by somebody else just now
         tx.add_run(run)
         if why is not None:

@@ -15,15 +15,16 @@ import os
 import shutil
 import socket
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightkeep import engines
+from lightkeep import engines, telemetry
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import inputs, locate, placing
+from lightkeep.lifecycle import awaited, inputs, locate, placing, run_log
 from lightkeep.lifecycle.results import SOFTWARE, keep_result, write_result
 from lightkeep.lifecycle.watch import Watch
 from lightkeep.model.datasets import Dataset, DatasetState
@@ -36,7 +37,6 @@ from lightkeep.model.errors import (
     NotFound,
     RunCancelled,
     RunFailed,
-    StorageError,
 )
 from lightkeep.model.experiments import ExperimentState
 from lightkeep.model.people import SERVICE, Principal, Verb
@@ -75,8 +75,9 @@ def request(
     engine: str = "",
     run_id: str = "",
     usual: Priority = Priority.ASKED,
+    restores: bool = True,
 ) -> Run:
-    """Ask for a run; return it, queued.
+    """Ask for a run; return it, queued. One on data in the archive waits for them; see `lifecycle.awaited`.
 
     Parameters
     ----------
@@ -85,10 +86,11 @@ def request(
         `auto`: the one where the run would end first, see `lifecycle.placing`.
     run_id: for a caller that may repeat the request: the same id gives the same run.
     usual: its priority while the experiment has no beam.
+    restores: ask for what is in the archive only to be near again; False: refuse.
 
     Raises
     ------
-    As `prepared` does.
+    As `prepared` does. Archived: its data are in the archive only, and are not to be restored.
     """
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, dataset_id=dataset_id)
@@ -106,6 +108,10 @@ def request(
         priority=priority(facility, experiment_id, usual=usual),
     )
     run = prepared(facility, wanted, principal=principal)
+    if restores:
+        run = awaited.ask(facility, run, principal=principal)
+    else:
+        awaited.refuse(facility, run)
     try:
         with facility.catalog.change(principal) as tx:
             tx.add_run(run)
@@ -123,14 +129,12 @@ def prepared(facility: Facility, run: Run, *, principal: Principal) -> Run:
     NotFound, Forbidden, SignInRequired: the principal may not see or not process the dataset, or not read another
         one that a parameter names; see `lifecycle.inputs`.
     InvalidInput: there is no such technique or engine, it cannot work on this dataset, or a parameter is wrong.
-    Conflict: the dataset is not complete. Archived: its bytes are in the archive only.
+    Conflict: the dataset is not complete.
     """
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, dataset_id=run.dataset_id)
     dataset = view.dataset(run.dataset_id)
     _check(dataset, run.technique, run.params)
-    with suppress(NotFound, StorageError):  # that it cannot be read now is the run's own failure
-        locate.local_path(facility, dataset.id, dataset.main_file)
     known = inputs.identified(
         facility, run.technique, run.params, experiment_id=dataset.experiment_id, principal=principal
     )
@@ -265,9 +269,11 @@ def process(
         except Exception as error:  # whatever it is, a run does not stay running for ever
             code = error.code if isinstance(error, LightkeepError) else "internal"
             message = error.message if isinstance(error, LightkeepError) else f"{type(error).__name__}: {error}"
+            _tell(scratch.folder, error, message)
             watch.change(state=RunState.FAILED, message=message, error=code)
             _discard(facility, run)
             raise
+        run_log.keep(facility, run.id, scratch.folder)
         scratch.remove()
     return dataset
 
@@ -311,6 +317,7 @@ def sweep(facility: Facility) -> None:
         with suppress(NotFound):  # a run of another catalogue, restored from a backup perhaps: not ours to delete
             run = view.run(name.partition(".")[0])
             if run.state in (RunState.DONE, RunState.STOPPED_EARLY):
+                run_log.keep(facility, run.id, folder / name)
                 shutil.rmtree(folder / name, ignore_errors=True)
             elif run.state.is_over:
                 _discard(facility, run)
@@ -322,16 +329,21 @@ def _discard(facility: Facility, run: Run) -> None:
         if child.run_id == run.id and child.state is DatasetState.COMPLETE:
             with facility.catalog.change(SERVICE) as tx:
                 tx.withdraw_dataset(child.id)
-    for folder in _tries(facility, run.id):
+    for folder in run_log.folders(facility, run.id):
         if _abandon(facility, run.id, folder):
+            run_log.keep(facility, run.id, folder)
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _tries(facility: Facility, run_id: str) -> list[Path]:
-    """Return the folders of a run: one, and another for each time that it was taken over elsewhere."""
-    root = _runs(facility)
-    names = os.listdir(root) if root.is_dir() else []
-    return [root / name for name in sorted(names) if name.partition(".")[0] == run_id]
+def _tell(folder: Path, error: Exception, message: str) -> None:
+    """Write down what is known of a failure: where it was raised, and the end of what a batch job printed."""
+    data = error.data if isinstance(error, LightkeepError) else {"traceback": traceback.format_exc()}
+    run_log.say(folder, "run", "error", message)
+    if data.get("traceback"):
+        run_log.say(folder, "run", "error", str(data["traceback"]))
+    if data.get("log_file"):
+        with suppress(OSError):
+            run_log.say(folder, "run", "error", Path(str(data["log_file"])).read_text("utf-8", "replace"))
 
 
 def _abandon(facility: Facility, run_id: str, folder: Path) -> bool:
@@ -375,6 +387,7 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
         from lightkeep.lifecycle import following
 
         return following.make(facility, run, scratch, watch)
+    awaited.check(facility, run)
     if run.technique == COMMAND:
         from lightkeep.lifecycle import command
 
@@ -386,14 +399,18 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
     given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
     job = Job(str(path), source.format, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
     if not scratch.is_planned():
-        _plan(facility, run, scratch, job, watch)
+        with telemetry.span("plan", run=run.id):
+            _plan(facility, run, scratch, job, watch)
     plan = scratch.saved_plan()
     watch.change(resolved=plan.params, engine=plan.engine)
     sources = [source, *given.values()]
     if not scratch.result.is_dir():
-        _compute(facility, run, sources, scratch, job, watch)
+        with telemetry.span("compute", run=run.id, engine=plan.engine, pieces=len(plan.cuts)):
+            _compute(facility, run, sources, scratch, job, watch)
+            run_log.trace(scratch.folder)
     watch.begin("storing the result", 0.9, 1.0)
-    return keep_result(facility, run, sources, scratch)
+    with telemetry.span("store result", run=run.id):
+        return keep_result(facility, run, sources, scratch)
 
 
 def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
@@ -445,7 +462,7 @@ def _compute(
     watch.begin("computing", 0.05, 0.85)
     pieces = range(len(plan.cuts))
     if not all(map(scratch.is_finished, pieces)):  # all, since a key names one list: finished ones cost nothing
-        for folder in _tries(facility, run.id):
+        for folder in run_log.folders(facility, run.id):
             if folder != scratch.folder:  # who had the run before does not commit any more
                 _abandon(facility, run.id, folder)
         engine = facility.engine(plan.engine)

@@ -78,7 +78,14 @@ def reprocess(
     for each in () if dry_run else fit:
         try:
             run = process.request(
-                facility, each.id, technique, params, principal=principal, engine=engine, usual=Priority.AGAIN
+                facility,
+                each.id,
+                technique,
+                params,
+                principal=principal,
+                engine=engine,
+                usual=Priority.AGAIN,
+                restores=False,  # of many datasets at once somebody decides
             )
         except LightkeepError as error:
             refused[each.id] = error.message

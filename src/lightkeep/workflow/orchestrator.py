@@ -24,9 +24,10 @@ from typing import Any
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 from sqlalchemy import make_url
 
+from lightkeep import telemetry
 from lightkeep.catalog.postgres import LINK
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import flows, live
+from lightkeep.lifecycle import awaited, flows, live
 from lightkeep.lifecycle import process as processing
 from lightkeep.model.errors import Conflict, LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
@@ -146,10 +147,11 @@ class Orchestrator:
     def submit_run(self, run_id: str) -> str:
         """Queue a requested run by its priority; return its id, which is also the job's. Again: no change.
 
-        Runs of one priority start in the order of their requests.
+        Runs of one priority start in the order of their requests. One whose data are on their way back from the
+        archive holds nobody up: `settle` queues it when they are there.
         """
         run = self._facility.catalog.view(SERVICE).run(run_id)
-        if not run.state.is_over:
+        if not run.state.is_over and not awaited.under_way(self._facility, run):
             self._enqueue(PROCESS, run_id, run_id, priority=run.priority)
         return run_id
 
@@ -162,7 +164,7 @@ class Orchestrator:
         }
         if priority:
             options["priority"] = priority
-        self._client.enqueue(options, argument)
+        self._client.enqueue(options, argument, telemetry.carrier())
 
     def cancel(self, run_id: str, *, principal: Principal) -> Run:
         """Cancel a run, whichever process works on it; see `lifecycle.process.cancel`."""
@@ -189,11 +191,11 @@ class Orchestrator:
     def look(self, job_id: str) -> Job | None:
         """Return what became of a job, or None while it is not over. Raises as `wait` does."""
         status = self._status(job_id)
+        view = self._facility.catalog.view(SERVICE)
         if status is None:
-            raise NotFound(f"job {job_id} does not exist")
+            return self._look_unqueued(job_id)
         if status.status not in _OVER:
             return None
-        view = self._facility.catalog.view(SERVICE)
         if status.name == PROCESS:
             run = view.run(job_id)
             return Job(job_id, run.dataset_id, (run,))
@@ -202,6 +204,14 @@ class Orchestrator:
         done: dict[str, Any] = status.output or {}
         runs = tuple(view.run(run_id) for run_id in done["run_ids"])
         return Job(job_id, done["dataset_id"], runs) if all(run.state.is_over for run in runs) else None
+
+    def _look_unqueued(self, run_id: str) -> Job | None:
+        """Look after a run that waits for its data, or was cancelled while it did."""
+        try:
+            run = self._facility.catalog.view(SERVICE).run(run_id)
+        except NotFound as error:
+            raise NotFound(f"job {run_id} does not exist") from error
+        return Job(run_id, run.dataset_id, (run,)) if run.state.is_over else None
 
     def _status(self, job_id: str) -> WorkflowStatus | None:
         found = self._client.list_workflows(workflow_ids=[job_id])
