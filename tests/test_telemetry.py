@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -134,3 +135,54 @@ def _collector() -> Iterator[tuple[str, list[ExportTraceServiceRequest]]]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from house import ADA, EXPERIMENT, build, config, scan
+from lightkeep import telemetry
+from lightkeep.facility import open_facility
+from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.process import request
+from lightkeep.workflow import open_workflow
+telemetry.start("worker", traces=sys.argv[1])
+root = Path(sys.argv[3])
+if sys.argv[4] == "ask":
+    facility = build(root / "facility")
+    headers = {"traceparent": "00-" + "ab" * 16 + "-" + "cd" * 8 + "-01"}
+    with facility, telemetry.span("request", carrier=headers), open_workflow(facility, work=False) as work:
+        data = ingest(facility, scan(root / "a.h5"), experiment_id=EXPERIMENT, principal=ADA, quiet_s=0).dataset
+        print(work.submit_run(request(facility, data.id, "gated", {"piece": 2}, principal=ADA).id))
+else:
+    with open_facility(config(root / "facility")) as facility, open_workflow(facility) as work:
+        work.wait(sys.argv[4], timeout_s=60)
+telemetry.flush()
+"""
+
+
+def test_a_run_that_another_process_does_continues_the_trace_of_the_request(tmp_path: Path) -> None:
+    plugin = str(Path(__file__).parent / "plugin")
+    with _collector() as (address, taken):
+        words = [sys.executable, "-c", _RUN, address, plugin, str(tmp_path)]
+        asked = subprocess.run([*words, "ask"], capture_output=True, text=True, check=True)
+        subprocess.run([*words, asked.stdout.strip()], capture_output=True, text=True, check=True)
+    spans = {span.name: span for request in taken for span in _spans(request)}
+    assert {span.trace_id for span in spans.values() if span.name != "workflow"} == {b"\xab" * 16}
+    above = {
+        name: next((n for n, s in spans.items() if s.span_id == span.parent_span_id), "")
+        for name, span in spans.items()
+    }
+    assert above == {
+        "request": "",
+        "run": "request",
+        "plan": "run",
+        "compute": "run",
+        "piece-00000": "compute",
+        "piece-00001": "compute",
+        "store result": "run",
+        "ingest group": "store result",
+    }
+    piece = spans["piece-00001"]
+    assert 0 < piece.end_time_unix_nano - piece.start_time_unix_nano < 60e9

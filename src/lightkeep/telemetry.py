@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO
+from functools import partial
+from typing import Any, Final, ParamSpec, TextIO, TypeVar
 
 from lightkeep.model.errors import ConfigError
 
@@ -23,6 +25,8 @@ LEVELS: Final = ("debug", "info", "warning", "error")
 FORMATS: Final = ("text", "json")
 
 _OURS: Final = "lightkeep"
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 
 def start(
@@ -74,6 +78,28 @@ def span(name: str, *, carrier: Mapping[str, str] | None = None, **about: Any) -
     context = extract(dict(carrier)) if carrier else None
     with tracer.start_as_current_span(name, context=context, attributes=about):
         yield
+
+
+def past(name: str, began: float, ended: float, **about: Any) -> None:
+    """Add a span for something that happened elsewhere; times in seconds since 1970."""
+    if tracer := _traced.get("tracer"):
+        made = tracer.start_span(name, attributes=about, start_time=int(began * 1e9))
+        made.end(end_time=int(ended * 1e9))
+
+
+def carrier() -> dict[str, str]:
+    """Return the headers by which work that is done later, or elsewhere, joins the present trace."""
+    found: dict[str, str] = {}
+    if _traced:
+        from opentelemetry.propagate import inject
+
+        inject(found)
+    return found
+
+
+def joined(function: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Return the function as another thread is to call it, once: its spans join the present trace."""
+    return partial(copy_context().run, function)
 
 
 def flush() -> None:

@@ -25,6 +25,7 @@ PROCESS = "who may process it"
 TOLD = "see test_purge.py and the portal's test_keeping.py and test_storage.py"
 NEAR = "who may read it, and is told that all of it is near"
 MANAGE = "who manages the facility"
+COPIES = "see test_copies.py: it changes something"
 FLOWS = "see the portal's test_workflows.py and test_tomography.py"
 ACQUIRE = "see test_acquisitions.py"
 LIFE = "see test_usage.py: it changes something"
@@ -95,6 +96,7 @@ API = {
     "GET /runs/{run_id}": SEE,
     "GET /runs/{run_id}/result": SEE,
     "GET /runs/{run_id}/live": SEE,
+    "GET /runs/{run_id}/log": PROCESS,
     "POST /runs/{run_id}/stop": PROCESS,
     "POST /runs/{run_id}/cancel": PROCESS,
     "POST /runs/{run_id}/retry": PROCESS,
@@ -119,6 +121,10 @@ API = {
     "GET /restores/{restore_id}": SEE,
     "POST /datasets/{dataset_id}/restores": NEAR,
     "POST /experiments/{experiment_id}/restores": NEAR,
+    "GET /copies": OPEN,
+    "POST /datasets/{dataset_id}/copies": COPIES,
+    "POST /datasets/{dataset_id}/archive": COPIES,
+    "POST /experiments/{experiment_id}/archive": COPIES,
     "GET /freshness": MANAGE,
     "GET /holds": OPEN,
     "POST /holds": TOLD,
@@ -301,7 +307,7 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS)]
+    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS, COPIES)]
 )
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str

@@ -104,6 +104,25 @@ def _show_placement(run: Run) -> None:
     table(["place!", "waits>!", "moves>!", "computes>!", "ends>!", "why"], rows)
 
 
+@runs.command("log", examples=("lightkeep runs log run_01kb3x5e9q7m2r4t",))
+@click.argument("run_id", metavar="RUN")
+@click.pass_obj
+def log(session: Session, run_id: str) -> None:
+    """Print what the tasks of a run said: where each ran, how long, and all of an error."""
+    from lightkeep.lifecycle import run_log
+
+    with session.opened() as work:
+        lines = run_log.read(work.facility, run_id, principal=work.principal)
+
+    def human() -> None:
+        for each in lines:
+            say(f"{each.at[11:23]}  {each.task:<12} {each.level:<7} {each.message}")
+        if not lines:
+            say("Nothing was said yet")
+
+    emit(session, lines, human)
+
+
 @runs.command("cancel", examples=("lightkeep runs cancel run_01kb3x5e9q7m2r4t",))
 @click.argument("run_id", metavar="RUN")
 @click.pass_obj

@@ -14,6 +14,7 @@ from lightkeep.http.shapes import (
     DatasetShape,
     EventShape,
     LiveShape,
+    LogShape,
     PageOf,
     RetryRequest,
     RunRequest,
@@ -21,7 +22,7 @@ from lightkeep.http.shapes import (
     TechniqueShape,
 )
 from lightkeep.http.streams import Message, stream
-from lightkeep.lifecycle import live, process
+from lightkeep.lifecycle import live, process, run_log
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.runs import RunState
 
@@ -92,6 +93,12 @@ def result(view: Seen, run_id: Name) -> DatasetShape:
 def look_live(desk: AtDesk, who: Who, run_id: Name) -> LiveShape:
     """How a live run goes: frames, rate, latency, and its curves so far; `outputs` is null for any other run."""
     return LiveShape.model_validate(live.snapshot(desk.facility, run_id, principal=who))
+
+
+@router.get("/runs/{run_id}/log")
+def log(desk: AtDesk, who: Who, run_id: Name) -> list[LogShape]:
+    """What the tasks of a run said, in the order of time; for who may process its data."""
+    return [LogShape.model_validate(each) for each in run_log.read(desk.facility, run_id, principal=who)]
 
 
 @router.post("/runs/{run_id}/stop")

@@ -187,6 +187,15 @@ class LiveShape(Shape):
     outputs: dict[str, Any] | None
 
 
+class LogShape(Shape):
+    """One thing that a task of a run said."""
+
+    at: str
+    task: str
+    level: str
+    message: Shown
+
+
 class EventShape(Shape):
     """One link of the audit trail."""
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle import locate
+from lightkeep.lifecycle import locate, run_log
 from lightkeep.lifecycle.results import keep_result
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import RunCancelled, RunFailed
@@ -107,6 +107,8 @@ def _perform(run: Run, stage: Stage, command: list[str], folder: Path, watch: Wa
             with suppress(ProcessLookupError):  # also what it started and left behind
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            printed = (folder / LOG).read_bytes().decode("utf-8", "replace")
+            run_log.say(folder.parent, "command", "error" if process.returncode else "info", printed)
     if process.returncode:
         raise RunFailed(
             f"stage {stage.name}: {_reason(process.returncode, folder / LOG)}", remedy="see its command"

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+from lightkeep import telemetry
 from lightkeep.catalog.changes import Change
 from lightkeep.catalog.sources import SourceKey
 from lightkeep.facility import Facility
@@ -173,10 +174,10 @@ class Intake:
                 if all(known.get(found.key.path) == found.key for found in walk.files):
                     if look.key not in (None, *(found.key for found in walk.files)):
                         look = look_into(self.tree, walk)  # the main file was replaced after it was looked into
-                    catalogue.submit(self.commit, kept, seal=(walk, look)).result()
+                    catalogue.submit(telemetry.joined(self.commit), kept, seal=(walk, look)).result()
                     dataset = self.facility.catalog.view(self.principal).dataset(self.dataset.id)
                     return Ingested(dataset, self.added, len(walk.others), was_known=False)
-                catalogue.submit(self.commit, kept).result()
+                catalogue.submit(telemetry.joined(self.commit), kept).result()
                 walk = settled(self.tree, self.quiet_s)
         raise still_written(self.tree, next(f.key.path for f in walk.files if known.get(f.key.path) != f.key))
 
@@ -193,7 +194,7 @@ class Intake:
                 if writing is not None:
                     writing.result()
                 if kept:
-                    writing = catalogue.submit(self.commit, kept)
+                    writing = catalogue.submit(telemetry.joined(self.commit), kept)
                 kept = group
                 known.update({each.found.key.path: each.found.key for each in kept})
         if writing is not None:
@@ -215,7 +216,8 @@ class Intake:
         if not kept and seal is None:
             return
         dataset = self.dataset
-        with self.facility.catalog.change(self.principal) as tx:
+        group = telemetry.span("ingest group", dataset=dataset.name, files=len(kept))
+        with group, self.facility.catalog.change(self.principal) as tx:
             if self.guard is not None:
                 self.guard(tx)
             if not dataset.id:

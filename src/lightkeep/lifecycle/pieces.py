@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lightkeep import formats, techniques
+from lightkeep.lifecycle import run_log
 from lightkeep.lifecycle.scratch import Plan, Scratch, storage_error
 from lightkeep.model.datasets import Metadata
 from lightkeep.model.engines import Task
@@ -68,7 +69,7 @@ def with_inputs(source: Source, places: Mapping[str, tuple[str, str]]) -> Source
 def preflight(job: Job, params: dict[str, Any]) -> Preflight:
     """Ask the technique what will happen."""
     technique = techniques.get(job.technique)
-    with job.open() as source:
+    with run_log.task(Path(job.folder), "preflight"), job.open() as source:
         found: Preflight = technique.preflight(source, technique.Params(**params))
         return found
 
@@ -76,8 +77,12 @@ def preflight(job: Job, params: dict[str, Any]) -> Preflight:
 def compute(job: Job, index: int) -> None:
     """Compute one piece into the run's scratch folder and mark it as done."""
     scratch = Scratch(Path(job.folder))
-    if scratch.is_finished(index):
-        return
+    if not scratch.is_finished(index):
+        with run_log.task(scratch.folder, f"piece-{index:05d}"):
+            _compute(job, index, scratch)
+
+
+def _compute(job: Job, index: int, scratch: Scratch) -> None:
     plan = scratch.saved_plan()
     technique: Any = techniques.get(job.technique)
     params = technique.Params(**plan.params)
@@ -194,7 +199,10 @@ def write_result(scratch: Scratch, technique: Any, result: Result, flags: Sequen
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir()
-        files = [file for name in technique.RESULTS for file in formats.get(name).write(part, result)]
+        names = technique.RESULTS
+        if hasattr(technique, "results"):
+            names = technique.results(technique.Params(**result.params))
+        files = [file for name in names for file in formats.get(name).write(part, result)]
     except OSError as error:
         raise storage_error(error, "the result") from error
     scratch.publish(part, [file.relative_to(part).as_posix() for file in files], flags)

@@ -19,6 +19,7 @@ from typing import Any
 
 from dbos import DBOS
 
+from lightkeep import telemetry
 from lightkeep.catalog.workers import Fenced
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import flows
@@ -123,12 +124,14 @@ class Chain:
         """Make the two workflows known to DBOS."""
 
         @DBOS.workflow(name=INGEST, max_recovery_attempts=_MAX_STARTS)
-        def _ingest(request: IngestRequest) -> dict[str, Any]:
-            return self._ingest(request)
+        def _ingest(request: IngestRequest, carrier: dict[str, str] | None = None) -> dict[str, Any]:
+            with telemetry.span("ingest", carrier=carrier, source=request.source):
+                return self._ingest(request)
 
         @DBOS.workflow(name=PROCESS, max_recovery_attempts=_MAX_STARTS)
-        def _process(run_id: str) -> None:
-            self._step("process", self._process, run_id)
+        def _process(run_id: str, carrier: dict[str, str] | None = None) -> None:
+            with telemetry.span("run", carrier=carrier, run=run_id):
+                self._step("process", self._process, run_id)
 
     def _step(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         def run() -> Any:
