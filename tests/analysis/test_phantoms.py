@@ -98,7 +98,7 @@ def test_zingers_only_add_light() -> None:
             rows=8,
             columns=32,
             rng=np.random.default_rng(2),
-            zingers=zingers,
+            flaws=simulate.Flaws(zingers=zingers),
         )
 
     hit = scan(0.01).projections.astype(int) > scan(0).projections.astype(int) + 5000

@@ -2,13 +2,21 @@
 
 from lightkeep.analysis.simulate.phantoms import Phantom, materials_sample, shepp_logan, shepp_logan_3d
 from lightkeep.analysis.simulate.speckle import Speckle
-from lightkeep.analysis.simulate.tomography import TomographyScan, golden_angles, tomography_scan
+from lightkeep.analysis.simulate.tomography import (
+    Flaws,
+    TomographyScan,
+    golden_angles,
+    interlaced_angles,
+    tomography_scan,
+)
 
 __all__ = [
+    "Flaws",
     "Phantom",
     "Speckle",
     "TomographyScan",
     "golden_angles",
+    "interlaced_angles",
     "materials_sample",
     "shepp_logan",
     "shepp_logan_3d",

@@ -57,7 +57,13 @@ class Phantom:
         return replace(self, densities=self.densities * factor)
 
     def projections(
-        self, theta_deg: ArrayLike, *, columns: int, rows: int = 1, center: float | None = None
+        self,
+        theta_deg: ArrayLike,
+        *,
+        columns: int,
+        rows: int = 1,
+        center: float | None = None,
+        tilt_deg: float = 0.0,
     ) -> Float32:
         """Exact line integrals, averaged over the width of each detector pixel as a detector does.
 
@@ -68,7 +74,9 @@ class Phantom:
         theta_deg: (angles,) in degrees, any order.
         columns: width of the detector; the field of view is as wide.
         rows: height of the detector; its middle sees z = 0.
-        center: column where the rotation axis is seen; None: the middle, (columns - 1) / 2.
+        center: column where the rotation axis is seen, in the middle row; None: the middle, (columns - 1) / 2.
+        tilt_deg: of the axis against the detector's columns, about the beam: `row` rows below the middle one it is
+          seen tan(tilt) * row columns further on.
 
         Returns
         -------
@@ -77,18 +85,37 @@ class Phantom:
         theta = np.deg2rad(np.atleast_1d(np.asarray(theta_deg, float)))
         axis = (columns - 1) / 2 if center is None else float(center)
         out = np.zeros((theta.size, rows, columns), np.float32)
-        _project(self.centres, self.forms, self.densities, theta, axis, 2.0 / columns, out)
+        if tilt_deg == 0:
+            _project(self.centres, self.forms, self.densities, theta, axis, 2.0 / columns, out)
+            return out
+        for i in range(theta.size):
+            turned = self._tilted(theta[i], np.deg2rad(tilt_deg))
+            _project(*turned, self.densities, theta[i : i + 1], axis, 2.0 / columns, out[i : i + 1])
         return out
 
-    def slices(self, size: int, *, rows: int = 1, oversample: int = 8) -> Float32:
+    def _tilted(self, theta: float, tilt: float) -> tuple[Float64, Float64]:
+        """Centres and forms turned by the tilt about the beam's direction at theta."""
+        across, beam = np.array([np.cos(theta), np.sin(theta), 0]), np.array([-np.sin(theta), np.cos(theta), 0])
+        up = np.array([0.0, 0.0, 1.0])
+        turn = np.outer(across, np.cos(tilt) * across + np.sin(tilt) * up) + np.outer(beam, beam)
+        turn += np.outer(up, np.cos(tilt) * up - np.sin(tilt) * across)
+        return self.centres @ turn.T, turn @ self.forms @ turn.T
+
+    def slices(self, size: int, *, rows: int = 1, oversample: int = 8, columns: int | None = None) -> Float32:
         """True slices, averaged over each pixel: exactly along x, over `oversample` lines along y.
+
+        Parameters
+        ----------
+        size: width of the slice in pixels, the axis in its middle.
+        rows: height of the detector. oversample: lines in each pixel.
+        columns: width of the detector, where it is not the slice's: a stitched scan sees more than the detector.
 
         Returns
         -------
         : (rows, size, size) float32 in 1/pixel, at the heights that `projections` with the same rows looks at.
         """
         out = np.zeros((rows, size, size), np.float32)
-        _rasterise(self.centres, self.forms, self.densities, 2.0 / size, oversample, out)
+        _rasterise(self.centres, self.forms, self.densities, 2.0 / (columns or size), oversample, out)
         return out
 
 

@@ -1,22 +1,41 @@
-"""Parallel-beam tomography: line integrals, rotation centre, reconstruction.
+"""Parallel-beam tomography: line integrals, stripes, phase, rotation centre, reconstruction, rings.
 
 The geometry is written down once, in `lightkeep.analysis.simulate.phantoms`.
 """
 
 from lightkeep.analysis.tomography.angles import angular_weights
-from lightkeep.analysis.tomography.center import CenterResult, find_center
+from lightkeep.analysis.tomography.center import CenterResult, center_sweep, find_center
 from lightkeep.analysis.tomography.normalise import lit_flats, normalise
 from lightkeep.analysis.tomography.nufft import Accuracy
+from lightkeep.analysis.tomography.phase import paganin, paganin_halo, paganin_length
 from lightkeep.analysis.tomography.reconstruction import Method, reconstruct, working_memory
+from lightkeep.analysis.tomography.rings import remove_rings
+from lightkeep.analysis.tomography.scale import percentile_range, to_integers
+from lightkeep.analysis.tomography.stitch import Overlap, Stitched, find_overlap, stitch_360
+from lightkeep.analysis.tomography.stripes import remove_stripes_vo
+from lightkeep.analysis.tomography.stripes_wavelet import remove_stripes_wavelet
 
 __all__ = [
     "Accuracy",
     "CenterResult",
     "Method",
+    "Overlap",
+    "Stitched",
     "angular_weights",
+    "center_sweep",
     "find_center",
+    "find_overlap",
     "lit_flats",
     "normalise",
+    "paganin",
+    "paganin_halo",
+    "paganin_length",
+    "percentile_range",
     "reconstruct",
+    "remove_rings",
+    "remove_stripes_vo",
+    "remove_stripes_wavelet",
+    "stitch_360",
+    "to_integers",
     "working_memory",
 ]

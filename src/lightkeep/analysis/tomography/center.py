@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 import scipy.fft
 from numpy.typing import ArrayLike, NDArray
 
+from lightkeep.analysis.tomography.filters import Window
+from lightkeep.analysis.tomography.nufft import Accuracy
 from lightkeep.analysis.tomography.reconstruction import reconstruct
 
 Float64 = NDArray[np.float64]
@@ -18,8 +21,12 @@ _FLOOR_PX = 0.05
 """No consensus is better than this: the methods share the same rows."""
 _ALONE_PX = 1.0
 """One method alone has nothing that contradicts it."""
+_APART_PX = 2.0
+"""Methods further apart than this disagree."""
 _HALF_TURN = 150.0
 """Degrees from which on a scan is as good as half a turn."""
+_TOGETHER = 32
+"""Centres that are reconstructed at once by each thread, as many as the kernels' rows."""
 _WEDGE_CUT = 0.25
 """Cycles per pixel beyond which the wedge holds mostly noise."""
 
@@ -35,13 +42,31 @@ class CenterResult:
     per_method: Mapping[str, float]
     """Column by method; a method that cannot work on this scan is absent."""
 
+    @property
+    def low(self) -> float:
+        """Least column that a method found, or that the value is sure to: the interval's lower end."""
+        return min(self.value - self.sigma, *self.per_method.values())
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
+        return max(self.value + self.sigma, *self.per_method.values())
+
+    @property
+    def agree(self) -> bool:
+        """True when all methods lie within 2 pixels; look at a sweep otherwise."""
+        found = self.per_method.values()
+        return max(found) - min(found) <= _APART_PX
+
 
 def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
     """Find the rotation axis from sinograms of line integrals.
 
-    Four methods that fail for different reasons, and the median of those that apply:
+    Five methods that fail for different reasons, and the median of those that apply:
 
     - `mirror`: a projection and the one half a turn on are mirror images about the axis. Needs such pairs.
+    - `phase`: the same pairs by phase correlation: only where structures are counts, not how bright they are;
+      Kuglin & Hines (1975), with the peak refined as in Guizar-Sicairos et al. (2008), Opt. Lett. 33, 156.
     - `mass`: the centre of mass moves on a sinusoid about the axis (Helgason 1965; Ludwig 1966, first moment).
       Needs a sample that stays inside the field of view.
     - `wedge`: with its mirror image appended, a sinogram's Fourier transform is empty inside a double wedge,
@@ -64,7 +89,7 @@ def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
     """
     data, theta = _checked(sinograms, theta_deg)
     found: dict[str, float] = {}
-    for name, method in (("mirror", _mirror), ("mass", _mass), ("wedge", _wedge)):
+    for name, method in (("mirror", _mirror), ("phase", _phase), ("mass", _mass), ("wedge", _wedge)):
         column = method(data, theta)
         if column is not None:
             found[name] = column
@@ -103,6 +128,14 @@ def _bounds(columns: int) -> tuple[float, float]:
 
 def _mirror(data: Float64, theta: Float64) -> float | None:
     """Align projections with the mirrored ones half a turn on."""
+    pairs = _pairs(theta)
+    if not pairs:
+        return None
+    return float(np.median([_pair(data[:, a], data[:, b]) for a, b in pairs]))
+
+
+def _pairs(theta: Float64) -> list[tuple[int, int]]:
+    """At most 12 pairs of projections half a turn apart, spread over the scan."""
     turn = np.interp(theta + 180, theta, np.arange(theta.size), right=np.nan)
     tolerance = 1.5 * np.median(np.diff(theta))
     pairs = []
@@ -110,10 +143,33 @@ def _mirror(data: Float64, theta: Float64) -> float | None:
         second = round(float(partner))
         if abs(theta[second] - theta[first] - 180) <= tolerance:
             pairs.append((first, second))
+    return [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, 12).astype(int))] if pairs else []
+
+
+def _phase(data: Float64, theta: Float64) -> float | None:
+    """Phase correlation of rows with the mirrored ones half a turn on, all pairs' spectra summed."""
+    pairs = _pairs(theta)
     if not pairs:
         return None
-    chosen = [pairs[i] for i in np.unique(np.linspace(0, len(pairs) - 1, 12).astype(int))]
-    return float(np.median([_pair(data[:, a], data[:, b]) for a, b in chosen]))
+    columns = data.shape[2]
+    length = 2 * columns
+    cross = np.zeros(columns + 1, complex)
+    for first, second in pairs:
+        # Slopes: what leaves the field of view would else be an edge of its own, at rest.
+        slopes = (np.diff(rows, axis=1) for rows in (data[:, first], data[:, second, ::-1]))
+        one, two = (scipy.fft.rfft(rows, length) for rows in slopes)
+        product = (one * two.conj()).sum(axis=0)
+        cross += product / (np.abs(product) + 1e-3 * np.abs(product).max() + 1e-30)
+    frequency = scipy.fft.rfftfreq(length)
+    cross *= np.exp(-0.5 * (frequency / 0.15) ** 2)  # what is finer is noise, and the peak is smooth
+    low, high = (round(2 * bound - (columns - 1)) for bound in _bounds(columns))
+    shifts, best = np.arange(low, high + 1, dtype=float), 0.0
+    for spacing in (0.1, 0.01, None):
+        peaks = (np.exp(2j * np.pi * np.outer(shifts, frequency)) @ cross).real
+        best = float(shifts[np.argmax(peaks)])
+        if spacing is not None:
+            shifts = best + spacing * np.arange(-10, 11)
+    return float(columns - 1 + best) / 2
 
 
 def _pair(projection: Float64, opposite: Float64) -> float:
@@ -220,6 +276,71 @@ def _blur(sinogram: Float64, theta: Float64, columns: Float64) -> Float64:
     images = reconstruct(shifted, theta, middle, window="hann")
     axis = np.arange(count) - middle
     return np.asarray(np.abs(images[:, np.hypot(axis[:, None], axis) < 0.45 * count]).mean(axis=1, dtype=float))
+
+
+def center_sweep(
+    sinogram: ArrayLike,
+    theta_deg: ArrayLike,
+    centers: ArrayLike,
+    *,
+    window: Window = "ramp",
+    accuracy: Accuracy = "preview",
+    threads: int = 1,
+) -> NDArray[np.float32]:
+    """The same slice for each of several rotation centres, to choose the sharpest by eye.
+
+    Another centre is another phase of each projection's Fourier transform: one geometry serves all, and they are
+    reconstructed as the rows of one scan, 32 together.
+
+    Parameters
+    ----------
+    sinogram: (angles, columns) line integrals, finite.
+    theta_deg: (angles,) degrees, any order.
+    centers: (n,) columns, 0-based pixel index.
+    window, accuracy, threads: see `reconstruct`.
+
+    Returns
+    -------
+    : (n, y, x) float32, in the order of the centres.
+
+    Raises
+    ------
+    ValueError: shapes disagree, a value is not finite, or a centre is not on the detector.
+    """
+    data, columns = np.asarray(sinogram, float), np.asarray(centers, float).ravel()
+    theta = np.asarray(theta_deg, float).ravel()
+    if data.ndim != 2 or data.shape[0] != theta.size:
+        raise ValueError(f"the sinogram is {data.shape}, with {theta.size} angles; it must be (angles, columns)")
+    if not np.isfinite(data).all():
+        raise ValueError(f"{np.count_nonzero(~np.isfinite(data))} values of the sinogram are not finite")
+    if columns.size == 0 or not ((columns >= 0) & (columns <= data.shape[1] - 1)).all():
+        raise ValueError(f"centres must be columns of the detector, 0 to {data.shape[1] - 1}")
+    out = np.empty((columns.size, data.shape[1], data.shape[1]), np.float32)
+    for begin in range(0, columns.size, _TOGETHER * threads):
+        chosen = slice(begin, begin + _TOGETHER * threads)
+        rows, axis = _moved(data, columns[chosen])
+        images = reconstruct(rows, theta, axis, window=window, accuracy=accuracy, threads=threads)
+        first = (images.shape[1] - data.shape[1]) // 2
+        inside = slice(first, first + data.shape[1])
+        out[chosen] = images[:, inside, inside]
+    return out
+
+
+def _moved(sinogram: Float64, columns: Float64) -> tuple[NDArray[np.float32], float]:
+    """Copies of (angles, columns), each moved so that its axis lies in the middle, and that column.
+
+    They are wider than the sinogram where else the far edge would be lost.
+    """
+    width = sinogram.shape[1]
+    middle = (width - 1) / 2
+    margin = 8 * math.ceil(np.abs(columns - middle).max() / 8)
+    axis = middle + margin
+    length = scipy.fft.next_fast_len(2 * (width + 2 * margin), real=True)
+    spectrum = scipy.fft.rfft(sinogram.astype(np.float32), length, axis=1)
+    turn = 2j * np.pi * scipy.fft.rfftfreq(length)
+    phases = np.exp(turn * (columns - axis)[:, None]).astype(np.complex64)
+    moved = scipy.fft.irfft(spectrum * phases[:, None, :], length, axis=2)
+    return np.ascontiguousarray(moved[:, :, : width + 2 * margin]), axis
 
 
 def _vertex(positions: NDArray[Any], costs: Float64) -> float:

@@ -55,9 +55,9 @@ def normalise(
     projections: (angles, rows, columns) counts, any real dtype.
     flats: (n, rows, columns) counts with beam and without sample; their mean is the open beam.
     darks: (m, rows, columns) counts without beam; m = 0 means a dark level of zero.
-    flats_at: (n,) number of the projection beside which each flat was taken: 0 before the first, `angles` after the
-      last. Flats at the same number are averaged, and the open beam is interpolated between them, for a beam or
-      optics that drift. None: all flats are one mean.
+    flats_at: (n,) number of the projection beside which each flat was taken: 0 before the first, `angles` after
+      the last. Flats at the same number are averaged, and the open beam is interpolated between them, for a beam
+      or optics that drift. None: all flats are one mean.
     zingers: a transmission this much (relative) above the median of its four neighbours in the row is a stray
       photon's and becomes that median; 1 is twice the median. None: none is removed.
     air: columns at either edge of the detector that see no sample from any angle: each row of each projection is
