@@ -51,6 +51,10 @@ def options_of(name: str) -> dict[str, Any]:
     return {key: kinds.get(key, Any) for key in inspect.signature(constructor).parameters if key != "self"}
 
 
+_EXTRAS = {"sfapi": "nersc"}
+"""Engine -> extra of the package, where the names differ."""
+
+
 @cache
 def _class(name: str) -> Any:
     found = entry_points(group="lightkeep.engines", name=name)
@@ -59,8 +63,9 @@ def _class(name: str) -> Any:
     try:
         return next(iter(found)).load()
     except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(name, name)
         raise ConfigError(
-            f"engine {name} needs {error.name}", remedy=f"pip install 'lightkeep[{name}]', or choose another"
+            f"engine {name} needs {error.name}", remedy=f"pip install 'lightkeep[{extra}]', or choose another"
         ) from error
 
 

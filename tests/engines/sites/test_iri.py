@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 import threading
 import time
 from collections.abc import Callable
@@ -10,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from lightkeep.engines.sites.iri import IriSite, token_source
+from lightkeep.engines.sites.packing import Packed, sha256
 from lightkeep.engines.sites.parts import SiteAway
 from lightkeep.engines.sites.site import RemoteSite
 from lightkeep.model.engines import Task
-from lightkeep.model.errors import BadFile, ConfigError, RunCancelled, RunFailed
+from lightkeep.model.errors import BadFile, ConfigError, Corrupt, RunCancelled, RunFailed
 from lightkeep.testing.iri import IriServer
 from lightkeep.testing.suites.engine import HERE
 from lightkeep.testing.suites.site import ROW, begin_again, is_doubled, rows_to_double
@@ -181,3 +184,24 @@ def _until(claim: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not claim() and time.monotonic() < deadline:
         time.sleep(0.01)
+
+
+def test_a_result_that_the_job_did_not_write_is_refused_and_never_unpickled(
+    site: Make, server: IriServer, tasks: list[Task], tmp_path: Path
+) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+            return Path.touch, (Path(tmp_path / "ran"),)  # type: ignore[return-value]
+
+    content = pickle.dumps(Evil())
+    name = sha256(content)
+    forged = json.dumps({"state": "done", "answer": Packed("answer", len(content), (name,)).to_json()})
+    (tmp_path / "answer").write_bytes(content)
+    (tmp_path / "out.json").write_text(json.dumps(json.loads(forged) | {"changed": [], "compute_s": 1}))
+    script = tmp_path / "forge"
+    script.write_text(f'cp {tmp_path}/answer "$3/objects/{name}"; cp {tmp_path}/out.json "$3/runs/$4/"\n')
+    with pytest.raises(Corrupt, match="our job did not write"):
+        site(python=f"sh {script}").map(tasks)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(content)
+    assert (tmp_path / "ran").exists(), "it would have run"

@@ -245,7 +245,9 @@ class IriQueue:
         self._attributes = dict(attributes or {})
         self._fields = dict(fields or {})
 
-    def submit(self, name: str, command: Sequence[str], *, folder: str) -> str:
+    def submit(
+        self, name: str, command: Sequence[str], *, folder: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Hand a job in under a key made of its name; a server without keys is asked for the name first."""
         body = {
             "executable": command[0],
@@ -256,6 +258,7 @@ class IriQueue:
             "stderr_path": f"{folder}/log",
             "resources": {"node_count": 1, "process_count": 1, **self._resources},
             **({"attributes": self._attributes} if self._attributes else {}),
+            **({"environment": dict(environment)} if environment else {}),
             **self._fields,
         }
         key = str(uuid5(NAMESPACE_URL, f"{self._api.url}/{self._resource}/{name}"))

@@ -9,6 +9,10 @@ Started by the site's batch system as `python -m lightkeep.engines.sites.job ARE
     runs/<run>/out.json   how it ended, and what changed; written last
 
 Queued again after a preemption or a lost node, it goes on with the pieces that are done.
+
+`out.json` is sealed with a key that came with the job, not through the staging area, and names by content all that
+belongs to the result; the folder of the run is this account's alone. So who can write to the staging area can
+spoil a run, and cannot make its result.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ from lightkeep.engines.sites.packing import (
     load,
     pack,
     regular_files,
+    sealed,
     sha256,
     unpack,
 )
@@ -36,6 +41,8 @@ from lightkeep.model.errors import Corrupt, LightkeepError
 
 READS = "@reads"
 WORK = "@work"
+KEY = "LIGHTKEEP_SITE_KEY"
+"""Variable of the job's environment: the key that seals its result."""
 _LOOK_S = 2.0
 
 
@@ -43,21 +50,21 @@ class _Missing(LightkeepError):
     code = "storage"
 
 
-def main(area: Path, run: str, order_name: str) -> dict[str, Any]:
-    """Do one order; return what `out.json` says."""
+def main(area: Path, run: str, order_name: str) -> None:
+    """Do one order."""
+    os.umask(0o077)
     folder = area / "runs" / run
     if not _owns(folder, _job_id()):
         print("another job does this work already; waiting for it")  # noqa: T201 -- the job's log
         while not (folder / "out.json").exists():
             time.sleep(_LOOK_S)
-        return dict(json.loads((folder / "out.json").read_bytes()))
+        return
     try:
         out = _work(area, folder, order_name)
     except (_Missing, Corrupt) as error:
         print(error.message)  # noqa: T201 -- the job's log
         out = {"state": "lost", "message": error.message}
-    _write(folder / "out.json", json.dumps(out).encode())
-    return out
+    _write(folder / "out.json", sealed(out, os.environ[KEY]))
 
 
 def _work(area: Path, folder: Path, order_name: str) -> dict[str, Any]:
@@ -139,6 +146,7 @@ def _object(area: Path, name: str) -> bytes:
 
 def _owns(folder: Path, job_id: str) -> bool:
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)  # refused where it is another account's
     try:
         with (folder / "owner").open("x") as file:
             file.write(job_id)

@@ -9,7 +9,9 @@ data sends nothing, and the empty places of an array cost one chunk. Both ends r
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
+import json
 import os
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -139,6 +141,29 @@ def checked(content: bytes, name: str) -> bytes:
 def sha256(content: bytes) -> str:
     """Return the hash that names a chunk."""
     return hashlib.sha256(content).hexdigest()
+
+
+def sealed(value: Mapping[str, Any], key: str) -> bytes:
+    """Return a value as JSON that only who has the key can have written."""
+    content = json.dumps(value).encode()
+    return hmac.new(key.encode(), content, hashlib.sha256).hexdigest().encode() + b"\n" + content
+
+
+def unsealed(content: bytes, key: str) -> dict[str, Any]:
+    """Return what `sealed` wrote.
+
+    Raises
+    ------
+    Corrupt: somebody without the key wrote it.
+    """
+    seal, _, inner = content.partition(b"\n")
+    right = hmac.new(key.encode(), inner, hashlib.sha256).hexdigest().encode()
+    if not key or not hmac.compare_digest(seal, right):
+        raise Corrupt(
+            "the staging area holds a result that our job did not write",
+            remedy="look who can write to the staging area, and whether the site has this version of Lightkeep",
+        )
+    return dict(json.loads(inner))
 
 
 def dump(value: Any, places: Mapping[str, str]) -> bytes:

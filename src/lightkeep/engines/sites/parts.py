@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -88,7 +88,9 @@ class Area(Protocol):
 class Queue(Protocol):
     """The batch system of a site. Every method raises SiteAway while it cannot be reached."""
 
-    def submit(self, name: str, command: Sequence[str], *, folder: str) -> str:
+    def submit(
+        self, name: str, command: Sequence[str], *, folder: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Hand a job in; return its id. MUST NOT submit twice for one name, whatever was lost on the way.
 
         Parameters
@@ -96,6 +98,7 @@ class Queue(Protocol):
         name: the job's; the same whenever the same work is submitted.
         command: what it runs.
         folder: absolute path at the site, for what it prints.
+        environment: further variables of the job. MUST NOT pass through the staging area: one is a secret.
 
         Raises
         ------

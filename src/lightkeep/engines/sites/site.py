@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from lightkeep.engines.sites.job import READS, WORK
+from lightkeep.engines.sites.job import KEY, READS, WORK
 from lightkeep.engines.sites.packing import (
     OBJECTS,
     Packed,
@@ -38,6 +39,7 @@ from lightkeep.engines.sites.packing import (
     regular_files,
     sha256,
     unpack,
+    unsealed,
 )
 from lightkeep.engines.sites.parts import Area, JobIs, Queue, SiteAway, SiteJob
 from lightkeep.model.engines import Cancel, Task
@@ -61,6 +63,8 @@ class State:
     """The job's name without the number of the try."""
     order: str = ""
     """sha256 of the order; empty: not all is staged yet."""
+    key: str = ""
+    """What the result must be sealed with."""
     attempt: int = 1
     job_id: str = ""
     """Empty: not known to be submitted."""
@@ -330,7 +334,12 @@ class _Stay:
             arguments = [self._area.root, self._state.run, self._state.order]
             self._note(
                 job_id=self._ask(
-                    lambda: self._queue.submit(self._state.run, [*command, *arguments], folder=folder)
+                    lambda: self._queue.submit(
+                        self._state.run,
+                        [*command, *arguments],
+                        folder=folder,
+                        environment={KEY: self._state.key},
+                    )
                 )
             )
         pause = self._site.settings.poll_s
@@ -368,13 +377,11 @@ class _Stay:
         deadline = time.monotonic() + _LAG_S
         while True:
             try:
-                out: dict[str, Any] = json.loads(self._ask(lambda: self._area.get(name)))
+                return unsealed(self._ask(lambda: self._area.get(name)), self._state.key)
             except NotFound:
                 if time.monotonic() > deadline:
                     return {}
                 self._wait(1.0)
-            else:
-                return out
 
     def _bring(self, packed: Packed, folder: Path) -> None:
         def fetch(name: str) -> bytes:
@@ -437,13 +444,13 @@ class _Stay:
     def _saved(self, key: str) -> State:
         with suppress(FileNotFoundError):
             return State(**json.loads((self._folder / "site.json").read_text("utf-8")))
-        return State(f"lightkeep-{re.sub('[^A-Za-z0-9_.-]', '-', key)}")
+        return State(f"lightkeep-{re.sub('[^A-Za-z0-9_.-]', '-', key)}", key=secrets.token_hex(32))
 
     def _note(self, **changes: Any) -> None:
         self._state = replace(self._state, **changes)
         part = self._folder / "site.json.part"
         self._folder.mkdir(parents=True, exist_ok=True)
-        with part.open("w") as file:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # it holds a key
             json.dump(asdict(self._state), file)
             file.flush()
             os.fsync(file.fileno())

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import shlex
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from lightkeep.engines.sites.packing import sha256
 from lightkeep.engines.sites.parts import Entry, JobIs, SiteAway, SiteJob
 from lightkeep.engines.sites.site import RemoteSite, Settings
 from lightkeep.engines.slurm import seconds_of
-from lightkeep.engines.slurm_commands import Answer, JobSpec, Slurm
+from lightkeep.engines.slurm_commands import Answer, Job, JobSpec, Slurm
 from lightkeep.model.errors import ConfigError, NotFound, RunFailed
 
 _T = TypeVar("_T")
@@ -132,10 +132,21 @@ def _refusal(host: str, words: str) -> Exception:
     return SiteAway(f"{host} cannot be reached: {last}", is_transient=True)
 
 
+class Shell(Protocol):
+    """A shell on a host."""
+
+    host: str
+    """For messages."""
+
+    def call(self, command: str, content: bytes = b"") -> tuple[int, bytes, str]:
+        """Run a line; return its exit status, what it wrote, and what it complained about."""
+        ...
+
+
 class SshArea:
     """A folder on the host, or on a file system that it shares with its nodes."""
 
-    def __init__(self, login: Login, root: str, *, chunk: int = _CHUNK) -> None:
+    def __init__(self, login: Shell, root: str, *, chunk: int = _CHUNK) -> None:
         if not root.startswith("/"):
             raise ConfigError(
                 f"staging folder `{root}` is not absolute", remedy="write the path at the site, from /"
@@ -211,11 +222,13 @@ class SlurmQueue:
         self._spec = spec
         self._setup = tuple(setup)
 
-    def submit(self, name: str, command: Sequence[str], *, folder: str) -> str:
+    def submit(
+        self, name: str, command: Sequence[str], *, folder: str, environment: Mapping[str, str] | None = None
+    ) -> str:
         """Hand a job in, unless one of that name is known."""
         if found := self.find(name):
             return found
-        script = "\n".join(["#!/bin/sh", *self._setup, f"exec {shlex.join(command)}"]) + "\n"
+        script = script_of(command, setup=self._setup, environment=environment or {})
         return self._heard(lambda: self._slurm.submit(script, replace(self._spec, name=name, log=f"{folder}/log")))
 
     def look(self, job_id: str) -> SiteJob:
@@ -223,11 +236,7 @@ class SlurmQueue:
         jobs = self._heard(lambda: self._slurm.jobs(job_id))
         if not jobs:
             return SiteJob(job_id, JobIs.DONE, "Slurm has forgotten it")
-        job = jobs[-1]
-        words = " ".join(each for each in (job.state, job.reason, job.nodes) if each)
-        if job.is_waiting:
-            return SiteJob(job_id, JobIs.HELD if "Held" in job.reason else JobIs.WAITING, words)
-        return SiteJob(job_id, _STATES.get(job.state, JobIs.FAILED) if job.is_over else JobIs.RUNNING, words)
+        return site_job(jobs[-1])
 
     def find(self, name: str) -> str:
         """Return the id of the newest job of a name."""
@@ -256,6 +265,20 @@ class SlurmQueue:
             if error.data.get("is_transient"):
                 raise SiteAway(error.message, remedy=error.remedy, is_transient=True) from error
             raise
+
+
+def site_job(job: Job) -> SiteJob:
+    """Return a job of Slurm as a site's."""
+    words = " ".join(each for each in (job.state, job.reason, job.nodes) if each)
+    if job.is_waiting:
+        return SiteJob(job.array_id, JobIs.HELD if "Held" in job.reason else JobIs.WAITING, words)
+    return SiteJob(job.array_id, _STATES.get(job.state, JobIs.FAILED) if job.is_over else JobIs.RUNNING, words)
+
+
+def script_of(command: Sequence[str], *, setup: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Return the shell script of a job."""
+    given = [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    return "\n".join(["#!/bin/sh", *given, *setup, f"exec {shlex.join(command)}"]) + "\n"
 
 
 class SshSite(RemoteSite):
