@@ -159,6 +159,34 @@ def test_what_comes_late_is_a_dataset_of_its_own_and_holds_nothing_twice(hall: F
     assert paths(hall, "watch-2") == {"late.raw": 4}
 
 
+@pytest.mark.parametrize(
+    ("datasets", "held"),
+    [
+        ("folder", {"watch": 3, "watch-2": 1, "watch-3": 1}),
+        ("entry", {"one": 1, "scan_1": 2, "late-0": 1, "late-1": 1}),
+    ],
+)
+def test_what_is_in_is_not_taken_again_by_the_next_process(
+    hall: Facility, folder: Path, datasets: str, held: dict[str, int]
+) -> None:
+    found = defined(hall, folder, datasets=datasets)
+    (folder / "scan_1").mkdir()
+    for name in ("one.raw", "scan_1/two.raw", "scan_1/three.raw"):
+        (folder / name).write_bytes(name.encode())
+
+    def complete() -> dict[str, int]:
+        datasets = hall.catalog.view(SERVICE).datasets(limit=100).items
+        return {each.name: each.files for each in datasets if each.state is DatasetState.COMPLETE}
+
+    for number in range(2):
+        with running(hall, found.id):
+            until(lambda number=number: len(complete()) == len(held) - 2 + number)
+            (folder / f"late-{number}.raw").write_bytes(b"late")  # in when it has looked through the folder
+            until(lambda number=number: len(complete()) == len(held) - 1 + number)
+    assert complete() == held
+    assert hall.catalog.view(SERVICE).acquisition(found.id).statistics.files == 5
+
+
 def test_two_folders_of_one_experiment_are_watched_at_once(hall: Facility, tmp_path: Path) -> None:
     ids = []
     for name in ("left", "right"):
