@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -169,3 +172,58 @@ def test_the_mask_clears_the_corners(tmp_path: Path) -> None:
     source = source_of(tmp_path, **SCAN)
     assert slices(source, center=CENTER)[0, 0, 0] == 0
     assert slices(source, center=CENTER, mask=False)[0, 0, 0] != 0
+
+
+def test_a_piece_fits_the_memory_and_a_smaller_one_gives_the_same_bytes(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **scan(rows=40))
+    free = tomography.preflight(source, tomography.Params(center=CENTER))
+    tight = tomography.preflight(source, tomography.Params(center=CENTER, memory_gb=0.9e-9 * free.memory_bytes))
+    assert tight.piece < free.piece
+    assert tight.memory_bytes <= 0.9 * free.memory_bytes
+    params = tomography.Params(**tight.params)
+    whole = slices(source, center=CENTER)
+    for begin in range(0, 40, tight.piece):
+        end = min(begin + tight.piece, 40)
+        part = tomography.run(source, params, lambda _fraction, _text: None, begin, end)["slices"]
+        np.testing.assert_array_equal(part, whole[begin:end])
+
+
+def test_too_little_memory_is_refused_with_the_least_that_works(tmp_path: Path) -> None:
+    source = source_of(tmp_path, **SCAN)
+    with pytest.raises(InvalidInput, match="memory too small") as caught:
+        tomography.preflight(source, tomography.Params(center=CENTER, memory_gb=1e-4))
+    named = re.search(r"memory_gb ([0-9.]+) or more", caught.value.remedy)
+    assert named
+    found = tomography.preflight(source, tomography.Params(center=CENTER, memory_gb=float(named[1])))
+    assert found.memory_bytes <= 1e9 * float(named[1])
+
+
+def test_a_run_never_takes_more_memory_than_it_said() -> None:
+    """Measured by the kernel in a process of its own, on a scan whose counts are made when they are read."""
+    out = subprocess.run(
+        [sys.executable, Path(__file__).with_name("peak_memory.py"), "360", "32", "512"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    said, taken = map(int, out.stdout.split())
+    assert 0.5 * said < taken < said
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ("ome-zarr", ["nexus", "ome-zarr", "thumbnail"]),
+        ("tiff", ["nexus", "tiff-stack", "thumbnail"]),
+        ("none", ["nexus", "thumbnail"]),
+        ("all", ["nexus", "ome-zarr", "tiff-stack", "thumbnail"]),
+    ],
+)
+def test_the_files_are_chosen(outputs: Any, expected: list[str]) -> None:
+    assert tomography.results(tomography.Params(outputs=outputs)) == expected
+
+
+def test_what_was_left_out_of_the_flats_is_recorded(tmp_path: Path) -> None:
+    flats = np.concatenate([SCAN["darks"][:2], SCAN["flats"]])
+    found = tomography.preflight(changed(tmp_path, flats=flats), tomography.Params(center=CENTER))
+    assert found.facts["flats_left_out"] == [0, 1]

@@ -69,9 +69,12 @@ class Technique(Protocol):
     the preflight does not name is not made.
 
     Optional: `flags(state, params)` -> sentences for the run's message about what was found in the data;
+    `results(params)` -> those of RESULTS that these parameters ask for; all of them without it;
     `previews(outputs)` -> {name: 2-D array} for thumbnails, where the middle of each output would not do;
     `snapshot(state, params)` -> what a page shows of a measurement that is being followed, small and JSON-safe:
-    an incremental technique that has it can work live.
+    an incremental technique that has it can work live;
+    `enough(state, params)` -> why the measurement may end, JSON-safe, or nothing: it goes on. An acquisition whose
+    series it follows then tells the detector.
 
     A field of Params with `json_schema_extra={"input": FORMAT}` names another dataset of that format, by id or by
     name. It is found and opened for the run, and stands in `Source.inputs` under the field's name.
