@@ -6,6 +6,8 @@ Work may be cut along detector rows: each slice needs its own row only.
 
 from __future__ import annotations
 
+import math
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -24,10 +26,19 @@ if TYPE_CHECKING:
     Float64 = NDArray[np.float64]
 
 _PIECE_BYTES = 256 << 20
+"""Of a piece's rows, about; a larger piece is no faster."""
+_PIECES = (64, 48, 32, 16, 8, 4, 2)
+"""Rows of a piece, the best first: whole batches, then less; even, so that the same rows are paired in any cut."""
 _BATCH = 16
 """Rows that cost as much as one: as many are reconstructed at once."""
 _PROBE_ROWS = 5
 _MIN_ANGLES = 8
+_KEV = 1.602176634e-16
+"""Joules; CODATA 2018, exact."""
+_FULL_TURN = 340.0
+"""Degrees from which on a scan is stitched."""
+_SURE_PX, _UNSURE_PX = 0.1, 2.0
+"""Of an overlap that fits, and of one that does not."""
 
 
 class Params(BaseModel, extra="forbid"):
@@ -65,6 +76,55 @@ class Params(BaseModel, extra="forbid"):
     window: Literal["ramp", "shepp-logan", "hann"] = Field(
         "ramp", description="Filter: ramp is sharpest, hann is smoothest. Not used by cgls."
     )
+    flats_after: int = Field(
+        0,
+        ge=0,
+        description="How many of the flats, the last ones, were taken after the projections: the open beam is "
+        "interpolated between those before and those after.",
+        json_schema_extra={"unit": "frames"},
+    )
+    zingers: float | None = Field(
+        None,
+        gt=0,
+        description="Stray photons: a transmission this much above its neighbours', relatively, becomes their "
+        "median. 1 is twice the median; none is removed when left out.",
+        json_schema_extra={"unit": "relative"},
+    )
+    air: int = Field(
+        0,
+        ge=0,
+        description="Columns at either edge that never see the sample; the beam's flicker is divided out by them.",
+        json_schema_extra={"unit": "px"},
+    )
+    stripes: Literal["none", "vo", "wavelet"] = Field(
+        "none",
+        description="Rings, removed from the sinograms. vo: dead, wide and narrow ones. wavelet: many faint ones.",
+    )
+    rings: bool = Field(False, description="Remove rings from the slices, those that are still there.")
+    delta_beta: float | None = Field(
+        None,
+        title="Delta over beta",
+        gt=0,
+        description="Of the sample's material. Given: phase retrieval by Paganin's method.",
+        json_schema_extra={"unit": "1"},
+    )
+    energy_kev: float | None = Field(
+        None,
+        gt=0,
+        description="Photon energy, for phase retrieval; from the file when left out.",
+        json_schema_extra={"unit": "keV"},
+    )
+    distance_mm: float | None = Field(
+        None,
+        gt=0,
+        description="Sample to detector, for phase retrieval; from the file when left out.",
+        json_schema_extra={"unit": "mm"},
+    )
+    half_acquisition: bool = Field(
+        False,
+        description="A full turn about an axis near the detector's edge: opposite projections are stitched, the "
+        "slices are up to twice as wide.",
+    )
     row_begin: int = Field(0, ge=0, description="First detector row.", json_schema_extra={"unit": "px"})
     row_end: int | None = Field(
         None, gt=0, description="Row after the last one; all rows when left out.", json_schema_extra={"unit": "px"}
@@ -87,11 +147,30 @@ class Params(BaseModel, extra="forbid"):
         description="Angle between projections, where the file's angles are wrong; positive.",
         json_schema_extra={"unit": "deg"},
     )
+    outputs: Literal["ome-zarr", "tiff", "all", "none"] = Field(
+        "ome-zarr",
+        description="What is written beside the HDF5 file. ome-zarr: several sizes, for napari and neuroglancer. "
+        "tiff: a file for each slice.",
+    )
+    memory_gb: float | None = Field(
+        None,
+        gt=0,
+        title="Memory",
+        description="What a piece of the work may use; several are computed at once, one by each worker. "
+        "The machine's memory when left out.",
+        json_schema_extra={"unit": "GB"},
+    )
 
 
 OUTPUTS = {"slices": OutputSpec(("rows", "y", "x"), "1/pixel", "Linear attenuation coefficient", view="stack")}
-RESULTS = ["nexus", "tiff-stack", "thumbnail"]
+RESULTS = ["nexus", "ome-zarr", "tiff-stack", "thumbnail"]
 SPLIT = "rows"
+
+
+def results(params: Params) -> list[str]:
+    """Names of the formats that are asked for."""
+    left_out = {"ome-zarr": {"tiff-stack"}, "tiff": {"ome-zarr"}, "none": {"ome-zarr", "tiff-stack"}}
+    return [name for name in RESULTS if name not in left_out.get(params.outputs, ())]
 
 
 def accepts(dataset: Dataset) -> bool:
@@ -110,32 +189,37 @@ def preflight(source: Source, params: Params) -> Preflight:
             f"rows {begin} to {end} are not inside the detector's {rows} rows",
             remedy="choose row_begin < row_end, both within the detector",
         )
+    _check_half_acquisition(params, theta)
     lit = _lit_flats(source)
     warnings = [] if lit.all() else [f"{int((~lit).sum())} of {lit.size} flats are empty and were left out"]
     center = params.center
     facts: dict[str, Any] = {}
     if center is None:
-        center, facts = _find_center(source, theta, lit, begin, end)
+        center, facts = _find_center(source, params, theta, lit, begin, end)
         if facts["sigma"] >= 1:
             warnings.append(f"the rotation centre is uncertain: {center:.2f} +- {facts['sigma']:.2f} px")
+        elif 3 * len(facts.get("center_outliers", ())) >= len(facts["center_per_method"]):
+            warnings.append("the methods disagree on the rotation centre: look at a centre sweep")
     elif not 0 <= center <= columns - 1:
         raise InvalidInput(
             f"center {center:g} is outside the detector's {columns} columns",
             remedy=f"choose 0 to {columns - 1}, or leave it out to find it from the data",
         )
+    facts["flats_left_out"] = [index for index, is_lit in enumerate(lit.tolist()) if not is_lit]
     if params.method == "nufft" and params.accuracy == "preview":
         warnings.append("a preview, whose slices err by up to 3 %: choose accuracy standard before you measure")
-    per_row = columns * (angles * (projections.dtype.itemsize + 4) + columns * 4)
-    piece = max(_BATCH, min(64, _PIECE_BYTES // per_row // _BATCH * _BATCH))
     pixel = params.pixel_size_um or _pixel_size_um(source)
     known = {"center": round(center, 3), "row_end": end, "pixel_size_um": pixel}
+    params = _propagation(source, params.model_copy(update=known))
+    wide = _width(params, columns)
+    piece = _piece(params, source, end - begin)
     return Preflight(
-        params=params.model_copy(update=known).model_dump(),
-        shapes={"slices": (end - begin, columns, columns)},
+        params=params.model_dump(),
+        shapes={"slices": (end - begin, wide, wide)},
         dtypes={"slices": "float32"},
         length=end - begin,
-        memory_bytes=min(piece, end - begin) * per_row + _working_memory(params, angles, columns),
-        seconds=(end - begin) * _seconds(params, angles, columns),
+        memory_bytes=_memory(params, source, min(piece, end - begin)),
+        seconds=(end - begin) * _seconds(params, angles, wide),
         warnings=warnings,
         piece=piece,
         facts=facts,
@@ -148,19 +232,24 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
     """Reconstruct rows begin to end of the selected ones."""
     from numba import get_num_threads
 
-    from lightkeep.analysis.tomography import reconstruct
+    from lightkeep.analysis.tomography import reconstruct, remove_rings, stitch_360
 
     if params.center is None:
         raise InvalidInput("tomography needs its rotation centre here", remedy="run the preflight first")
-    theta = _theta_deg(source, params)
-    rows = slice(params.row_begin + begin, params.row_begin + end)
+    theta, center = _theta_deg(source, params), params.center
+    first, last = params.row_begin + begin, params.row_begin + end
+    low, high = max(0, first - _halo(params)), min(source.arrays["projections"].shape[1], last + _halo(params))
     report(0.0, "reading")
-    sinograms = _sinograms(source, rows, _lit_flats(source))
+    sinograms = _sinograms(source, params, slice(low, high), _lit_flats(source))[first - low : last - low]
+    _remove_stripes(sinograms, theta, params.stripes)
+    if params.half_acquisition:
+        stitched = stitch_360(sinograms, theta, center)
+        sinograms, theta, center = stitched.sinograms, stitched.theta_deg, stitched.center
     report(0.3, "reconstructing")
     slices = reconstruct(
         sinograms,
         theta,
-        params.center,
+        center,
         method=params.method,
         accuracy=params.accuracy,
         iterations=params.iterations,
@@ -170,19 +259,124 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
         mask=params.mask,
         threads=get_num_threads(),
     )
+    if params.rings:
+        remove_rings(slices, out=slices)
     if params.pixel_size_um is not None:
         slices *= 1e4 / params.pixel_size_um
     report(1.0, "reconstructed")
     return {"slices": slices}
 
 
-def _working_memory(params: Params, angles: int, columns: int) -> int:
-    """Bytes that all threads work in."""
+def _piece(params: Params, source: Source, length: int) -> int:
+    """Rows of a piece: the most that fit into the memory, and not more than is of use."""
+    budget = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if params.memory_gb is not None:
+        budget = min(budget, int(params.memory_gb * 1e9))
+    for rows in _PIECES:
+        taken = min(rows, length)
+        is_enough = rows <= _BATCH or taken * _row_bytes(params, source) <= _PIECE_BYTES
+        if is_enough and _memory(params, source, taken) <= budget:
+            return rows
+    least = math.ceil(_memory(params, source, min(_PIECES[-1], length)) / 1e7) / 100
+    raise InvalidInput(
+        f"memory too small: {budget / 1e9:.2f} GB are less than the {least:.2f} GB of the smallest piece",
+        remedy=f"choose memory_gb {least:.2f} or more; fewer threads for each worker need less",
+    )
+
+
+def _memory(params: Params, source: Source, rows: int) -> int:
+    """Bytes that a piece of so many rows takes at its peak."""
     from numba import get_num_threads
 
     from lightkeep.analysis.tomography import working_memory
 
-    return get_num_threads() * working_memory(angles, columns, method=params.method, pad=params.pad)
+    projections, flats, darks = (source.arrays[name] for name in ("projections", "flats", "darks"))
+    angles, all_rows, columns = projections.shape
+    each = working_memory(angles, _width(params, columns), method=params.method, pad=params.pad)
+    beam = columns * (8 * 3 + sum(stack.shape[0] * stack.dtype.itemsize for stack in (flats, darks)))
+    read = min(all_rows, rows + 2 * _halo(params))
+    return int(rows * _row_bytes(params, source) + (read - rows) * angles * columns * 8 + read * beam) + (
+        min(get_num_threads(), -(-rows // _BATCH)) * each
+    )
+
+
+def _row_bytes(params: Params, source: Source) -> int:
+    """Bytes of a row: its counts, its line integrals and its slice."""
+    projections = source.arrays["projections"]
+    angles, _, columns = projections.shape
+    lines = 8 if params.half_acquisition else 4  # as measured, and stitched
+    return int(columns * angles * (projections.dtype.itemsize + lines) + _width(params, columns) ** 2 * 4)
+
+
+def _halo(params: Params) -> int:
+    """Rows beyond each end of a piece that the steps before the reconstruction need to know."""
+    from lightkeep.analysis.tomography import paganin_halo
+
+    return 0 if params.delta_beta is None else paganin_halo(_filter_length(params))
+
+
+def _filter_length(params: Params) -> float:
+    """Of Paganin's filter, in pixels."""
+    from lightkeep.analysis.tomography import paganin_length
+
+    known = {name: getattr(params, name) for name in ("energy_kev", "distance_mm", "pixel_size_um", "delta_beta")}
+    missing = [name for name, value in known.items() if value is None]
+    if missing:
+        raise InvalidInput(
+            f"phase retrieval needs {missing[0]}, which the file does not have", remedy=f"give {missing[0]}"
+        )
+    try:
+        return paganin_length(**known)
+    except ValueError as error:
+        raise InvalidInput(str(error), remedy="give the right one as a parameter") from error
+
+
+def _propagation(source: Source, params: Params) -> Params:
+    """Fill in what phase retrieval needs from the file."""
+    if params.delta_beta is None:
+        return params
+    known = {}
+    for name, role, unit, factor in (
+        ("energy_kev", "energy", "J", 1 / _KEV),
+        ("distance_mm", "distance", "m", 1e3),
+    ):
+        found = source.metadata.quantities.get(role)
+        if getattr(params, name) is None and found is not None and found.unit_si == unit:
+            known[name] = float(f"{found.value_si * factor:.9g}")
+    filled = params.model_copy(update=known)
+    _filter_length(filled)  # refuses what is missing, and what cannot be
+    return filled
+
+
+def _width(params: Params, columns: int) -> int:
+    """Of the slices: wider than the detector where opposite projections are stitched."""
+    if not params.half_acquisition or params.center is None:
+        return columns
+    return int(2 * max(params.center, columns - 1 - params.center)) + 1
+
+
+def _check_half_acquisition(params: Params, theta: Float64) -> None:
+    span = float(theta.max() - theta.min())
+    if params.half_acquisition and span < _FULL_TURN:
+        raise InvalidInput(
+            f"half_acquisition stitches a full turn; these angles span {span:.1f} degrees",
+            remedy="leave it out, or check theta_step_deg",
+        )
+
+
+def _remove_stripes(sinograms: Float32, theta: Float64, method: str) -> None:
+    """Remove stripes in place."""
+    from numba import get_num_threads
+
+    from lightkeep.analysis.tomography import remove_stripes_vo, remove_stripes_wavelet
+
+    threads = get_num_threads()
+    if method == "wavelet":
+        remove_stripes_wavelet(sinograms, theta, threads=threads, out=sinograms)
+    elif method == "vo":
+        least = sinograms.shape[2] // 4 * 2 - 1  # widths that a narrow detector has room for
+        large, small = min(51, least), min(21, least)
+        remove_stripes_vo(sinograms, theta, large=large, small=small, threads=threads, out=sinograms)
 
 
 def _seconds(params: Params, angles: int, columns: int) -> float:
@@ -240,34 +434,64 @@ def _lit_flats(source: Source) -> NDArray[np.bool_]:
     return lit
 
 
-def _sinograms(source: Source, rows: slice, lit: NDArray[np.bool_]) -> Float32:
-    from lightkeep.analysis.tomography import normalise
+def _sinograms(source: Source, params: Params, rows: slice, lit: NDArray[np.bool_]) -> Float32:
+    """Line integrals of some rows, after phase retrieval where it is asked for."""
+    import numpy as np
+    from numba import get_num_threads
 
-    arrays = source.arrays
+    from lightkeep.analysis.tomography import normalise, paganin
+
+    arrays, flats_at = source.arrays, None
+    angles, flats = arrays["projections"].shape[0], lit.size
+    if params.flats_after:
+        after = min(params.flats_after, flats)
+        flats_at = np.repeat([0.0, angles], [flats - after, after])[lit]
     try:
-        return normalise(arrays["projections"][:, rows], arrays["flats"][:, rows][lit], arrays["darks"][:, rows])
+        sinograms = normalise(
+            arrays["projections"][:, rows],
+            arrays["flats"][:, rows][lit],
+            arrays["darks"][:, rows],
+            flats_at=flats_at,
+            zingers=params.zingers,
+            air=params.air,
+            log=params.delta_beta is None,
+        )
     except ValueError as error:
         raise InvalidInput(
             f"{source.path.name}: rows {rows.start} to {rows.stop}: {error}",
             remedy="choose rows that the beam lit",
         ) from error
+    if params.delta_beta is not None:
+        paganin(sinograms, _filter_length(params), threads=get_num_threads(), out=sinograms)
+    return sinograms
 
 
 def _find_center(
-    source: Source, theta: Float64, lit: NDArray[np.bool_], begin: int, end: int
+    source: Source, params: Params, theta: Float64, lit: NDArray[np.bool_], begin: int, end: int
 ) -> tuple[float, dict[str, Any]]:
     """Find the axis from a few rows spread over the middle of the selected ones."""
     import numpy as np
 
-    from lightkeep.analysis.tomography import find_center
+    from lightkeep.analysis.tomography import find_center, find_overlap
 
     quarter = (end - begin) // 4
     chosen = np.unique(np.linspace(begin + quarter, end - 1 - quarter, _PROBE_ROWS).astype(int))
+    absorbing = params.model_copy(update={"delta_beta": None})  # single rows: phase retrieval needs neighbours
     try:
-        rows = np.concatenate([_sinograms(source, slice(row, row + 1), lit) for row in chosen.tolist()])
-        found = find_center(rows, theta)
+        rows = [_sinograms(source, absorbing, slice(row, row + 1), lit) for row in chosen.tolist()]
+        if params.half_acquisition:
+            overlap = find_overlap(np.concatenate(rows), theta)
+            sigma = _SURE_PX if overlap.score > 0.5 else _UNSURE_PX
+            return overlap.center, {"sigma": sigma, "center_per_method": {"overlap": round(overlap.center, 3)}}
+        found = find_center(np.concatenate(rows), theta)
     except ValueError as error:
         raise InvalidInput(
             f"{source.path.name}: {error}", remedy="give the rotation centre as `center`"
         ) from error
-    return found.value, {"sigma": round(found.sigma, 3), "center_per_method": dict(found.per_method)}
+    return found.value, {
+        "sigma": round(found.sigma, 3),
+        "center_low": round(found.low, 3),
+        "center_high": round(found.high, 3),
+        "center_outliers": list(found.outliers),
+        "center_per_method": dict(found.per_method),
+    }

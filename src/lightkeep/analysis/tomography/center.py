@@ -22,7 +22,7 @@ _FLOOR_PX = 0.05
 _ALONE_PX = 1.0
 """One method alone has nothing that contradicts it."""
 _APART_PX = 2.0
-"""Methods further apart than this disagree."""
+"""A method further from the median than this disagrees with it."""
 _HALF_TURN = 150.0
 """Degrees from which on a scan is as good as half a turn."""
 _TOGETHER = 32
@@ -43,20 +43,27 @@ class CenterResult:
     """Column by method; a method that cannot work on this scan is absent."""
 
     @property
-    def low(self) -> float:
-        """Least column that a method found, or that the value is sure to: the interval's lower end."""
-        return min(self.value - self.sigma, *self.per_method.values())
-
-    @property
-    def high(self) -> float:
-        """The interval's upper end."""
-        return max(self.value + self.sigma, *self.per_method.values())
+    def outliers(self) -> tuple[str, ...]:
+        """Methods more than 2 pixels from the value."""
+        return tuple(name for name, at in self.per_method.items() if abs(at - self.value) > _APART_PX)
 
     @property
     def agree(self) -> bool:
-        """True when all methods lie within 2 pixels; look at a sweep otherwise."""
-        found = self.per_method.values()
-        return max(found) - min(found) <= _APART_PX
+        """True when fewer than a third of the methods are outliers; look at a sweep otherwise."""
+        return 3 * len(self.outliers) < len(self.per_method)
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval: the least column of the methods that agree, or value - sigma."""
+        return min([self.value - self.sigma, *self._agreeing()])
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        return max([self.value + self.sigma, *self._agreeing()])
+
+    def _agreeing(self) -> list[float]:
+        return [at for name, at in self.per_method.items() if name not in self.outliers]
 
 
 def find_center(sinograms: ArrayLike, theta_deg: ArrayLike) -> CenterResult:
