@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
 import pytest
 
 from lightkeep.engines.exchange import Exchange
+from lightkeep.engines.slurm import SlurmEngine
 from lightkeep.engines.slurm_work import work
-from lightkeep.model.engines import Task
+from lightkeep.model.engines import FarEngine, MeasuredEngine, Task
 from lightkeep.model.errors import BadFile, RunFailed, StorageError
 from lightkeep.testing.suites.engine import HERE
 
@@ -112,3 +114,19 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "jobs").write_text("a file")
     with pytest.raises(StorageError, match="jobs"):
         Exchange(tmp_path / "jobs").offer(squares(1))
+
+
+def test_waiting_ends_when_the_first_job_begins(tmp_path: Path) -> None:
+    exchange = Exchange(tmp_path / "jobs")
+    assert SlurmEngine().spent(exchange.folder) == {}
+    exchange.offer([Task("a:b"), Task("a:b")])
+    exchange.share_out(1, [[0, 1]])
+    assert SlurmEngine().spent(exchange.folder) == {}
+    exchange.may_work(1, "17")
+    exchange.give(0, (True, None))
+    exchange.give(1, (True, None))
+    for name, at in (("1.shares", 100), ("1.owner", 160), ("0.result", 170), ("1.result", 190)):
+        os.utime(exchange.folder / name, (at, at))
+    assert SlurmEngine().spent(exchange.folder) == {"wait_s": 60, "compute_s": 30}
+    assert isinstance(SlurmEngine(), MeasuredEngine)
+    assert not isinstance(SlurmEngine(), FarEngine)

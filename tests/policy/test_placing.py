@@ -75,3 +75,10 @@ def test_equal_ends_are_decided_the_same_way_each_time() -> None:
     places = [Place("b", 4), Place("a", 4)]
     orders = [estimates(WORK, order, [])[0].place for order in (places, places[::-1])]
     assert orders == ["a", "a"]
+
+
+def test_what_lies_there_already_does_not_travel() -> None:
+    far = Place("nersc", 32, wait_s=0.0, is_far=True, rate=1e8, held_bytes=9e8)
+    (found,) = estimates(WORK, [far], [])
+    assert found.transfer_s == 1.0
+    assert "900 MB there" in found.reason

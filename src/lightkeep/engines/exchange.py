@@ -107,6 +107,17 @@ class Exchange:
             raise RunFailed(f"piece {index}: {value}")
         return succeeded, value
 
+    def times(self) -> tuple[float, float, float]:
+        """Return when work was first shared out, first begun and last answered, by the clock of the file system.
+
+        Raises
+        ------
+        FileNotFoundError: it was not, or not by jobs.
+        """
+        shared, begun = ((self.folder / name).stat().st_mtime for name in ("1.shares", "1.owner"))
+        answers = [(self.folder / f"{index}{_RESULT}").stat().st_mtime for index in self.answered()]
+        return shared, begun, max(answers, default=begun)
+
     def _publish(self, name: str, content: bytes) -> None:
         """Give a file its name, unless the name is taken."""
         path, part = self.folder / name, self.folder / f".{name}.{uuid4().hex}"

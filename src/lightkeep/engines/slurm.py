@@ -145,6 +145,14 @@ class SlurmEngine:
         at = self.slurm.expected_start(self._spec)
         return None if at is None else max(0.0, (at - datetime.now()).total_seconds())  # noqa: DTZ005 -- as Slurm
 
+    def spent(self, folder: Path) -> dict[str, float]:
+        """Return how long the `map` of a folder waited for its first job, and computed after that."""
+        try:
+            shared, begun, ended = Exchange(folder).times()
+        except FileNotFoundError:
+            return {}
+        return {"wait_s": max(0.0, begun - shared), "compute_s": max(0.0, ended - begun)}
+
     def map(
         self,
         tasks: Sequence[Task],

@@ -7,7 +7,7 @@ catalogue: the truths of past runs are what the next estimate is made of.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from math import prod
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightkeep.model.engines import Engine, FarEngine, QueuedEngine
+from lightkeep.model.engines import Engine, FarEngine, MeasuredEngine, QueuedEngine
 from lightkeep.model.errors import InvalidInput, LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import RunState
@@ -37,8 +37,12 @@ def work_of(technique: str, found: Preflight, job: Job, *, pieces: int) -> Work:
     return Work(technique, found.seconds, float(read + made), pieces)
 
 
-def chosen(facility: Facility, work: Work) -> tuple[str, dict[str, Any]]:
+def chosen(facility: Facility, work: Work, *, files: Sequence[str] = ()) -> tuple[str, dict[str, Any]]:
     """Return the engine where a run ends first, and its placement: an estimate per place, the earliest first.
+
+    Parameters
+    ----------
+    files: what the run reads, on this machine: what a place has of them need not travel.
 
     Candidates are this machine (`inline`, `processes`), the configured engine, and those of lightkeep.toml.
 
@@ -47,7 +51,7 @@ def chosen(facility: Facility, work: Work) -> tuple[str, dict[str, Any]]:
     InvalidInput: no place can take it.
     """
     names = {"inline", "processes", facility.config.engine.name, *facility.config.engines}
-    places = [_place(facility, name) for name in sorted(names)]
+    places = [_place(facility, name, files) for name in sorted(names)]
     found = estimates(work, places, past_runs(facility))
     if not found[0].is_possible:
         told = "; ".join(f"{each.place}: {each.reason}" for each in found)
@@ -61,7 +65,7 @@ def chosen(facility: Facility, work: Work) -> tuple[str, dict[str, Any]]:
 def truth(known: Mapping[str, Any], engine: Engine, folder: Path, *, elapsed_s: float) -> dict[str, Any]:
     """Return a run's placement with what it took, in all and by what a far engine says of its map's folder."""
     told = {"wait_s": 0.0, "transfer_s": 0.0, "moved_bytes": 0.0, "compute_s": elapsed_s}
-    if isinstance(engine, FarEngine):
+    if isinstance(engine, MeasuredEngine):
         told |= engine.spent(folder)
     return {**known, "truth": told | {"total_s": elapsed_s}}
 
@@ -84,12 +88,15 @@ def past_runs(facility: Facility) -> list[Past]:
     ]
 
 
-def _place(facility: Facility, name: str) -> Place:
+def _place(facility: Facility, name: str, files: Sequence[str]) -> Place:
+    held = 0.0
     try:
         engine = facility.engine(name)
+        if isinstance(engine, FarEngine):
+            held = engine.held(files)
         wait_s = engine.expected_wait_s() if isinstance(engine, QueuedEngine) else 0.0
     except LightkeepError as error:
         return Place(name, 1, refusal=error.message)
     if isinstance(engine, FarEngine):
-        return Place(name, engine.workers(), wait_s, is_far=True, rate=engine.rate)
+        return Place(name, engine.workers(), wait_s, is_far=True, rate=engine.rate, held_bytes=held)
     return Place(name, engine.workers(), wait_s)

@@ -423,7 +423,7 @@ def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch
     cuts = cut(found.length, found.piece)
     work = placing.work_of(run.technique, found, job, pieces=len(cuts))
     if run.engine == PLACED:
-        engine, placement = placing.chosen(facility, work)
+        engine, placement = placing.chosen(facility, work, files=job.files())
     else:
         engine, placement = _engine(facility, run, found.seconds), {"work": asdict(work)}
     watch.change(placement=placement)

@@ -95,7 +95,16 @@ class QueuedEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class FarEngine(QueuedEngine, Protocol):
+class MeasuredEngine(Protocol):
+    """An engine that can tell waiting from computing afterwards."""
+
+    def spent(self, folder: Path) -> Mapping[str, float]:
+        """What the `map` of a folder took: wait_s, compute_s; of one that is far also transfer_s, moved_bytes."""
+        ...
+
+
+@runtime_checkable
+class FarEngine(QueuedEngine, MeasuredEngine, Protocol):
     """An engine that shares no files with this machine: those in `Task.reads` and `Task.works_in` travel."""
 
     @property
@@ -103,6 +112,6 @@ class FarEngine(QueuedEngine, Protocol):
         """Bytes per second to expect of a transfer that nobody has measured; 0: not known."""
         ...
 
-    def spent(self, folder: Path) -> Mapping[str, float]:
-        """What the `map` of a folder took: wait_s, transfer_s, compute_s, moved_bytes."""
+    def held(self, paths: Sequence[str]) -> float:
+        """Bytes of these files that are there already. MUST raise a LightkeepError when it cannot be asked."""
         ...

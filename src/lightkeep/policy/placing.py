@@ -40,6 +40,8 @@ class Place:
     """True when the files must travel."""
     rate: float = 0.0
     """Bytes per second that its configuration promises; 0: nothing."""
+    held_bytes: float = 0.0
+    """What lies there already of the bytes that the run moves."""
     refusal: str = ""
     """Why it cannot take the run; empty: it can."""
 
@@ -111,12 +113,14 @@ def _wait(place: Place, past: Sequence[Past]) -> tuple[float, str]:
 def _transfer(work: Work, place: Place, past: Sequence[Past]) -> tuple[float, str]:
     if not place.is_far:
         return 0.0, ""
+    travels = max(0.0, work.moved_bytes - place.held_bytes)
     moved = [each for each in past if each.transfer_s > 0 and each.moved_bytes > 0]
     if moved:
         rate, known = _median(moved, lambda each: each.moved_bytes / each.transfer_s), f"of {_runs(moved)}"
     else:
         rate, known = (place.rate, "as configured") if place.rate else (GUESSED_RATE, "a guess")
-    return work.moved_bytes / rate, f"transfer: {rate / 1e6:.3g} MB/s, {known}"
+    left = f", {place.held_bytes / 1e6:.3g} MB there" if place.held_bytes else ""
+    return travels / rate, f"transfer: {rate / 1e6:.3g} MB/s, {known}{left}"
 
 
 def _compute(work: Work, place: Place, past: Sequence[Past]) -> tuple[float, str]:

@@ -90,3 +90,13 @@ def test_a_site_that_is_down_is_not_chosen(facility: Facility, dataset: Dataset,
     (far,) = [each for each in run.placement["estimates"] if each["place"] == "far"]
     assert not far["is_possible"]
     assert "down" in far["reason"]
+
+
+def test_what_a_site_holds_already_is_not_expected_to_travel_again(facility: Facility, dataset: Dataset) -> None:
+    promised = []
+    for engine in ("auto", "far", "auto"):
+        run, _ = computed(facility, dataset, engine)
+        promised += [each["transfer_s"] for each in run.placement.get("estimates", ()) if each["place"] == "far"]
+    assert promised[0] == pytest.approx(run.placement["work"]["moved_bytes"] / 1e8)
+    (far,) = [each for each in run.placement["estimates"] if each["place"] == "far"]
+    assert f"{dataset.size / 1e6:.3g} MB there" in far["reason"]

@@ -51,6 +51,8 @@ _TRIES = 3
 """Jobs for one map at most: the first, and replacements of those that were lost."""
 _LAG_S = 20.0
 """How long the answer of a job that ended may take to be seen in the staging area."""
+_HASHED = 4 << 30
+"""Bytes of a file that are hashed for an estimate: some seconds."""
 _SLICE_S = 0.1
 """How often a cancel is looked for while waiting."""
 
@@ -170,6 +172,24 @@ class RemoteSite:
         """Stop the job of a key that its caller left behind, and clear its files at the site away."""
         if (folder / "site.json").exists():
             _Stay(self, [], key, folder, None).leave()
+
+    def held(self, paths: Sequence[str]) -> float:
+        """Return how many bytes of these files lie in the area; a file of more than 4 GiB is not looked at.
+
+        Raises
+        ------
+        SiteAway: the site cannot be reached. SourceError: a file cannot be read.
+        """
+        chunk, there = self.area.chunk, self.area.listing(OBJECTS)
+        files = [Path(path) for path in dict.fromkeys(paths) if there and os.path.getsize(path) <= _HASHED]
+        return float(
+            sum(
+                min(chunk, packed.size - index * chunk)
+                for packed in (pack(file, file.name, chunk=chunk) for file in files)
+                for index, name in enumerate(packed.chunks)
+                if name in there
+            )
+        )
 
     def spent(self, folder: Path) -> dict[str, float]:
         """Return what the map of a folder took, in seconds and bytes; empty when it was none of a site."""
