@@ -88,6 +88,10 @@ API = {
     "GET /datasets/{dataset_id}/xpcs/two-time/{number}/cuts": SEE,
     "GET /datasets/{dataset_id}/xpcs/{table}.csv": SEE,
     "GET /experiments/{experiment_id}/xpcs/average": SEE,
+    "GET /datasets/{dataset_id}/tomography": SEE,
+    "GET /datasets/{dataset_id}/tomography/centers/{center}.png": SEE,
+    "GET /datasets/{dataset_id}/tomography/{plane}/{index}.png": SEE,
+    "GET /datasets/{dataset_id}/tomography/minus/{other_id}/{plane}/{index}.png": SEE,
     "GET /techniques": OPEN,
     "GET /techniques/{name}": OPEN,
     "GET /datasets/{dataset_id}/techniques": SEE,
@@ -153,6 +157,7 @@ PORTAL = {
     "POST /datasets/{dataset_id}/extend": TOLD,
     "POST /datasets/{dataset_id}/hold": TOLD,
     "POST /datasets/{dataset_id}/restore": TOLD,
+    "POST /datasets/{dataset_id}/copy": TOLD,
     "POST /datasets/{dataset_id}/undo": TOLD,
     "POST /experiments/{experiment_id}/extend": TOLD,
     "POST /holds/{hold_id}/release": TOLD,
@@ -193,10 +198,17 @@ PORTAL = {
     "GET /runs": OPEN,
     "GET /runs/{run_id}": SEE,
     "GET /runs/{run_id}/live": SEE,
+    "GET /runs/{run_id}/log": PROCESS,
     "POST /runs/{run_id}/stop": PROCESS,
     "POST /runs/{run_id}/cancel": PROCESS,
     "POST /runs/{run_id}/retry": PROCESS,
     "GET /find": OPEN,
+    "GET /find/process": PERSON,
+    "POST /find/process": FLOWS,
+    "POST /runs/retry": FLOWS,
+    "GET /datasets/{dataset_id}/tomography": SEE,
+    "GET /datasets/{dataset_id}/compare": SEE,
+    "POST /datasets/{dataset_id}/tomography/center": FLOWS,
     "GET /workflows": PERSON,
     "GET /workflows/{workflow_id}": PERSON,
     "POST /workflows/{workflow_id}/switch": FLOWS,
@@ -255,6 +267,11 @@ def _flow_id(house: Populated) -> str:
 def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, key: str, role: str) -> int:
     method, path = key.split(" ", 1)
     dataset = curves.first if "/xpcs" in path else house.raw
+    plane = "xy" if "minus" in path else "sinogram"
+    if "centers" in path:
+        path += "?row=0"
+    elif "minus" in path:
+        dataset, path = house.result, path + "?span=1"
     asked = {"cuts": "?age=0.1&width=0.02", "average": f"?result={curves.first.id}"}
     path += asked.get(path.rpartition("/")[2], "")
     known = {
@@ -265,6 +282,9 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         "{restore_id}": _restore_id(house),
         "{flow_id}": _flow_id(house),
         "{workflow_id}": "nobodys",
+        "{other_id}": house.result.id,
+        "{center}": "23.5",
+        "{plane}": plane,
         "{experiment_id}": dataset.experiment_id,
         "{station_id}": STATION,
         "{path:path}": house.raw.main_file,
@@ -307,7 +327,8 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "key", [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS, COPIES)]
+    "key",
+    [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS, COPIES)],
 )
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str

@@ -26,9 +26,11 @@ from lightkeep.portal import (
     keeping,
     plans,
     processing,
+    reprocess,
     runs,
     session,
     storage,
+    tomography,
     workflows,
     xpcs,
 )
@@ -69,7 +71,7 @@ HEADLINES: Mapping[str, Headline] = {
 }
 _PARTS = (
     session, front, experiments, datasets, processing, runs, find, xpcs, extend, keeping, storage, plans,
-    acquisitions, workflows,
+    acquisitions, workflows, tomography, reprocess,
 )  # fmt: skip
 _UNSEEN = ("not_found", "sign_in_required")
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from lightkeep.lifecycle import curves, process
+from lightkeep.lifecycle import curves, process, slices
 from lightkeep.lifecycle.preview import Stack
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import LightkeepError, NotFound
@@ -35,7 +35,7 @@ def overview(here: Here, dataset_id: Name, i: Annotated[int, Query(ge=1, le=10**
     stack, why = _stack(here, dataset)
     index = None if stack is None else min((i or stack.count // 2 + 1) - 1, stack.count - 1)
     made = _made_by(here, dataset)
-    return _page(
+    return tabbed(
         here, dataset, "overview", stack=stack, why=why, index=index, safety=_safety(here, dataset), **made
     )
 
@@ -45,7 +45,7 @@ def view(here: Here, dataset_id: Name) -> Response:
     """The whole content of the main file, in the h5web viewer."""
     dataset = here.view.dataset(dataset_id)
     here.view.require(Verb.READ, dataset_id=dataset_id)
-    return _page(here, dataset, "view")
+    return tabbed(here, dataset, "view")
 
 
 @router.get("/datasets/{dataset_id}/results")
@@ -53,7 +53,7 @@ def results(here: Here, dataset_id: Name) -> Response:
     """What was made of it, and by which runs."""
     dataset = here.view.dataset(dataset_id)
     runs = here.view.runs(dataset_id=dataset_id, limit=100)
-    return _page(here, dataset, "results", runs=runs)
+    return tabbed(here, dataset, "results", runs=runs)
 
 
 @router.get("/datasets/{dataset_id}/files")
@@ -62,7 +62,7 @@ def files(here: Here, dataset_id: Name, prefix: Text = "", page: Number = 1) -> 
     dataset = here.view.dataset(dataset_id)
     found = here.view.files(dataset_id, limit=_FILES, offset=(page - 1) * _FILES, prefix=prefix)
     turner = pages(found.total, page, keep={"prefix": prefix}, size=_FILES)
-    return _page(
+    return tabbed(
         here, dataset, "files", files=found, skipped=here.view.skipped(dataset_id), prefix=prefix, turner=turner
     )
 
@@ -70,7 +70,7 @@ def files(here: Here, dataset_id: Name, prefix: Text = "", page: Number = 1) -> 
 @router.get("/datasets/{dataset_id}/metadata")
 def metadata(here: Here, dataset_id: Name) -> Response:
     """What the file says of the measurement: typed fields with units first."""
-    return _page(here, here.view.dataset(dataset_id), "metadata")
+    return tabbed(here, here.view.dataset(dataset_id), "metadata")
 
 
 @router.get("/datasets/{dataset_id}/provenance")
@@ -79,17 +79,17 @@ def provenance(here: Here, dataset_id: Name) -> Response:
     dataset = here.view.dataset(dataset_id)
     parents = [found for each in dataset.parents if (found := _dataset(here, each)) is not None]
     events = here.view.events(subject=dataset_id, limit=100)
-    return _page(here, dataset, "provenance", parents=parents, events=events, **_made_by(here, dataset))
+    return tabbed(here, dataset, "provenance", parents=parents, events=events, **_made_by(here, dataset))
 
 
 @router.get("/datasets/{dataset_id}/safety")
 def safety(here: Here, dataset_id: Name) -> Response:
     """Where its bytes are, until when and why, and when each copy was last proved."""
     dataset = here.view.dataset(dataset_id)
-    return _page(here, dataset, "safety", safety=_safety(here, dataset), **keeping.context(here, dataset_id))
+    return tabbed(here, dataset, "safety", safety=_safety(here, dataset), **keeping.context(here, dataset_id))
 
 
-def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
+def tabbed(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
     """Return a tab of the dataset's page, with what all tabs show."""
     try:
         experiment = here.view.experiment(dataset.experiment_id)
@@ -110,9 +110,17 @@ def _page(here: Visit, dataset: Dataset, tab: str, **context: Any) -> Response:
         offered=offered,
         children=children,
         left_out=left_out,
+        looks=_looks(dataset),
         far=keeping.far(here, dataset),
         **context,
     )
+
+
+def _looks(dataset: Dataset) -> str:
+    """Return the word of the tab that shows tomography; empty where there is none."""
+    if dataset.format in slices.SCANS:
+        return "Projections"
+    return "Slices" if dataset.technique == "tomography" and dataset.kind is DatasetKind.DERIVED else ""
 
 
 def _correlation(here: Visit, dataset: Dataset) -> Response:
@@ -125,7 +133,7 @@ def _correlation(here: Visit, dataset: Dataset) -> Response:
         except LightkeepError as error:
             why = error.message
     made = _made_by(here, dataset)
-    return _page(
+    return tabbed(
         here, dataset, "xpcs", curves=found, why=why, tables=tables, safety=_safety(here, dataset), **made
     )
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import to_thread
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from lightkeep import techniques
 from lightkeep.lifecycle import live as following
-from lightkeep.lifecycle import process
+from lightkeep.lifecycle import process, run_log
 from lightkeep.lifecycle.preview import Stack
 from lightkeep.model.datasets import Dataset
-from lightkeep.model.errors import InvalidInput, LightkeepError, NotFound
+from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, SignInRequired
 from lightkeep.model.people import Verb
 from lightkeep.model.runs import LIVE, Run, RunState
 from lightkeep.portal import forms
@@ -21,6 +21,8 @@ from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
 from lightkeep.portal.parameters import parameters
 
 router = APIRouter()
+_LINES = 200
+"""Of one task's log."""
 
 
 @router.get("/runs")
@@ -28,10 +30,41 @@ def runs(here: Here, state: RunState | None = None, page: Number = 1) -> Respons
     """The runs that one may see, newest first."""
     found = here.view.runs(state=state, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
     names = {run.dataset_id: here.view.dataset(run.dataset_id).name for run in found}
+    again = []
+    if state in (RunState.FAILED, RunState.CANCELLED):
+        again = [run.id for run in found if here.view.can(Verb.PROCESS, run_id=run.id)]
     turner = pages(found.total, page, keep={"state": str(state) if state else ""})
+    states = [str(each) for each in RunState]
     return here.render(
-        "runs.html", runs=found, names=names, state=state, states=[str(each) for each in RunState], turner=turner
+        "runs.html", runs=found, names=names, state=state, states=states, turner=turner, again=again
     )
+
+
+@router.post("/runs/retry")
+def retry_several(here: Here, run: Annotated[list[str], Form(max_length=PAGE_SIZE)] = []) -> Response:  # noqa: B006
+    """Ask for several runs again, as they were; what cannot be asked for again is named."""
+    if here.principal.is_anonymous:
+        raise SignInRequired("only somebody signed in may process", remedy="sign in")
+    if not run:
+        raise InvalidInput("no run was chosen", remedy="tick those that should run again")
+    refused = []
+    for run_id in dict.fromkeys(run):
+        try:
+            again = process.retry(here.facility, run_id, principal=here.principal)
+        except LightkeepError as error:
+            refused.append(f"{run_id}: {error.message}")
+        else:
+            here.house.orchestrator.submit_run(again.id)
+    if refused:
+        raise Conflict("; ".join(refused), remedy="the others were asked for")
+    return RedirectResponse("/runs", 303)
+
+
+@router.get("/runs/{run_id}/log")
+def log(here: Here, run_id: Name) -> Response:
+    """What its tasks said; for who may process it, as it names folders of the machine."""
+    found = here.view.run(run_id)
+    return here.render("parts/run_log.html", run=found, log=_log(here, found))
 
 
 @router.get("/runs/{run_id}")
@@ -113,6 +146,14 @@ def _shown(here: Visit, run: Run) -> dict[str, Any]:
         "edits": _edits(run) if run.state in (RunState.FAILED, RunState.CANCELLED) else [],
         "may_process": bool(here.view.can(Verb.PROCESS, run_id=run.id)),
     }
+
+
+def _log(here: Visit, run: Run) -> dict[str, list[run_log.LogLine]]:
+    """Return the last lines of each task."""
+    found: dict[str, list[run_log.LogLine]] = {}
+    for line in run_log.read(here.facility, run.id, principal=here.principal):
+        found.setdefault(line.task, []).append(line)
+    return {task: lines[-_LINES:] for task, lines in found.items()}
 
 
 def _follows(here: Visit, run: Run) -> bool:
