@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config, PurgeConfig
-from lightkeep.lifecycle import forecast, purge, purge_plan
+from lightkeep.lifecycle import forecast, notices, outbox, purge, purge_plan
 from lightkeep.lifecycle.purge_destroy import destroy
 from lightkeep.model.errors import Conflict
 from lightkeep.model.experiments import Experiment
@@ -22,6 +22,7 @@ SHORT = POLICY.replace('"3 months"', '"20 days"').replace('keep_under_pressure =
     "undo_days = 14", "undo_days = 3"
 )  # fmt: skip
 QUIET, DAYS = 13, 30
+TRASH = 14
 """Nothing may go before the one; all that may is gone by the other."""
 
 
@@ -67,18 +68,63 @@ def day_of_purging(kept: Retained) -> None:
 def test_the_purges_of_a_month_are_those_that_were_forecast(tmp_path: Path, seed: int) -> None:
     kept = retained(tmp_path, policy=SHORT, config=Config(tmp_path, purge=PurgeConfig(max_fraction=1.0)))
     measured(kept, seed)
-    still = forecast.Scenario("nothing new", factor=0.0)
-    _, outlook = forecast.outlooks(kept.facility, [still], principal=ADMIN, days=DAYS)
-    course: Course = next(path for path in outlook.paths if path.depot.id == "central")
-    midnight = kept.clock.at.replace(hour=0, minute=0, second=0)
-    assert len(set(course.used[:QUIET])) == 1
-    real = []
+    begin = kept.clock.at
+    midnight = begin.replace(hour=0, minute=0, second=0)
     kept.clock.at = midnight + timedelta(days=QUIET)
     for experiment in sorted({each.experiment_id for each in kept.datasets.values()}):
         kept.told(experiment=experiment)
+    kept.clock.at = begin
+    still = forecast.Scenario("nothing new", factor=0.0)
+    _, outlook = forecast.outlooks(kept.facility, [still], principal=ADMIN, days=DAYS)
+    course: Course = next(path for path in outlook.paths if path.depot.id == "central")
+    assert len(set(course.used[:QUIET])) == 1
+    real = []
     for day in range(QUIET, DAYS):
         kept.clock.at = midnight + timedelta(days=day, hours=23, minutes=59, seconds=30)
         day_of_purging(kept)
         real.append(central(kept))
     assert tuple(real) == course.used[QUIET:]
     assert len(set(real)) > 2
+
+
+@pytest.mark.parametrize("waited", [0, 50, 200])
+def test_a_forecast_day_of_purging_is_the_first_on_which_it_may_go_the_notices_included(
+    tmp_path: Path, waited: int
+) -> None:
+    kept = retained(tmp_path, config=Config(tmp_path, purge=PurgeConfig(max_fraction=1.0)))
+    kept.dataset("scan", {"a": b"a" * 100})
+    kept.close()
+    kept.clock.at += timedelta(days=waited)  # nobody was told meanwhile: no mail server, say
+    kept.trust_clock()
+    still = forecast.Scenario("nothing new", factor=0.0)
+    _, outlook = forecast.outlooks(kept.facility, [still], principal=ADMIN, days=200)
+    course: Course = next(path for path in outlook.paths if path.depot.id == "central")
+    foretold = course.days[next(number for number, used in enumerate(course.used) if not used)]
+    midnight = kept.clock.at.replace(hour=0, minute=0, second=0)
+    announce(kept)
+    for day in range(200):
+        kept.clock.at = midnight + timedelta(days=day, hours=23, minutes=59, seconds=30)
+        is_soon = kept.clock.at.date() >= foretold - timedelta(days=TRASH + 9)
+        if is_soon or day % 7 == 0:  # seldom at first, to save time
+            announce(kept)
+        if is_soon and may_go(kept):
+            break
+    assert kept.clock.at.date() == foretold - timedelta(days=TRASH)
+    assert (foretold - midnight.date()).days - TRASH == {0: 90, 50: 40, 200: 30}[waited]
+
+
+def announce(kept: Retained) -> None:
+    """What the upkeep of a day does about notices."""
+    kept.trust_clock()
+    notices.announce(kept.facility)
+    outbox.send_waiting(kept.facility)
+
+
+def may_go(kept: Retained) -> bool:
+    """Return whether something may go from `central` now."""
+    kept.verified()
+    try:
+        purge_plan.plan(kept.facility, "central", principal=ADMIN)
+    except Conflict:
+        return False
+    return True

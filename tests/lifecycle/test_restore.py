@@ -18,6 +18,7 @@ from lightkeep.model.people import ANONYMOUS, SERVICE, Grant, Person, Principal,
 from lightkeep.model.retention import RestoreState
 from lightkeep.model.stores import ReplicaState
 from lightkeep.testing.harm import harm, newest_place
+from lightkeep.testing.tape import TapeLibrary
 
 ADA = Principal("ada")
 NAMES = ("a", "b", "sub/c")
@@ -186,3 +187,19 @@ def test_a_restore_to_another_store_is_possible_and_to_one_in_place_is_not(house
     assert [each.target_id for each in run_queue(house)] == ["third"]
     with pytest.raises(InvalidInput):
         request(house, principal=ADA, dataset_id=far.id, store_id="disk")
+
+
+def test_a_restore_from_tape_mounts_and_recalls_each_unit_once(house, measure, tmp_path):
+    library = TapeLibrary.make(tmp_path / "library", drives=1, tape_size=100_000)
+    add_store(house, "tape", library.location("/lightkeep"), principal=ADA, kind="hpss")
+    made = [measure(name, ("1", "2", "3")) for name in ("one", "two")]
+    for dataset in made:
+        archive(house, principal=ADA, store_id="tape", dataset_id=dataset.id)
+        forget(house, dataset)
+        request(house, principal=ADA, dataset_id=dataset.id)
+    before = len(library.journal())
+    assert [each.state for each in run_queue(house)] == [RestoreState.DONE] * 2
+    done = [line.split() for line in library.journal()[before:]]
+    gets = [line[1] for line in done if line[0] == "get"]
+    assert sorted(gets) == sorted(f"/lightkeep/{each.key}" for each in house.catalog.view(SERVICE).units().items)
+    assert len([line for line in done if line[0] == "mount"]) <= 2

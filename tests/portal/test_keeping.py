@@ -187,3 +187,15 @@ def test_a_link_that_was_made_up_says_so(as_: As) -> None:
     answer = as_(None).get(f"/extend/{'x' * 43}")
     assert answer.status_code == 404
     assert "This link is not good" in unescape(answer.text)
+
+
+def test_a_manager_asks_for_a_copy_and_sees_that_it_is_still_to_be_made(kept: Retained, as_: As) -> None:
+    dataset = _flat(kept)
+    page = f"/datasets/{dataset.id}"
+    assert "Copy or archive" not in as_(PI).get(f"{page}/safety").text
+    assert as_(PI).post(f"{page}/copy", data={"store": "second"}).status_code == 403
+    assert "Copy or archive" in as_(MANAGER).get(f"{page}/safety").text
+    done = as_(MANAGER).post(f"{page}/copy", data={"store": "second", "units": "true"})
+    assert done.status_code == 303
+    assert "Archive units on second are still to be made" in read(as_(MANAGER).get(f"{page}/safety").text)
+    assert "still to be made" not in read(as_(PI).get(f"{page}/safety").text)

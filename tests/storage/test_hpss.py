@@ -28,7 +28,7 @@ from lightkeep.model.stores import Store, Tier
 from lightkeep.storage import open_store
 from lightkeep.storage.hpss import HpssStore
 from lightkeep.storage.hpss_commands import Place, decode, encode
-from lightkeep.storage.units import read_index, read_unit, recall_order
+from lightkeep.storage.units import read_index, recall_order
 from lightkeep.testing.suites.objects import ODD, content_of, keep, keep_all
 from lightkeep.testing.suites.store import BrokenSource, StoreSuite
 from lightkeep.testing.tape import TapeLibrary
@@ -328,7 +328,34 @@ def test_older_numbers_of_a_record_are_dropped_and_a_crash_between_leaves_the_ne
     assert [path.name for path in library.file(f"{ROOT}/.lightkeep/records/a").iterdir()] == ["r~3"]
 
 
-def test_the_members_of_a_unit_cost_two_recalls_however_many_they_are(library, store):
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_members_that_are_expected_cost_one_recall_of_their_unit(library, store, is_compressed):
+    units = [
+        archive(
+            store,
+            [source_of(os.urandom(3000), f"{number:02}") for number in range(6)],
+            unit_id=unit_id,
+            compress=is_compressed,
+        )
+        for unit_id in ("u_1", "u_2")
+    ]
+    wanted = [(index.key_of(member), member) for index in units for member in index.members]
+    before = len(library.journal())
+    store.expect(key for key, _ in wanted)
+    for key, member in wanted:
+        assert store.verify(key).sha256 == member.sha256
+    assert len([line for line in library.journal()[before:] if line.startswith("get ")]) == 2
+
+
+def test_one_member_is_not_worth_its_unit(library, store):
+    index = archive(store, [source_of(os.urandom(300_000), f"{number:02}") for number in range(3)])
+    key = index.key_of(index.members[1])
+    store.expect([key])
+    assert store.verify(key).sha256 == index.members[1].sha256
+    assert store._recalls._kept is None
+
+
+def test_unannounced_the_members_of_a_unit_cost_two_recalls_however_many_they_are(library, store):
     contents = {f"{number:02}": os.urandom(3000 + number) for number in range(12)}
     index = archive(store, [source_of(content, path) for path, content in contents.items()])
     before = len(library.journal())
@@ -364,7 +391,7 @@ def test_recalls_in_order_mount_each_tape_once(tmp_path):
     ordered = len(library.mounts()) - begun - unordered
     assert (unordered, ordered) == (4, 2)
     before = len(library.journal())
-    with read_unit(store, "units/u_1.tar") as opened:
-        for key in keys[:2]:
-            opened(key).close()
+    store.expect(keys[:2])
+    for key in keys[:2]:
+        store.open(key).close()
     assert [line.split()[0] for line in library.journal()[before:]] == ["mount", "get"]

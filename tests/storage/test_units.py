@@ -24,7 +24,6 @@ from lightkeep.storage.units import (
     cut,
     index_key,
     read_index,
-    read_unit,
     recall_order,
     unit_key,
     write_unit,
@@ -277,22 +276,6 @@ def test_a_file_beyond_what_a_plain_header_holds_is_announced_right():
         ("u/data/ds_1/big", 9 << 30, 0, 0o640)
     ]
     assert stream.size > 9 << 30
-
-
-@pytest.mark.parametrize("is_compressed", [False, True])
-def test_many_members_are_read_through_one_opening_of_their_unit(store, is_compressed):
-    contents = {f"{number:02}": os.urandom(700 * number) for number in range(20)}
-    index = archive(
-        store, [source_of(content, path) for path, content in contents.items()], compress=is_compressed
-    )
-    with read_unit(store, index.key) as opened:
-        for member in index.members:
-            with opened(index.key_of(member)) as file:
-                assert file.read() == contents[member.path]
-        with pytest.raises(NotFound):
-            opened(f"{index.key}!{index.plain_size}+1")
-        with opened(index.key_of(index.members[5])) as file:
-            assert file.read() == contents["05"]
 
 
 def test_keys_are_recalled_by_unit_and_place():

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word
 from lightkeep.http.shapes import PageOf, Shape, Shown
+from lightkeep.lifecycle import asked_copies, scrub
 from lightkeep.lifecycle import restore as lifecycle
-from lightkeep.lifecycle import scrub
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import RestoreState
 
@@ -31,6 +31,31 @@ class UnitShape(Shape):
     content_size: int = Field(description="Bytes of the members.")
     created_at: datetime | None
     state: str = Field(description="verified; delete_pending: in the trash; deleted.")
+
+
+class CopyRequest(BaseModel):
+    """Where a copy shall be."""
+
+    store: str = Field("", max_length=200, description="Empty: a store that fails apart from those with a copy.")
+
+
+class ArchiveRequest(BaseModel):
+    """Where archive units shall be."""
+
+    store: str = Field(min_length=1, max_length=200)
+
+
+class CopyShape(Shape):
+    """A copy, or archive units, that somebody asked for and that are still to be made."""
+
+    id: str
+    store_id: str
+    experiment_id: str
+    dataset_id: str = Field(description="Empty: all complete datasets of the experiment.")
+    as_units: bool
+    created_by: str
+    created_at: datetime | None
+    error: Shown = Field(description="Why it is not there yet, after the last try.")
 
 
 class RestoreRequest(BaseModel):
@@ -126,6 +151,37 @@ def request_restores(desk: AtDesk, who: Who, experiment_id: Name, asked: Restore
         days=asked.days,
     )
     return [RestoreShape.model_validate(each) for each in made]
+
+
+@router.get("/copies")
+def copies(desk: AtDesk, who: Who) -> list[CopyShape]:
+    """What one asked to be copied or archived and is not there yet, of experiments that one manages."""
+    return [CopyShape.model_validate(each) for each in asked_copies.waiting(desk.facility, principal=who)]
+
+
+@router.post("/datasets/{dataset_id}/copies", status_code=202)
+def request_copy(desk: AtDesk, who: Who, dataset_id: Name, asked: CopyRequest) -> CopyShape:
+    """Ask for a verified copy of a dataset on another store, file by file."""
+    made = asked_copies.ask(desk.facility, principal=who, dataset_id=dataset_id, store_id=asked.store)
+    return CopyShape.model_validate(made)
+
+
+@router.post("/datasets/{dataset_id}/archive", status_code=202)
+def archive_dataset(desk: AtDesk, who: Who, dataset_id: Name, asked: ArchiveRequest) -> CopyShape:
+    """Ask for a dataset to be packed into archive units."""
+    made = asked_copies.ask(
+        desk.facility, principal=who, dataset_id=dataset_id, store_id=asked.store, as_units=True
+    )
+    return CopyShape.model_validate(made)
+
+
+@router.post("/experiments/{experiment_id}/archive", status_code=202)
+def archive_experiment(desk: AtDesk, who: Who, experiment_id: Name, asked: ArchiveRequest) -> CopyShape:
+    """Ask for the complete datasets of an experiment to be packed into archive units."""
+    made = asked_copies.ask(
+        desk.facility, principal=who, experiment_id=experiment_id, store_id=asked.store, as_units=True
+    )
+    return CopyShape.model_validate(made)
 
 
 @router.get("/freshness")

@@ -100,7 +100,7 @@ def archive(
             raise Conflict(f"dataset {datasets[0].name} is {datasets[0].state}", remedy="complete it first")
     else:
         datasets = list(complete_datasets(facility, view.experiment(experiment_id).id))
-    store = _checked(facility, store_id)
+    store = checked_store(facility, store_id)
     files = [file for dataset in datasets for file in all_files(facility.catalog.view(SERVICE), dataset.id)]
     work = _Archiving(facility, principal, store, datasets, pace, report)
     work.adopt()
@@ -117,7 +117,7 @@ def archive_files(
 ) -> Archived:
     """Pack some files of one dataset into units of their own: what `repair` does for damaged members."""
     dataset = facility.catalog.view(SERVICE).dataset(files[0].dataset_id)
-    work = _Archiving(facility, principal, _checked(facility, store_id), [dataset], pace, None)
+    work = _Archiving(facility, principal, checked_store(facility, store_id), [dataset], pace, None)
     work.adopt()
     work.pack(files, target=facility.config.archive.target, cap=facility.config.archive.cap)
     return work.done
@@ -406,7 +406,8 @@ def _index_of(document: bytes) -> UnitIndex | None:
         return None
 
 
-def _checked(facility: Facility, store_id: str) -> Store:
+def checked_store(facility: Facility, store_id: str) -> Store:
+    """Return a store that units may be written to, and that is there; raises as `archive` does."""
     store = facility.stores[store_id]
     store.check_identity()
     if not store.record.is_managed:

@@ -20,6 +20,7 @@ from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import (
     Proof,
     Readable,
+    RecallsUnits,
     Replica,
     ReplicaState,
     Replicated,
@@ -286,6 +287,17 @@ def archived(file: File) -> Archived:
 def open_source(facility: Facility, replica: Replica) -> BinaryIO:
     """Open a replica whose store is there. Raises NotFound, StoreUnavailable, StorageError."""
     return facility.stores[replica.store_id].open(replica.key)
+
+
+def expect(replicas: Iterable[Replica], *, stores: Mapping[str, Store]) -> None:
+    """Tell the stores which copies will be read soon: a unit on tape comes once for all of its members."""
+    keys: dict[str, list[str]] = {}
+    for each in replicas:
+        keys.setdefault(each.store_id, []).append(each.key)
+    for store_id, wanted in keys.items():
+        store = stores[store_id]
+        if isinstance(store, RecallsUnits):
+            store.expect(wanted)
 
 
 def new_replica(facility: Facility, file: File, store: Store, *, key: str, proof: Proof) -> Replica:

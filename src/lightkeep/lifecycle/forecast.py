@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lightkeep.facility import Facility
 
 _MEASURED: Final = timedelta(days=365)
+_MOST_NOTICES: Final = 100_000
 _CLOSING_DAYS: Final = (
     7  # where no experiment was closed in the last year: a beam time of some days, and a weekend
 )
@@ -93,6 +94,11 @@ class _Known:
         self.growth = view.growth()
         self.arrived = view.arrived(self.now - _MEASURED)
         self.stations = [each.id for each in view.stations()]
+        self.told: dict[tuple[str, str], datetime] = {}
+        """(experiment, store) -> until when people were told that its files stay."""
+        for notice in view.notices(live=True, limit=_MOST_NOTICES).items:
+            key = (notice.experiment_id, notice.store_id)
+            self.told[key] = max(notice.expires_at, self.told.get(key, notice.expires_at))
         self.holds = list(view.holds(standing=True, limit=10_000))
         self.room = {each: self._room(facility, each) for each in self.stores}
 
@@ -169,8 +175,9 @@ class _Work:
         policy = applicable(self._policies, policy_id=experiment.policy_id, station_id=experiment.station_id)
         clock = self._known.clock(experiment)
         until = expiry(policy, clock, facts, tier=store.tier)
-        trash = timedelta(days=_undo_days(policy, facts))
-        leaves_on, early_on = self._held(experiment, store, until.at, until.pressure_at, trash=trash)
+        limits = self._held(experiment, store, until.at, until.pressure_at)
+        limits = self._announced(experiment, store, *limits, days=_notice_days(policy, facts))
+        leaves_on, early_on = _dates(*limits, trash=timedelta(days=_undo_days(policy, facts)))
         if not store.is_managed or leaves_on is None:
             yield ahead.Lot(store.id, size)
             return
@@ -193,15 +200,9 @@ class _Work:
         yield ahead.Lot(store.id, size - copied, leaves_on, early_on, stay, copy_leaves)
 
     def _held(
-        self,
-        experiment: Experiment,
-        store: StoreRecord,
-        at: datetime | None,
-        early: datetime | None,
-        *,
-        trash: timedelta,
-    ) -> tuple[date | None, date | None]:
-        """Return when it leaves, and under pressure, with the holds on all of it."""
+        self, experiment: Experiment, store: StoreRecord, at: datetime | None, early: datetime | None
+    ) -> tuple[datetime | None, datetime | None]:
+        """Return when it may leave, and under pressure, with the holds on all of it."""
         if at is None:
             return None, None
         for hold in self._known.holds:
@@ -210,9 +211,19 @@ class _Work:
             if hold.until is None:
                 return None, None
             at, early = max(at, hold.until), max(early or at, hold.until)
-        leaves_on = ahead.first_day_after(at) + trash
-        early_on = ahead.first_day_after(early) + trash if early else None
-        return leaves_on, early_on if early_on and early_on < leaves_on else None
+        return at, early
+
+    def _announced(
+        self, experiment: Experiment, store: StoreRecord, at: datetime | None, early: datetime | None, *, days: int
+    ) -> tuple[datetime | None, datetime | None]:
+        """Return the same with the notices: those that were sent, or else the first one that will be."""
+        if at is None or not days:
+            return at, early
+        told = self._known.told.get((experiment.id, store.id))
+        if told is None:
+            begin = max(self._known.now, self._known.clock(experiment).started_at or self._known.now)
+            told = max(begin + timedelta(days), early or at)
+        return max(at, told), max(early, told) if early else None
 
     def _elsewhere(self, group: Group, *, durable: bool) -> int:
         """Return how many bytes of a group have a copy on another store that counts."""
@@ -257,6 +268,7 @@ class _Work:
                 keep.span if may_leave else None,
                 keep.pressure if may_leave else None,
                 _undo_days(policy, facts),
+                notice_days=_notice_days(policy, facts),
                 needs_copy=not keep.last_copy,
             )
             copy = ahead.Stay(target.id, self._keep(policy, facts, target).span) if target else None
@@ -308,3 +320,18 @@ def _undo_days(policy: Policy | None, facts: Facts) -> int:
     """Return how long bytes lie in the trash before they are destroyed: they take room until then."""
     rule = policy.rule_for(facts) if policy else None
     return rule.undo_days if rule else 0
+
+
+def _notice_days(policy: Policy | None, facts: Facts) -> int:
+    """Return how long before people are told."""
+    rule = policy.rule_for(facts) if policy else None
+    return max(rule.notice_days, default=0) if rule else 0
+
+
+def _dates(at: datetime | None, early: datetime | None, *, trash: timedelta) -> tuple[date | None, date | None]:
+    """Return the days on which it has left its store, the trash included."""
+    if at is None:
+        return None, None
+    leaves_on = ahead.first_day_after(at) + trash
+    early_on = ahead.first_day_after(early) + trash if early else None
+    return leaves_on, early_on if early_on and early_on < leaves_on else None

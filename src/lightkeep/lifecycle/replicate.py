@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightkeep.lifecycle.copies import LIVE, Copying, by_file, keep_document, seek
+from lightkeep.lifecycle.copies import LIVE, Copying, by_file, expect, keep_document, seek
 from lightkeep.lifecycle.leases import leased
 from lightkeep.lifecycle.manifest import all_files
 from lightkeep.lifecycle.transfer import Pace
@@ -68,8 +68,8 @@ def replicate(
         raise Conflict(
             f"dataset {dataset.name} is {dataset.state}", remedy="only a complete dataset can be replicated"
         )
+    target = target_of(facility, dataset, store_id)
     replicas = by_file(facility.catalog.view(SERVICE).replicas(dataset_id))
-    target = _checked(facility.stores[store_id or _another_store(facility, dataset, replicas)], dataset)
     experiment = facility.catalog.view(SERVICE).experiment(dataset.experiment_id)
     files = list(all_files(view, dataset_id))
     sought = seek(
@@ -86,6 +86,7 @@ def replicate(
             if report is not None:
                 report(min(1.0, read / total), "")
 
+        expect((each.sources[0] for each in sought if each.sources), stores=facility.stores)
         done = Copying(facility, target, principal=principal, pace=pace, read=advance).run(sought)
         if not done.failed:
             keep_document(facility, dataset, target, principal=principal, is_news=done.files > 0)
@@ -100,8 +101,15 @@ def replicate(
     )
 
 
-def _checked(target: Store, dataset: Dataset) -> Store:
-    """Return a store that single files may be written to, and that is there."""
+def target_of(facility: Facility, dataset: Dataset, store_id: str = "") -> Store:
+    """Return a store that single files of a dataset may be written to, and that is there; chosen when not named.
+
+    Raises NotFound, Conflict, InvalidInput and StoreUnavailable as `replicate` does.
+    """
+    if not store_id:
+        replicas = by_file(facility.catalog.view(SERVICE).replicas(dataset.id))
+        store_id = _another_store(facility, dataset, replicas)
+    target = facility.stores[store_id]
     if not target.record.is_managed:
         raise InvalidInput(
             f"store {target.record.id} is registered in place: Lightkeep never writes there",

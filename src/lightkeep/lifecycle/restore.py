@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle.copies import Copying, Sought, by_file, keep_document, seek, split
+from lightkeep.lifecycle.copies import Copying, Sought, by_file, expect, keep_document, seek, split
 from lightkeep.lifecycle.leases import leased
 from lightkeep.lifecycle.manifest import all_files, complete_datasets
 from lightkeep.lifecycle.outbox import is_address
@@ -195,6 +195,7 @@ class _Recall:
             )
             try:
                 target.check_identity()
+                expect((each.sources[0] for each in sought if each.sources), stores=self.facility.stores)
                 for group in split(sought, self.pace):
                     copying.run(group)
                     self._count(asked, copying)

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from lightkeep.lifecycle import (
+    asked_copies,
     drill,
     guards,
     notices,
@@ -129,6 +130,7 @@ PARTS: Final[Mapping[str, Callable[[Facility], int]]] = {
     "recovery": purge.recover,
     "trash": _trash,
     "restores": restore.tick,
+    "asked copies": asked_copies.tick,
     "copies": place.tick,
     "scrub": scrub.tick,
     "usage": usage.tick,

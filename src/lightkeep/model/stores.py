@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -216,6 +216,15 @@ class GivesFiles(Protocol):
         ----------
         keys, sizes, at: (n,); of each its name, its bytes, and where in `into` these go.
         """
+        ...
+
+
+@runtime_checkable
+class RecallsUnits(Protocol):
+    """A store far away, from which a whole unit comes as cheaply as one of its members."""
+
+    def expect(self, keys: Iterable[str]) -> None:
+        """Say which objects will be opened soon: a unit of which there are several comes once, for all of them."""
         ...
 
 

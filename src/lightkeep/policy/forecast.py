@@ -51,6 +51,8 @@ class Stay:
     """What may leave already when the store is above its high watermark; None: the same as `keep`."""
     trash_days: int = 0
     """How long they take room in the trash after that."""
+    notice_days: int = 0
+    """How long before people are told; not before the clock of their experiment starts."""
     needs_copy: bool = False
     """True: leaves only when the copy that the stream makes is complete."""
 
@@ -370,6 +372,7 @@ def _days(stay: Stay, closed: datetime) -> tuple[date | None, date | None]:
     if stay.keep is None:
         return None, None
     trash = timedelta(days=stay.trash_days)
-    leaves_on = first_day_after(stay.keep.after(closed)) + trash
-    early_on = first_day_after(stay.pressure.after(closed)) + trash if stay.pressure else None
+    told = closed + timedelta(days=stay.notice_days)
+    leaves_on = first_day_after(max(stay.keep.after(closed), told)) + trash
+    early_on = first_day_after(max(stay.pressure.after(closed), told)) + trash if stay.pressure else None
     return leaves_on, min(early_on, leaves_on) if early_on else None

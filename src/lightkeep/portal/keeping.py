@@ -11,7 +11,7 @@ from fastapi import APIRouter, Form
 from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
-from lightkeep.lifecycle import experiments, holds, purge, restore, retain
+from lightkeep.lifecycle import asked_copies, experiments, holds, purge, restore, retain
 from lightkeep.lifecycle.explain import Explanation, explain
 from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput
@@ -64,6 +64,20 @@ def restore_dataset(here: Here, dataset_id: Name) -> Response:
     """Ask for an archived dataset to be near again; its page then says how far it is."""
     restore.request(here.facility, principal=here.principal, dataset_id=dataset_id)
     return RedirectResponse(f"/datasets/{dataset_id}", 303)
+
+
+@router.post("/datasets/{dataset_id}/copy")
+def copy_dataset(
+    here: Here,
+    dataset_id: Name,
+    store: Annotated[str, Form(max_length=200)] = "",
+    units: Annotated[bool, Form()] = False,
+) -> Response:
+    """Ask for a copy on another store, file by file or as archive units; the next upkeep makes it."""
+    asked_copies.ask(
+        here.facility, principal=here.principal, dataset_id=dataset_id, store_id=store, as_units=units
+    )
+    return RedirectResponse(f"/datasets/{dataset_id}/safety", 303)
 
 
 @router.post("/datasets/{dataset_id}/undo")
@@ -126,12 +140,19 @@ def context(here: Visit, dataset_id: str) -> dict[str, Any]:
     found = explain(here.facility, dataset_id, principal=here.principal)
     experiment_id = found.experiment_id
     may = here.view.can(Verb.WRITE, experiment_id=experiment_id)
+    is_manager = here.view.can(Verb.MANAGE, experiment_id=experiment_id)
+    waiting = asked_copies.waiting(here.facility, principal=here.principal) if is_manager else []
+    stores = here.facility.catalog.view(SERVICE).stores() if is_manager else []
     return {
         "keeping": found,
         "leaving": _leaving(found),
         "holds": here.view.holds_over(dataset_id) if here.view.mine([experiment_id]) else [],
         "may_extend": bool(may),
         "more": MORE.days,
+        "waiting": [
+            each for each in waiting if each.experiment_id == experiment_id and each.dataset_id in ("", dataset_id)
+        ],
+        "targets": [each.id for each in stores if each.is_managed],
     }
 
 

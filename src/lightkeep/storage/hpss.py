@@ -10,8 +10,8 @@ An object is put under a part name, read back whole, and only then renamed: a pu
 under a final name. HPSS has no rename that refuses to replace, so that the writer's lock has to suffice: one
 machine writes to a store (the lock is a file there), any number read.
 
-Opening an object recalls it to this machine. The first member of a unit is recalled alone; with the second one the
-unit is, and kept in the spool for a while. Who wants many says so at once: `lightkeep.storage.units.read_unit`.
+Opening an object recalls it to this machine. Who wants several members of a unit says so with `expect`: the unit
+comes once, and is kept in the spool for a while. Unannounced, the second member of a unit brings all of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, Final
 
 from lightkeep.model.clock import Ids
@@ -145,6 +146,11 @@ class HpssStore:
             return self._open_member(key, *member)
         return self._recalls.whole(self._entry(key))
 
+    def expect(self, keys: Iterable[str]) -> None:
+        """Say which objects will be opened soon; see `model.stores.RecallsUnits`."""
+        units = Counter(member[0] for key in keys if (member := split_member(key)))
+        self._recalls.expect(encode(unit) for unit, count in units.items() if count > 1)
+
     def stat(self, key: str) -> ObjectStat:
         """Size of an object, without a recall; see the protocol."""
         if member := split_member(key):
@@ -186,7 +192,8 @@ class HpssStore:
         is_compressed = unit.endswith(COMPRESSED)
         if not is_compressed and offset + size > entry.size:
             raise self._absent(key)
-        if self.hpss.place.htar and not is_compressed and (file := self._extracted(key, unit, entry.path)):
+        is_alone = self.hpss.place.htar and not is_compressed and not self._recalls.is_expected(entry.path)
+        if is_alone and (file := self._extracted(key, unit, entry.path)):
             return file
         whole = self._recalls.unit(entry, must=is_compressed)
         return self._recalls.range(entry, start=offset, size=size) if whole is None else open_member(whole, key)

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 import threading
+from collections.abc import Iterable
 from typing import BinaryIO, Final, cast
 
 from lightkeep.model.errors import StorageError
@@ -16,15 +17,17 @@ _KEPT_S: Final = 1800.0
 
 
 class Recalls:
-    """Recalls for one store. The first member of a unit is recalled alone, from the second on the unit is.
+    """Recalls for one store. A unit of which several members are expected comes as a whole, once.
 
-    To reach a member, the archive sends its unit from the start: one by one, the members of a unit would cost its
-    length squared.
+    Of another one the first member comes alone, and with the second one the unit. To reach a member, the archive
+    sends its unit from the start: one by one, the members of a unit would cost its length squared.
     """
 
     def __init__(self, hpss: Hpss) -> None:
         self._hpss = hpss
         self._mutex = threading.RLock()
+        self._expected: set[str] = set()
+        """Paths of units of which several members will be asked for."""
         self._asked = ""
         """Path of the unit whose member was recalled last."""
         self._kept: BinaryIO | None = None
@@ -51,6 +54,16 @@ class Recalls:
             raise
         return cast(BinaryIO, file)
 
+    def expect(self, paths: Iterable[str]) -> None:
+        """Bring these units as a whole when the first of their members is asked for."""
+        with self._mutex:
+            self._expected |= {path for path in paths if self._kept is None or path != self._asked}
+
+    def is_expected(self, path: str) -> bool:
+        """Return whether a unit comes, or is here, as a whole."""
+        with self._mutex:
+            return path in self._expected or (self._kept is not None and path == self._asked)
+
     def unit(self, entry: Entry, *, must: bool) -> io.RawIOBase | None:
         """Return a unit that is here, or is worth a recall as a whole; None when the member alone is.
 
@@ -62,7 +75,9 @@ class Recalls:
             is_known = self._asked == entry.path
             if not is_known:
                 self.drop()
+            is_known = is_known or entry.path in self._expected
             self._asked = entry.path
+            self._expected.discard(entry.path)
             if self._kept is None and (must or (is_known and self._has_room(entry.size))):
                 self._kept = self.whole(entry)
                 self._timer = threading.Timer(_KEPT_S, self.drop)

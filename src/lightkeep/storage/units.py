@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from itertools import groupby
@@ -21,14 +20,13 @@ from typing import BinaryIO, Final, cast
 
 from lightkeep.model.datasets import File
 from lightkeep.model.errors import Corrupt, NotFound
-from lightkeep.model.stores import Readable, Staging, Store, split_member
-from lightkeep.storage.members import open_member
+from lightkeep.model.stores import Staging, Store, split_member
 from lightkeep.storage.seekable_zstd import COMPRESSED, CompressedStream, SeekableReader, ratio
 from lightkeep.storage.unit_index import UnitIndex, UnitMember, index_key, index_of, unit_key
 from lightkeep.storage.unit_stream import UnitSource, UnitStream, head
 
 __all__ = [
-    "UnitIndex", "UnitMember", "UnitSource", "cut", "index_key", "open_tar", "read_index", "read_unit",
+    "UnitIndex", "UnitMember", "UnitSource", "cut", "index_key", "open_tar", "read_index",
     "recall_order", "saving", "unit_key", "write_unit",
 ]  # fmt: skip
 
@@ -159,45 +157,6 @@ def open_tar(store: Store, key: str) -> BinaryIO:
     except Corrupt:
         file.close()
         raise
-
-
-@contextmanager
-def read_unit(store: Store, key: str) -> Iterator[Callable[[str], BinaryIO]]:
-    """Open a unit once for many of its members: on tape one recall, whatever their number.
-
-    Yields
-    ------
-    : a function from a member's key to its bytes as a file, one at a time; take them in `recall_order`.
-
-    Raises
-    ------
-    NotFound: there is no such unit, or it ends before a member does. Corrupt: a compressed unit is damaged.
-    """
-    with store.open(key) as file:
-
-        def opened(member: str) -> BinaryIO:
-            return open_member(_Shared(file), member)
-
-        yield opened
-
-
-class _Shared(io.RawIOBase):
-    """A file that others read too: closing it leaves the file open."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
-    def readinto(self, buffer: object) -> int:
-        return cast(Readable, self._file).readinto(memoryview(cast(bytearray, buffer)).cast("B")) or 0
 
 
 def recall_order(key: str) -> tuple[str, int]:
