@@ -26,6 +26,16 @@ class Hdf5Format(Reader, ABC):
         except (BadFile, *hdf5.FOREIGN):
             return False
 
+    def grows(self, path: Path) -> bool:
+        """True when the file is being written with SWMR and holds this layout."""
+        if not hdf5.is_hdf5(path):
+            return False
+        try:
+            with hdf5.open_growing(path) as file:
+                return self.holds(file)
+        except (BadFile, *hdf5.FOREIGN):
+            return False
+
     def open(self, path: Path) -> Source:
         """Open lazily; the file may lead to other files below its own folder.
 

@@ -17,6 +17,7 @@ from lightkeep.formats import hdf5
 from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, degrees, gather, held, value_of
 from lightkeep.formats.scan import check_angles, check_scan
+from lightkeep.model.acquisition import SCAN
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Source
 
@@ -99,6 +100,15 @@ class NXtomo(Hdf5Format):
         """Return the scan; BadFile also for no flats or darks, and angles that cannot be a scan's."""
         return _source(path, file)
 
+    def open_live(self, path: Path, *, wait_s: float = 5.0) -> Source:
+        """Open a scan that is still being written with SWMR, waiting until it can be; `follow` its frames.
+
+        Angles and image keys grow as well: a frame that is there has both.
+        """
+        from lightkeep.formats.recorded_scan import open_live
+
+        return open_live(path, wait_s=wait_s)
+
 
 FORMAT = NXtomo()
 
@@ -136,10 +146,19 @@ def _source(path: Path, file: h5py.File) -> Source:
     }
     arrays["theta_deg"] = theta = theta[keys == 0] if theta.size == keys.size else theta
     check_scan(path, arrays, _NAMES)
+    arrays |= _recorded(path, file)
     check_angles(path, theta, name="rotation_angle")
     if (keys == 3).any():
         found.notes.append(f"{np.sum(keys == 3)} frames are marked invalid and are left out")
     return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)
+
+
+def _recorded(path: Path, file: h5py.File) -> dict[str, Array]:
+    """Return all frames as one stack, and their kinds, where an acquisition recorded them."""
+    from lightkeep.formats.recorded_scan import frames_of
+
+    stack = frames_of(path, file)
+    return {} if stack is None else {"frames": stack, "image_key": file[SCAN["image_key"]]}
 
 
 def _node(path: Path, entry: h5py.Group, places: list[str]) -> h5py.Dataset:

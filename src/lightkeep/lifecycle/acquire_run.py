@@ -10,6 +10,7 @@ nothing. While the catalogue is away frames go on to disk and files wait; then t
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lightkeep.acquisition.folder import Rules
 from lightkeep.acquisition.frames import open_source
@@ -31,8 +32,9 @@ from lightkeep.config import Config
 from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle import live, spooled
 from lightkeep.lifecycle.acquire_take import FolderTaker, RunTaker, Target
-from lightkeep.lifecycle.process import check_params, process
-from lightkeep.model.acquisition import Acquisition, AcquisitionState, Statistics
+from lightkeep.lifecycle.following import ENOUGH
+from lightkeep.lifecycle.process import check_params, folder_of, process
+from lightkeep.model.acquisition import Acquisition, AcquisitionState, FrameSource, Statistics
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError, NotFound, SourceError
 from lightkeep.model.experiments import ExperimentState
 from lightkeep.model.people import SERVICE, Principal
@@ -129,10 +131,13 @@ class _Running:
             state = self._renew()
             if state is not AcquisitionState.RUNNING:
                 return state
+            is_written = self._spooling is not None and self._spooling.is_done
+            if is_written:
+                self._taker.watch.hurry()
             self._step()
             if self._is_lost:
                 break
-            if self._spooling is not None and self._spooling.is_done and not self._taker.watch.waiting:
+            if self._spooling is not None and is_written and not self._taker.watch.settling:
                 self._end(AcquisitionState.FAILED if self._spooling.failed else AcquisitionState.STOPPED)
         return AcquisitionState.RUNNING
 
@@ -210,7 +215,7 @@ class _Running:
     def _statistics(self) -> Statistics:
         before, taken = self._found.statistics, self._taker.taken
         spooled = self._spooling.recorder.counted if self._spooling is not None else None
-        failed = self._spooling.error if self._spooling is not None else ""
+        failed = (self._spooling.error or self._spooling.recorder.counted.problem) if self._spooling else ""
         return replace(
             before,
             frames=before.frames + (spooled.frames if spooled else 0),
@@ -230,7 +235,9 @@ class _Running:
         until = time.monotonic() + _FINISH_S
         while time.monotonic() < until and not self._is_lost:
             try:
-                if (self._spooling is None or not self._spooling.is_asking) and self._taker.finish():
+                if (self._spooling is None or not self._spooling.is_asking) and self._taker.finish(
+                    is_written=self._spooling is not None
+                ):
                     return
             except LightkeepError as error:
                 self._is_over_for_good(error)
@@ -272,7 +279,9 @@ class _Spooling:
         if options.live:
             check_params(options.live, options.params)  # loads what it needs, before there are frames
         self._following: list[BaseProcess] = []
+        self._enough: Path | None = None
         self._asking: list[threading.Thread] = []
+        self._look_at = 0.0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._record, name="lightkeep-frames", daemon=True)
 
@@ -335,6 +344,7 @@ class _Spooling:
                 self.recorder.take(message)
                 if message is not None:
                     self.error = ""
+                self._stop_if_enough(source)
                 if self._closing.is_set():
                     return
         finally:
@@ -342,6 +352,33 @@ class _Spooling:
                 self.recorder.end()
             finally:
                 source.close()
+
+    def _stop_if_enough(self, source: FrameSource) -> None:
+        """Tell the detector, once, when the technique that follows the series has seen enough."""
+        if self._enough is None or time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + _STEP_S
+        try:
+            why = json.loads(self._enough.read_bytes())
+        except FileNotFoundError:
+            return
+        self._enough = None
+        try:
+            source.stop()
+        except SourceError as error:
+            self.recorder.counted.problem = error.message
+            why = {**why, "error": error.message}
+        about = {"acquisition": self._found.id, **why}
+        _LOG.info("acquisition: the detector is told to stop: %s", why.get("reason"), extra={"about": about})
+        # in another thread: frames do not wait for the catalogue
+        threading.Thread(target=self._record_stop, args=(about,), name="lightkeep-stop", daemon=True).start()
+
+    def _record_stop(self, about: dict[str, Any]) -> None:
+        try:
+            with self._facility.catalog.change(SERVICE) as tx:
+                tx.record("acquisition.enough", self._found.id, self._found.experiment_id, about)
+        except LightkeepError as error:
+            _LOG.warning("acquisition: %s", error.message, extra={"about": about})
 
     def _begun(self, path: Path) -> None:
         if self._options.live:
@@ -364,6 +401,7 @@ class _Spooling:
         except LightkeepError as error:  # the frames go to disk whatever becomes of this
             self.error = error.message
         else:
+            self._enough = folder_of(self._facility, run.id) / ENOUGH
             asked = (self._facility.config, run.id, self._principal)
             following = multiprocessing.get_context("spawn").Process(target=_follow, args=asked, daemon=True)
             following.start()

@@ -33,6 +33,8 @@ from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import LIVE, Run
 from lightkeep.model.techniques import Preflight
 
+ENOUGH = "enough.json"
+"""What a technique that has seen enough says, for who can tell the detector."""
 _POLL_S = 0.02
 _PERIOD_S = 1.0
 """Seconds between two snapshots at least."""
@@ -151,7 +153,12 @@ def live_formats() -> list[str]:
 
 
 def _live_format(path: Path) -> str:
-    return next((name for name in live_formats() if formats.get(name).matches(path)), "")
+    return next((name for name in live_formats() if _can_follow(formats.get(name), path)), "")
+
+
+def _can_follow(format_: Any, path: Path) -> bool:
+    """True for a file of the format, whole or in the making: HDF5 opens one that is written in another way."""
+    return bool(format_.matches(path) or (hasattr(format_, "grows") and format_.grows(path)))
 
 
 class _LongStack:
@@ -185,6 +192,7 @@ class _Following:
         self._state: Any = None
         self._began = 0.0
         self._seen = 0.0
+        self._has_asked = False
         self._next = 0.0
         self._shown = 0
 
@@ -250,6 +258,11 @@ class _Following:
     def _push(self, block: Any) -> None:
         self._state = self._technique.push(self._state, block, block.begin)
         self._done = block.begin + block.count
+        if not self._has_asked and hasattr(self._technique, "enough"):
+            why = self._technique.enough(self._state, self._params)
+            if why:
+                self._scratch.show(ENOUGH, json.dumps(why).encode())
+                self._has_asked = True
 
     def _show(self) -> None:
         """Publish a snapshot, and say how far it is."""
