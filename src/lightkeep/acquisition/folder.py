@@ -107,6 +107,7 @@ class FolderWatch:
         """Entries whose writer has said that it is done."""
         self.changed_at: dict[str, float] = {}
         """Entry -> when something of it was last seen to change, by the clock."""
+        self._prefix = f"{root}/"
         self._known = known
         self._clock = clock
         self._pending: dict[str, _Pending] = {}
@@ -132,6 +133,13 @@ class FolderWatch:
     def waiting(self) -> int:
         """Files that were seen and are not taken yet."""
         return len(self._pending) + len(self._handed)
+
+    @property
+    def settling(self) -> int:
+        """Those of them that need nothing more from their writer: with marks, the marked ones."""
+        if "{name}" not in self.rules.done:
+            return self.waiting
+        return len(self._handed) + sum(self.rules.entry_of(path) in self.marked for path in self._pending)
 
     def is_handed(self, path: str) -> bool:
         """True for a file that was returned by `look` and is neither taken nor to be named again."""
@@ -221,7 +229,7 @@ class FolderWatch:
         if path in self._pending or path in self._handed:
             return
         try:
-            status = os.lstat(os.path.join(self.root, path))
+            status = os.lstat(self._prefix + path)
         except OSError:
             self.taken.pop(path, None)
             return
@@ -255,7 +263,7 @@ class FolderWatch:
         for path in [path for path, pending in self._pending.items() if pending.due <= now]:
             pending = self._pending[path]
             try:
-                stamp = _stamp(os.lstat(os.path.join(self.root, path)))
+                stamp = _stamp(os.lstat(self._prefix + path))
             except OSError:
                 del self._pending[path]  # gone
                 continue

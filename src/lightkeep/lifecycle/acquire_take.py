@@ -201,11 +201,16 @@ class FolderTaker:
             raise failed[0]
         self._complete_old()
 
-    def finish(self) -> bool:
-        """Take what is left and complete everything; False while some files have not settled."""
+    def finish(self, *, is_written: bool = False) -> bool:
+        """Take what is left and complete everything; False while some files have not settled.
+
+        Parameters
+        ----------
+        is_written: no writer is left: a file without its mark never gets one.
+        """
         self.watch.hurry()
         self.step()
-        if self.watch.waiting:
+        if self.watch.settling if is_written else self.watch.waiting:
             return False
         for entry in list(self._growing):
             self._complete(entry)
