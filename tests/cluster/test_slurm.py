@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -22,6 +23,7 @@ from lightkeep.model.errors import RunFailed
 from lightkeep.testing.suites.engine import HERE, DurableEngineSuite
 
 pytestmark = pytest.mark.cluster
+STATE = Path(os.environ.get("LIGHTKEEP_TEST_SLURM", ""))
 
 
 def options() -> dict[str, Any]:
@@ -203,3 +205,54 @@ def test_of_two_submissions_of_the_same_work_one_does_it(tmp_path: Path, key: st
     assert tries(tmp_path, 1) == [1]
     until(lambda: all(job.is_over for number in (first, second) for job in Slurm().jobs(number)))
     assert tries(tmp_path, 1) == [1]
+
+
+def test_the_containers_command_runs_the_job(tmp_path: Path) -> None:
+    """A runtime of the kernel's own: a host name that only the job has."""
+    boxed = make(workers=1, container="unshare --uts --fork sh -c 'hostname boxed; exec \"$@\"' runtime")
+    assert boxed.map([Task("platform:node")]) == ["boxed"]
+    assert make(workers=1).map([Task("platform:node")]) != ["boxed"]
+
+
+def test_a_controller_that_is_started_again_during_a_run_costs_nothing(tmp_path: Path, key: str) -> None:
+    with mapping(make(), touching(tmp_path, count=2, wait_s=6), tmp_path / "jobs", key) as ended:
+        until(lambda: all((tmp_path / str(n)).exists() for n in range(2)))
+        pid = int((STATE / "slurmctld.pid").read_text())
+        os.kill(pid, signal.SIGTERM)
+        until(lambda: not Path(f"/proc/{pid}").exists())
+        time.sleep(1.0)  # the engine asks, and nobody answers
+        subprocess.run([daemon("slurmctld")], check=True)
+        until(lambda: answers("sinfo"))
+    assert ended == [[None, None]]
+    assert tries(tmp_path, 2) == [1, 1]
+    until(lambda: {job.state for job in jobs(key)} == {"COMPLETED"})
+
+
+def test_the_pieces_of_a_node_that_fails_are_done_on_the_other(tmp_path: Path, key: str) -> None:
+    tasks = touching(tmp_path, count=1, wait_s=8)
+    with mapping(make(workers=1), tasks, tmp_path / "jobs", key) as ended:
+        until((tmp_path / "0").exists)
+        node = jobs(key)[0].nodes
+        try:
+            os.kill(int((STATE / f"slurmd-{node}.pid").read_text()), signal.SIGKILL)
+            worker = int((tmp_path / "0").read_text())
+            for pid in (parent_of(parent_of(worker)), parent_of(worker)):  # its step, its job
+                os.kill(pid, signal.SIGKILL)
+            control("update", f"nodename={node}", "state=down", "reason=power")
+            until(lambda: len((tmp_path / "0").read_text().split()) == 2)
+            assert {job.nodes for job in jobs(key) if job.state == "RUNNING"} == {"n2" if node == "n1" else "n1"}
+        finally:
+            subprocess.run([daemon("slurmd"), "-N", node], check=True)
+            until(lambda: make().state().endswith("of 4 cores free"))
+    assert ended == [[None]]
+    assert {job.array_id for job in jobs(key)} == {jobs(key)[0].array_id}, "Slurm queued it again; we did not"
+
+
+def daemon(name: str) -> str:
+    """Return the path of a daemon of Slurm."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or name
+
+
+def answers(command: str) -> bool:
+    """Return whether one of Slurm's commands is answered."""
+    return subprocess.run([command], check=False, capture_output=True).returncode == 0
