@@ -14,7 +14,7 @@ from lightkeep.lifecycle import sign_in
 from lightkeep.lifecycle.sign_in import COOKIE
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import Restore
-from lightkeep.model.workflows import Flow
+from lightkeep.model.workflows import Flow, FlowState
 from lightkeep.testing.correlated import BINS, Correlated
 from lightkeep.testing.populated import ROLES, STATION, Populated
 
@@ -264,6 +264,17 @@ def _flow_id(house: Populated) -> str:
     return known[-1].id
 
 
+def _ended_flow_id(house: Populated) -> str:
+    """Return a flow that is over, as the stream of its events ends then; it is made once."""
+    facility = house.facility
+    _flow_id(house)
+    if "flow_zz" not in {each.id for each in facility.catalog.view(SERVICE).flows(limit=1000).items}:
+        with facility.catalog.change(SERVICE) as tx:
+            tx.begin_flow(Flow("flow_zz", "nobodys", 1, house.raw.experiment_id, house.raw.id, "hand:flow_zz"))
+            tx.update_flow("flow_zz", FlowState.CANCELLED, "over")
+    return "flow_zz"
+
+
 def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, key: str, role: str) -> int:
     method, path = key.split(" ", 1)
     dataset = curves.first if "/xpcs" in path else house.raw
@@ -280,7 +291,7 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         "{dataset_id}": dataset.id,
         "{run_id}": house.run.id,
         "{restore_id}": _restore_id(house),
-        "{flow_id}": _flow_id(house),
+        "{flow_id}": _ended_flow_id(house) if path.endswith("/events") else _flow_id(house),
         "{workflow_id}": "nobodys",
         "{other_id}": house.result.id,
         "{center}": "23.5",

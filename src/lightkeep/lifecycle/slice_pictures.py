@@ -203,7 +203,7 @@ class _Volume:
             if darks is not None and darks.shape[0] and darks.shape[1:] == self.shape[1:]:
                 self._dark = np.asarray(darks[:_REFERENCES], np.float32).mean(axis=0)
             flat = np.median(np.asarray(flats[:_REFERENCES], np.float32), axis=0) - self._dark
-            self._gain = 1.0 / np.maximum(flat, 1.0)
+            self._gain = np.asarray(1.0 / np.maximum(flat, 1.0), np.float32)
             self.label = "\u2212ln(I / I\u2080)"
 
     def _projection(self, index: int) -> Float32:

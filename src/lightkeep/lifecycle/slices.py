@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SCANS: Final = ("data-exchange", "nxtomo")
 """Formats of raw scans."""
+TECHNIQUES: Final = ("tomography", "tomography-live")
+"""Whose results are slices."""
 _TIMEOUT_S = 30.0
 _WIDEST = 2048
 """Columns that a candidate slice is computed from; wider rows are binned: it is looked at, not measured."""

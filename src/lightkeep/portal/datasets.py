@@ -120,7 +120,7 @@ def _looks(dataset: Dataset) -> str:
     """Return the word of the tab that shows tomography; empty where there is none."""
     if dataset.format in slices.SCANS:
         return "Projections"
-    return "Slices" if dataset.technique == "tomography" and dataset.kind is DatasetKind.DERIVED else ""
+    return "Slices" if dataset.technique in slices.TECHNIQUES and dataset.kind is DatasetKind.DERIVED else ""
 
 
 def _correlation(here: Visit, dataset: Dataset) -> Response:

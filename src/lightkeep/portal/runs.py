@@ -21,6 +21,7 @@ from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
 from lightkeep.portal.parameters import parameters
 
 router = APIRouter()
+_FOLLOWED = ("xpcs", "tomography-live")
 _LINES = 200
 """Of one task's log."""
 
@@ -156,10 +157,10 @@ def _log(here: Visit, run: Run) -> dict[str, list[run_log.LogLine]]:
     return {task: lines[-_LINES:] for task, lines in found.items()}
 
 
-def _follows(here: Visit, run: Run) -> bool:
-    """True where there are curves to look at while they grow."""
-    is_live = run.engine == LIVE and run.technique == "xpcs" and not run.state.is_over
-    return is_live and bool(here.view.can(Verb.READ, dataset_id=run.dataset_id))
+def _follows(here: Visit, run: Run) -> str:
+    """Return the technique where there are curves to look at while they grow, otherwise nothing."""
+    is_live = run.engine == LIVE and run.technique in _FOLLOWED and not run.state.is_over
+    return run.technique if is_live and here.view.can(Verb.READ, dataset_id=run.dataset_id) else ""
 
 
 def _stack(here: Visit, result: Any) -> Stack | None:

@@ -32,6 +32,7 @@ def look(here: Here, dataset_id: Name) -> Response:
         why=why,
         scan=_scan(here, dataset, volume),
         others=_others(here, dataset),
+        made_by=_run(here, dataset),
     )
 
 
@@ -88,6 +89,14 @@ def _volume(here: Visit, dataset: Dataset) -> tuple[slices.Volume | None, str]:
         return None, error.message
 
 
+def _run(here: Visit, dataset: Dataset) -> Run | None:
+    try:
+        found: Run | None = here.view.run(dataset.run_id) if dataset.run_id else None
+    except NotFound:
+        return None
+    return found
+
+
 def _last(here: Visit, dataset_id: str) -> Run | None:
     """Return the newest run of a scan that ended well."""
     found = here.view.runs(dataset_id=dataset_id, state=RunState.DONE, limit=100).items
@@ -100,8 +109,8 @@ def _scan(here: Visit, dataset: Dataset, volume: slices.Volume | None) -> dict[s
         return None
     scan, columns, run = dataset, volume.shape[2], None
     if volume.kind == "volume":
+        run = _run(here, dataset)
         try:
-            run = here.view.run(dataset.run_id) if dataset.run_id else None
             scan = here.view.dataset(dataset.parents[0]) if dataset.parents else dataset
         except NotFound:
             return None
@@ -128,6 +137,6 @@ def _scan(here: Visit, dataset: Dataset, volume: slices.Volume | None) -> dict[s
 def _others(here: Visit, dataset: Dataset) -> list[Dataset]:
     """Return other reconstructions of the same scan, newest first."""
     found: list[Dataset] = []
-    for parent in dataset.parents[:1] if dataset.technique == _TECHNIQUE else ():
+    for parent in dataset.parents[:1] if dataset.technique in slices.TECHNIQUES else ():
         found += here.view.children(parent)
-    return [each for each in found if each.technique == _TECHNIQUE and each.id != dataset.id]
+    return [each for each in found if each.technique in slices.TECHNIQUES and each.id != dataset.id]

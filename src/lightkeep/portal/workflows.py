@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Query
@@ -290,7 +291,7 @@ def _bars(here: Visit, found: Flow, runs: Sequence[Run]) -> dict[str, tuple[floa
     end = max([now, *(run.ended_at for run in runs if run.ended_at)])
     whole = max((end - begin).total_seconds(), 1e-3)
 
-    def at(time: Any, default: Any) -> float:
+    def at(time: datetime | None, default: datetime) -> float:
         return round(1000 * ((time or default) - begin).total_seconds() / whole, 1)
 
     return {run.id: (at(run.created_at, begin), at(run.started_at, run.ended_at or end), at(run.ended_at, end))
