@@ -227,7 +227,6 @@ def test_a_host_that_is_cut_off_loses_its_run_to_the_other_and_commits_nothing_w
     assert (first.poll(), second.poll()) == (None, None)
     assert_done_once(site)
     tell("rescue_after_a_cut_link", took / LEASE_S, "leases", most=2)
-    assert took < 3 * LEASE_S
 
 
 def test_a_link_cut_in_the_middle_of_a_change_does_not_hold_up_the_others(
@@ -277,6 +276,22 @@ def test_a_database_that_is_cut_from_all_and_comes_back_costs_nothing_but_the_ti
     assert sorted(site.hosts_known()) == ["host-a", "host-b"]
     lost = [each for each in site.facility.catalog.view(SERVICE).events(limit=1000) if each.verb == "worker.lost"]
     assert lost == []
+    assert site.computed() == {0: 1, 1: 1, 2: 1, 3: 1}
+
+
+def test_a_postgres_that_dies_in_the_middle_of_a_run_costs_nothing_but_the_time(site: Hosts, net: Net) -> None:
+    (site.gates / "hold-1").touch()
+    site.start_on("a")
+    site.queue_run()
+    until(lambda: site.computed()[1] == 1)
+    net.stop()
+    try:
+        (site.gates / "hold-1").unlink()
+        time.sleep(LEASE_S / 2)
+    finally:
+        net.start()
+    until(site.is_over)
+    assert_done_once(site)
     assert site.computed() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 

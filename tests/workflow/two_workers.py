@@ -110,7 +110,7 @@ def opened_site(tmp_path: Path) -> Iterator[Site]:
     drop_all(SERVER, names)
 
 
-def until(claim: Callable[[], bool], *, within_s: float = 60) -> None:
+def until(claim: Callable[[], bool], *, within_s: float = 120) -> None:
     deadline = time.monotonic() + within_s
     while not claim():
         assert time.monotonic() < deadline, "it did not come true in time"

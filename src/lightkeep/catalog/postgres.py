@@ -20,9 +20,7 @@ from lightkeep.model.errors import (
 )
 
 _WAIT_MS = 20_000
-LINK = (
-    "-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=4 -c tcp_user_timeout=7000"
-)
+LINK = "-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=4 -c tcp_user_timeout=7000"
 """What a session asks of the server, so that it ends, and frees its locks, about 7 s after its host was cut off;
 left to itself a server waits for two hours."""
 _SCHEMA_LOCK = 0x6C69676874  # any number that is ours: "light"
