@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -98,3 +99,59 @@ def test_flats_taken_with_the_shutter_closed_are_told_from_the_others() -> None:
     assert not lit_flats(darks, darks).any()
     assert lit_flats(flats[:0], darks).shape == (0,)
     assert lit_flats(flats[:1], darks[:0]).all()
+
+
+def test_flats_before_and_after_are_interpolated() -> None:
+    projections, flats, darks = counts("float64")
+    level, before, after = darks.mean(axis=0), flats[:2].mean(axis=0), 0.7 * flats[2:].mean(axis=0)
+    flats[2:] *= 0.7
+    found = normalise(projections, flats, darks, flats_at=[0, 0, 6, 6])
+    for angle, share in enumerate(np.arange(6) / 6):
+        beam = (1 - share) * before + share * after
+        expected = -np.log((projections[angle] - level) / (beam - level))
+        np.testing.assert_allclose(found[:, angle], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="3 numbers for 4 flats"):
+        normalise(projections, flats, darks, flats_at=[0, 0, 6])
+
+
+def test_stray_photons_go_and_nothing_else_does() -> None:
+    rng = np.random.default_rng(8)
+    clean = 1000.0 + 50 * np.sin(np.arange(64)) + rng.normal(0, 5, (6, 3, 64))
+    flats, none = np.full((2, 3, 64), 2000.0), np.zeros((0, 3, 64))
+    struck = clean.copy()
+    for at in ((0, 0, 0), (1, 1, 20), (1, 1, 21), (2, 2, 63), (5, 0, 40)):
+        struck[at] *= 4
+    without, truth = normalise(struck, flats, none, zingers=0.5), normalise(clean, flats, none)
+    np.testing.assert_array_equal(without == truth, (struck == clean).swapaxes(0, 1))
+    np.testing.assert_allclose(without, truth, atol=0.15)
+    np.testing.assert_array_equal(normalise(clean, flats, none, zingers=0.5), truth)
+
+
+def test_air_at_the_edges_takes_out_the_beams_flicker() -> None:
+    sample = np.exp(-np.exp(-((np.arange(64) - 31.5) ** 2) / 50))
+    flicker = np.array([1.0, 0.8, 1.1])[:, None, None] * np.linspace(1, 1.1, 64)
+    flats = np.full((2, 1, 64), 5000.0)
+    found = normalise(5000 * flicker * sample, flats, flats[:0], air=8)
+    np.testing.assert_allclose(found[0], np.tile(-np.log(sample), (3, 1)), atol=1e-3)
+    with pytest.raises(ValueError, match="leave nothing of 64 columns"):
+        normalise(5000 * flicker * sample, flats, flats[:0], air=32)
+
+
+def test_the_transmission_is_what_the_logarithm_is_of() -> None:
+    projections, flats, darks = counts()
+    through = normalise(projections, flats, darks, log=False)
+    np.testing.assert_allclose(-np.log(through), normalise(projections, flats, darks), atol=1e-6)
+
+
+def test_any_number_of_threads_and_any_piece_give_the_same_bytes() -> None:
+    projections, flats, darks = counts()
+    options = {"flats_at": [0, 0, 6, 6], "zingers": 0.3, "air": 1}
+    whole = normalise(projections, flats, darks, **options)
+    threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        np.testing.assert_array_equal(normalise(projections, flats, darks, **options), whole)
+    finally:
+        numba.set_num_threads(threads)
+    piece = normalise(projections[:, 1:2], flats[:, 1:2], darks[:, 1:2], **options)
+    np.testing.assert_array_equal(piece[0], whole[1])

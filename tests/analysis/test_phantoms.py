@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,53 @@ def test_golden_angles_leave_no_wide_gap_at_any_count() -> None:
     for count in (5, 50, 233):
         gaps = np.diff(np.sort(simulate.golden_angles(count)))
         assert gaps.max() < 2.7 * 180 / count  # three-gap theorem: at most phi squared times the mean
+
+
+def scan_with(flaws: simulate.Flaws, **changes: Any) -> simulate.TomographyScan:
+    options = {"rows": 16, "columns": 96, "i0": 5e4, "rng": np.random.default_rng(5), "flaws": flaws} | changes
+    return simulate.tomography_scan(simulate.shepp_logan(), np.arange(40) * 4.5, **options)
+
+
+def test_a_tilted_axis_is_seen_further_on_in_every_row() -> None:
+    """The centre of mass over half a turn and its mirror image is the axis."""
+    theta = np.arange(0, 360, 9.0)
+    seen = simulate.shepp_logan().projections(theta, columns=128, rows=33, center=60.0, tilt_deg=2.0).astype(float)
+    middles = (seen @ np.arange(128)) / seen.sum(axis=2)
+    expected = 60 + np.tan(np.deg2rad(2.0)) * (np.arange(33) - 16)
+    np.testing.assert_allclose(middles.mean(axis=0), expected, atol=0.05)
+    np.testing.assert_allclose(
+        simulate.shepp_logan_3d().projections(theta, columns=64, rows=9, tilt_deg=1e-9),
+        simulate.shepp_logan_3d().projections(theta, columns=64, rows=9),
+        atol=1e-4,
+    )
+
+
+def test_stripes_and_dead_pixels_are_where_the_truth_says() -> None:
+    found = scan_with(simulate.Flaws(stripes=5, dead=3))
+    assert ((found.gain == 0).sum(axis=1) == 3).all()
+    assert ((found.gain != 1).sum(axis=1) == 8).all()
+    clean = scan_with(simulate.Flaws())
+    assert (clean.gain == 1).all()
+    dead = found.projections[:, found.gain == 0].astype(float)
+    assert dead.std() < 1.2 * np.sqrt(dead.mean())
+    with pytest.raises(ValueError, match="too many for 96 columns"):
+        scan_with(simulate.Flaws(stripes=90))
+
+
+def test_a_beam_that_drifts_is_seen_by_the_flats_after() -> None:
+    found = scan_with(simulate.Flaws(beam_drift=0.2), flats=10, flats_after=10, darks=1)
+    before, after = found.flats[:10].mean() - 100, found.flats[10:].mean() - 100
+    assert after / before == pytest.approx(0.8, abs=0.01)
+    assert found.flats_at.tolist() == [0.0] * 10 + [40.0] * 10
+    air = found.projections[:, :, :3].mean(axis=(1, 2)) - 100
+    assert air[-1] / air[0] == pytest.approx(0.8, abs=0.02)
+
+
+def test_interlaced_passes_fill_the_gaps_of_those_before() -> None:
+    angles = simulate.interlaced_angles(24, 4)
+    np.testing.assert_allclose(np.sort(angles), np.arange(24) * 7.5)
+    assert angles[:7].tolist() == [0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 15.0]
+    assert simulate.interlaced_angles(10, 3, span_deg=360).max() == 324
+    with pytest.raises(ValueError, match="11 passes"):
+        simulate.interlaced_angles(10, 11)
+    assert simulate.golden_angles(500, span_deg=360).max() > 350

@@ -260,7 +260,7 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
         threads=get_num_threads(),
     )
     if params.rings:
-        remove_rings(slices, out=slices)
+        remove_rings(slices, threads=get_num_threads(), out=slices)
     if params.pixel_size_um is not None:
         slices *= 1e4 / params.pixel_size_um
     report(1.0, "reconstructed")
@@ -374,8 +374,8 @@ def _remove_stripes(sinograms: Float32, theta: Float64, method: str) -> None:
     if method == "wavelet":
         remove_stripes_wavelet(sinograms, theta, threads=threads, out=sinograms)
     elif method == "vo":
-        least = sinograms.shape[2] // 4 * 2 - 1  # widths that a narrow detector has room for
-        large, small = min(51, least), min(21, least)
+        columns = sinograms.shape[2]  # 51 and 21 are for 2000 columns; a narrow detector's stripes are as narrow
+        large, small = min(51, columns // 8 * 2 + 1), min(21, columns // 64 * 2 + 3)
         remove_stripes_vo(sinograms, theta, large=large, small=small, threads=threads, out=sinograms)
 
 

@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import ArrayLike, NDArray
+
+from lightkeep.analysis.tomography.stripes import sorted_in_place
 
 Float32 = NDArray[np.float32]
 
 
-def remove_rings(
-    slices: ArrayLike,
-    *,
-    width: int = 9,
-    sectors: int = 1,
-    threshold: float | None = None,
-    out: Float32 | None = None,
-) -> Float32:
+def remove_rings(slices: ArrayLike, *, width: int = 9, threads: int = 1, out: Float32 | None = None) -> Float32:
     """Slices without rings about the middle, where the rotation axis is.
 
-    Of each circle the median over the angle is taken of what differs from a median over `width` circles; that is
-    subtracted. Only the ring is taken to polar coordinates and back: the slice keeps its resolution.
+    Of each circle the median over the angle is taken of what differs from the median over `width` circles; that is
+    subtracted. Only the ring is taken to polar coordinates and back: the slice keeps its resolution. What the
+    sample has along more than half of a circle looks like a ring, too.
 
     Parameters
     ----------
     slices: (rows, size, size), finite.
-    width: of the median in pixels, odd, at least twice the width of a ring.
-    sectors: pieces of each circle that are looked at apart, for rings that change along their way.
-    threshold: differences greater than this are the sample's and are not looked at; None: 5 times the usual one.
+    width: of the median in pixels, odd, more than twice the width of a ring.
+    threads: slices that are worked on at once; their number does not change the bytes.
     out: (rows, size, size) float32 to write into; it may be the slices.
 
     Returns
     -------
-    : (rows, size, size) float32. Each slice by itself; bytes do not depend on the number of threads.
+    : (rows, size, size) float32. Each slice by itself.
 
     Raises
     ------
@@ -49,39 +46,20 @@ def remove_rings(
         raise ValueError(f"{np.count_nonzero(~np.isfinite(data))} values of the slices are not finite")
     if width < 3 or width % 2 == 0 or width >= data.shape[1] // 2:
         raise ValueError(f"width is {width}; choose an odd one from 3 to half the size, {data.shape[1] // 2}")
-    if not 1 <= sectors <= 360 or (threshold is not None and not threshold > 0):
-        raise ValueError(f"sectors ({sectors}) must be 1 to 360, threshold ({threshold}) above 0")
     out = np.empty(data.shape, np.float32) if out is None else out
-    _remove(np.ascontiguousarray(data, np.float32), width, sectors, np.float32(threshold or 0), out)
+    turns = max(360, 3 * data.shape[1])
+
+    def one(row: int) -> None:
+        image = np.array(data[row], np.float32)
+        rest = _less_neighbours(_polar(image, data.shape[1] // 2, turns), width)
+        _subtract(image, np.median(rest, axis=0).astype(np.float32), out[row])
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(one, range(len(data))))
     return out
 
 
-@njit(parallel=True, cache=True)
-def _remove(slices, width, sectors, threshold, out):  # type: ignore[no-untyped-def] # pragma: no cover
-    size = slices.shape[1]
-    radii = size // 2
-    turns = (max(360, 3 * size) // sectors + 1) * sectors
-    for row in prange(len(slices)):
-        rest = _less_neighbours(_polar(slices[row], radii, turns), width)
-        limit = threshold
-        if limit == 0:
-            limit = 5 * np.float32(1.4826) * np.median(np.abs(rest))
-        rings = np.zeros((sectors, radii), np.float32)
-        each = turns // sectors
-        kept = np.empty(each, np.float32)
-        for sector in range(sectors):
-            for radius in range(radii):
-                count = 0
-                for turn in range(sector * each, (sector + 1) * each):
-                    if abs(rest[turn, radius]) <= limit:
-                        kept[count] = rest[turn, radius]
-                        count += 1
-                if count > each // 2:
-                    rings[sector, radius] = np.median(kept[:count])
-        _subtract(slices[row], rings, out[row])
-
-
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _polar(image, radii, turns):  # type: ignore[no-untyped-def] # pragma: no cover
     """(turns, radii): the image along circles one pixel apart about its middle, linear between pixels."""
     size = len(image)
@@ -99,34 +77,33 @@ def _polar(image, radii, turns):  # type: ignore[no-untyped-def] # pragma: no co
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _less_neighbours(polar, width):  # type: ignore[no-untyped-def] # pragma: no cover
     """Each value less the median over `width` radii, fewer at the ends."""
     turns, radii = polar.shape
-    half = width // 2
     out = np.empty((turns, radii), np.float32)
+    window = np.empty(width, np.float32)
     for turn in range(turns):
         for radius in range(radii):
-            reach = min(half, radius, radii - 1 - radius)
-            near = polar[turn, radius - reach : radius + reach + 1]
-            out[turn, radius] = polar[turn, radius] - np.median(near)
+            reach = min(width // 2, radius, radii - 1 - radius)
+            near = window[: 2 * reach + 1]
+            for i in range(len(near)):
+                near[i] = polar[turn, radius - reach + i]
+            sorted_in_place(near)
+            out[turn, radius] = polar[turn, radius] - near[reach]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _subtract(image, rings, out):  # type: ignore[no-untyped-def] # pragma: no cover
     size = len(image)
     middle = (size - 1) / 2
-    sectors, radii = rings.shape
     for j in range(size):
         for i in range(size):
-            x, y = i - middle, j - middle
-            radius = np.sqrt(x * x + y * y)
+            radius = np.sqrt((i - middle) ** 2 + (j - middle) ** 2)
             ring = np.float32(0)
-            if radius < radii - 1:
+            if radius < len(rings) - 1:
                 inner = int(radius)
                 t = np.float32(radius - inner)
-                turn = np.arctan2(y, x) / (2 * np.pi)
-                sector = min(int((turn - np.floor(turn)) * sectors), sectors - 1)
-                ring = (1 - t) * rings[sector, inner] + t * rings[sector, inner + 1]
+                ring = (1 - t) * rings[inner] + t * rings[inner + 1]
             out[j, i] = image[j, i] - ring

@@ -166,7 +166,7 @@ def _partners(theta: Float64, order: NDArray[np.intp]) -> tuple[NDArray[np.intp]
 
 @njit(parallel=True, cache=True)
 def _correlations(fixed, moving, shifts):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Mean correlation of the overlap for each shift of `moving` to the right."""
+    """Correlation of the overlap for each shift of `moving` to the right."""
     count, columns = fixed.shape
     scores = np.zeros(len(shifts))
     for i in prange(len(shifts)):
@@ -175,24 +175,13 @@ def _correlations(fixed, moving, shifts):  # type: ignore[no-untyped-def] # prag
         begin, other = max(shift, 0), max(-shift, 0)
         both, one, two = 0.0, 0.0, 0.0
         for row in range(count):
-            a, b = _flattened(fixed[row, begin : begin + width]), _flattened(moving[row, other : other + width])
-            both += (a * b).sum()
-            one += (a * a).sum()
-            two += (b * b).sum()
+            for column in range(width):
+                a, b = fixed[row, begin + column], moving[row, other + column]
+                both += a * b
+                one += a * a
+                two += b * b
         scores[i] = both / np.sqrt(one * two + 1e-30)
     return scores
-
-
-@njit(cache=True)
-def _flattened(values):  # type: ignore[no-untyped-def] # pragma: no cover
-    """Values less the straight line through them."""
-    middle = (len(values) - 1) / 2
-    mean, slope, norm = 0.0, 0.0, 1e-30
-    for i in range(len(values)):
-        mean += values[i] / len(values)
-        slope += values[i] * (i - middle)
-        norm += (i - middle) ** 2
-    return values - (mean + slope / norm * (np.arange(len(values)) - middle))
 
 
 @njit(parallel=True, cache=True)

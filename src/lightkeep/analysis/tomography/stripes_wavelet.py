@@ -31,7 +31,7 @@ def remove_stripes_wavelet(
     sinograms: ArrayLike,
     theta_deg: ArrayLike | None = None,
     *,
-    levels: int = 5,
+    levels: int = 3,
     sigma: float = 1.0,
     order: int = 9,
     threads: int = 1,
