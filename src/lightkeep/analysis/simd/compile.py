@@ -22,6 +22,8 @@ import numba.core.caching
 import numba.core.compiler_lock
 import numba.core.config
 
+from lightkeep.analysis.simd.alone import alone
+
 F = TypeVar("F", bound=Callable[..., Any])
 _NUMBA: Any = numba  # most of it has no types
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
@@ -59,6 +61,14 @@ def compiled(function: F) -> F:
     stamp = _stamp((Path(__file__).parent, Path(function.__code__.co_filename).parent))
     dispatcher: Any = _NUMBA.njit(**_OPTIONS)(function)
     dispatcher._cache = _StampedCache(function, stamp)
+    make = dispatcher.compile
+    home = Path(dispatcher._cache.cache_path, f"{function.__module__}.{function.__qualname__}")
+
+    def made(types: Any) -> Any:
+        with _NUMBA.core.compiler_lock.global_compiler_lock, alone(home):
+            return make(types)
+
+    dispatcher.compile = made
     return cast("F", dispatcher)
 
 

@@ -29,6 +29,8 @@ import llvmlite.binding as llvm
 import numpy as np
 from numpy.typing import NDArray
 
+from lightkeep.analysis.simd.alone import alone
+
 _MAGIC: Final = b"lightkeep unit 1\n"
 
 
@@ -54,8 +56,12 @@ class Units:
         with self._lock:
             if name not in self._found:
                 path, stamp = self._path(name), _stamp(self._package)
-                self._found[name] = _loaded(path, stamp) or self._compiled(name, path, stamp)
+                self._found[name] = _loaded(path, stamp) or self._made(name, path, stamp)
             return self._found[name]
+
+    def _made(self, name: str, path: Path | None, stamp: str) -> tuple[int, int]:
+        with alone(path):
+            return _loaded(path, stamp) or self._compiled(name, path, stamp)
 
     def _path(self, name: str) -> Path | None:
         folder = _folder(self._package)
