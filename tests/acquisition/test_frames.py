@@ -91,6 +91,18 @@ def test_a_gap_in_a_pvaccess_stream_is_counted_and_the_rest_is_on_disk(camera: C
         assert file["entry/data/frame_number"][:].tolist() == numbers
 
 
+def test_a_scan_whose_first_number_the_channel_held_already_loses_no_frame(camera: Camera) -> None:
+    source = PvAccessSource(PvAccess(channel="SIM:Image", acquire="SIM:Acquire", epics=camera.server.conf()))
+    messages = source.messages()
+    assert next(messages) is None
+    camera.image.post(wrapped(99))
+    deadline = time.monotonic() + WAIT_S
+    while not isinstance(found := next(messages), Frame):
+        assert time.monotonic() < deadline
+    assert found.number == 99
+    source.close()
+
+
 def test_a_zeromq_stream_of_two_series_becomes_two_files(tmp_path: Path) -> None:
     with zmq.Context() as context, context.socket(zmq.PUSH) as push:
         port = push.bind_to_random_port("tcp://127.0.0.1")

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from lightkeep.model.acquisition import SCAN, Begin, End, Frame, FrameSource
 from lightkeep.model.errors import ConfigError, InvalidInput, SourceError
 
 _BEAT_S: Final = 0.25
+_CONNECT_S: Final = 5.0
+"""How long a channel may take to show what it holds, before the detector is started all the same."""
 _QUEUE: Final = 256
 """Frames between the network's thread and the disk's; beyond that the network waits, and gaps are counted."""
 _KINDS: Final = "biuf"
@@ -60,8 +63,9 @@ class PvAccessSource:
             ) from error
         self._options = options
         self._came: queue.Queue[Any] = queue.Queue(_QUEUE)
-        self._last: int | None = None
+        self._last: tuple[int, float] | None = None
         self._is_closing = False
+        self._is_followed = threading.Event()
         self._opened = time.time()
         self._context = Context("pva", conf=options.epics or None, useenv=not options.epics)
         self._monitor = self._context.monitor(
@@ -70,10 +74,14 @@ class PvAccessSource:
             request=f"record[queueSize={options.queue}]field()",
             notify_disconnect=True,
         )
+        if options.acquire:
+            self._is_followed.wait(_CONNECT_S)  # a frame that comes before would be lost without a gap
         self._acquire(1)
 
     def _take(self, value: Any) -> None:
         """Called by EPICS's thread; it waits while the queue is full."""
+        if not isinstance(value, Exception):
+            self._is_followed.set()
         while not self._is_closing:
             try:
                 self._came.put(value, timeout=_BEAT_S)
@@ -106,10 +114,10 @@ class PvAccessSource:
                 continue
             number, at = int(value.raw.uniqueId), float(value.timestamp)
             is_old = self._last is None and 0 < at < self._opened
-            if number == self._last or is_old or value.size == 0:
-                self._last = number
+            is_same = (number, at) == self._last  # a new scan may begin with the number that the channel held
+            self._last = (number, at)
+            if is_same or is_old or value.size == 0:
                 continue
-            self._last = number
             yield Frame(number, np.asarray(value), at, self._values(value))
 
     def _values(self, value: Any) -> dict[str, float]:

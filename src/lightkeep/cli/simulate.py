@@ -36,40 +36,63 @@ def simulate() -> None:
     "--size", "columns", type=click.IntRange(16, 8192), default=256, help="Width of the detector, pixels."
 )
 @click.option("--rows", type=click.IntRange(1, 8192), default=64, help="Height of the detector, pixels.")
-@click.option("--angles", type=click.IntRange(8, 20_000), default=360, help="Projections over 180 degrees.")
+@click.option("--angles", type=click.IntRange(8, 20_000), default=360, help="Projections over the turn.")
 @click.option("--photons", type=click.FloatRange(1, 60_000), default=1e4, help="Photons per pixel and frame.")
 @click.option("--center-offset", default=7.3, help="Rotation axis, pixels from the middle of the detector.")
+@click.option(
+    "--turn",
+    type=click.Choice(("180", "360")),
+    default="180",
+    help="Degrees; 360 with an axis near the edge is half acquisition.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(("sequential", "interlaced", "golden")),
+    default="sequential",
+    help="Of the angles.",
+)
+@click.option("--flats-after", type=click.IntRange(0, 1000), default=0, help="More flats, after the scan.")
+@click.option("--stripes", type=click.IntRange(0), default=0, help="Uneven pixels of each row.")
+@click.option("--dead", type=click.IntRange(0), default=0, help="Dead pixels of each row.")
+@click.option(
+    "--zingers", type=click.FloatRange(0, 1), default=0.0, help="Share of pixels that a stray photon hits."
+)
+@click.option("--drift", type=click.FloatRange(0, 1), default=0.0, help="Share of the beam lost during the scan.")
+@click.option("--tilt", type=click.FloatRange(-10, 10), default=0.0, help="Of the rotation axis, degrees.")
 @click.option("--rate", type=click.FloatRange(0, min_open=True), help="Frames per second; at once otherwise.")
 @click.option("--seed", default=0, help="Decides the sample and the noise.")
 @click.pass_obj
-def tomography(
-    session: Session,
-    file: Path,
-    columns: int,
-    rows: int,
-    angles: int,
-    photons: float,
-    center_offset: float,
-    rate: float | None,
-    seed: int,
-) -> None:
+def tomography(session: Session, /, file: Path, **options: Any) -> None:
     """Measure a core of concrete, and write the scan to FILE as Data Exchange.
 
     The line integrals are exact, the photons are counted, and the true rotation axis is printed.
     """
+    from lightkeep.analysis.simulate import Flaws
     from lightkeep.testing.beamline import simulate_tomography
 
     _check_free(file)
+    angles, rows, columns = options["angles"], options["rows"], options["columns"]
+    flaws = Flaws(
+        stripes=options["stripes"],
+        dead=options["dead"],
+        zingers=options["zingers"],
+        beam_drift=options["drift"],
+        tilt_deg=options["tilt"],
+    )
     with _plain_errors(), progress(session, "Measuring (simulated)") as report:
         truth = simulate_tomography(
             file,
             size=columns,
             rows=rows,
             angles=angles,
-            i0=photons,
-            center_offset=center_offset,
-            rate_hz=rate,
-            seed=seed,
+            turn_deg=float(options["turn"]),
+            order=options["order"],
+            flats_after=options["flats_after"],
+            i0=options["photons"],
+            center_offset=options["center_offset"],
+            flaws=flaws,
+            rate_hz=options["rate"],
+            seed=options["seed"],
             report=report,
         )
     emit(
@@ -77,6 +100,62 @@ def tomography(
         {"file": truth.path, "center": truth.center, "angles": angles, "rows": rows, "columns": columns},
         lambda: say(f"{file} ({size(file.stat().st_size)}), rotation axis at column {truth.center:g}"),
     )
+
+
+@simulate.command(
+    short_help="Serve a tomography scan by EPICS PVAccess.",
+    examples=(
+        "lightkeep simulate beamline",
+        "lightkeep simulate beamline --prefix SIM: --rate 50 --angles 1200 --order interlaced",
+    ),
+)
+@click.option("--prefix", default="SIM:", show_default=True, help="Of the channels Image and Acquire.")
+@click.option("--size", type=click.IntRange(16, 8192), default=256, help="Width of the detector, pixels.")
+@click.option("--rows", type=click.IntRange(1, 8192), default=16, help="Height of the detector, pixels.")
+@click.option("--angles", type=click.IntRange(8, 20_000), default=600, help="Projections of a scan.")
+@click.option(
+    "--order",
+    type=click.Choice(("golden", "interlaced", "sequential")),
+    default="golden",
+    show_default=True,
+    help="Of the angles; a sequential scan cannot stop itself.",
+)
+@click.option("--photons", type=click.FloatRange(1, 60_000), default=1e4, help="Photons per pixel and frame.")
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=20.0, help="Frames per second.")
+@click.option("--seed", default=0, help="Decides the sample and the noise.")
+@click.option("--isolated", is_flag=True, help="On free ports of this computer only; the answer names them.")
+@click.option("--scans", type=click.IntRange(1), help="End after so many scans; on Ctrl-C otherwise.")
+@click.pass_obj
+def beamline(session: Session, /, scans: int | None, **options: Any) -> None:
+    """Serve frames with angles on PREFIXImage; a scan begins when PREFIXAcquire is set to 1, and obeys 0.
+
+    Try `lightkeep acquire` on it, with the live technique tomography-live.
+    """
+    from lightkeep.testing.beamline.live import VirtualBeamline, shots
+
+    with _plain_errors():
+        frames = shots(
+            size=options["size"],
+            rows=options["rows"],
+            angles=options["angles"],
+            order=options["order"],
+            i0=options["photons"],
+            seed=options["seed"],
+        )
+    serving = VirtualBeamline(
+        frames, prefix=options["prefix"], rate_hz=options["rate"], is_isolated=options["isolated"]
+    )
+    with serving:
+        answer = {
+            "image": serving.image,
+            "acquire": serving.acquire,
+            "frames": len(frames),
+            "epics": serving.epics,
+        }
+        emit(session, answer, lambda: say(f"{len(frames)} frames on {serving.image} once {serving.acquire} is 1"))
+        serving.wait(scans)
+    if not session.as_json:
+        say(f"{serving.scans} scans, the last one of {serving.sent} frames")
 
 
 _DETECTORS = ("rigaku", "rigaku-3m", "imm", "imm-sparse", "hdf5", "eiger", "events")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -125,6 +126,9 @@ class VirtualBeamline:
         self.image, self.acquire = f"{prefix}Image", f"{prefix}Acquire"
         self.sent = 0
         """Frames of the newest scan that were sent."""
+        self.scans = 0
+        """Scans that ended, or were stopped."""
+        self._ended = threading.Condition()
         self._rate_hz = rate_hz
         self._lose = frozenset(lose)
         self._told = told
@@ -152,6 +156,11 @@ class VirtualBeamline:
         self._thread.join()
         self._server.stop()
 
+    def wait(self, scans: int | None) -> None:
+        """Return after so many scans, or on Ctrl-C."""
+        with suppress(KeyboardInterrupt), self._ended:
+            self._ended.wait_for(lambda: scans is not None and self.scans >= scans)
+
     @property
     def is_acquiring(self) -> bool:
         """True while a scan is measured."""
@@ -173,6 +182,9 @@ class VirtualBeamline:
             if not self._closing.is_set():
                 self._wanted.clear()
                 self._acquire.post(0)
+                with self._ended:
+                    self.scans += 1
+                    self._ended.notify_all()
 
     def _numbers(self) -> Iterator[int]:
         """Yield the numbers of frames when they are due, until the scan is over or was stopped."""
