@@ -95,3 +95,14 @@ def test_the_concrete_has_voids_grains_and_a_crack_and_nothing_below_zero() -> N
     assert volume.max() > 1.5
     assert 0.005 < (inside < 0.1).mean() < 0.3
     assert (inside > 0.65).mean() > 0.2
+
+
+def test_half_acquisition_measures_a_sample_wider_than_the_detector(tmp_path: Path) -> None:
+    found = simulate(tmp_path / "half.h5", turn_deg=360.0, center_offset=22.0, order="golden")
+    assert found.theta_deg.max() > 300
+    assert found.slices().shape == (8, 108, 108)
+    seen = found.phantom.projections(found.theta_deg, columns=64, rows=8, center=found.center)
+    assert seen[:, :, -1].any()  # the near edge cuts the sample
+    assert not found.slices()[:, [0, -1]].any()
+    with pytest.raises(ValueError, match="neither 180 nor 360"):
+        simulate(tmp_path / "other.h5", turn_deg=90.0)
