@@ -109,7 +109,7 @@ class Sfapi:
             raise self._problem(error.response) from error
         except httpx.TransportError as error:
             words = f"{self.host} does not answer: {error or type(error).__name__}"
-            raise SiteAway(words, is_transient=True, is_unknown=True) from error
+            raise SiteAway(words, is_transient=True) from error
         except (OAuthError, ClientKeyError) as error:
             words = error.message if isinstance(error, ClientKeyError) else str(error)
             raise ConfigError(
@@ -130,7 +130,7 @@ class Sfapi:
         status, after = answer.status_code, answer.headers.get("Retry-After", "")
         if status in _BUSY:
             known: dict[str, Any] = {"retry_after_s": float(after)} if after.isdecimal() else {}
-            return SiteAway(words, is_transient=True, is_unknown=status >= 500, **known)
+            return SiteAway(words, is_transient=True, **known)
         if status == httpx.codes.NOT_FOUND:
             return NotFound(words)
         if status in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
@@ -262,8 +262,8 @@ class SfapiQueue:
         try:
             result = self._api.task(begin)
         except SiteAway as error:
-            if error.data.get("is_unknown"):  # it may have been handed in: it is looked for when it can be seen
-                error.data["retry_after_s"] = max(self._settle_s, error.data.get("retry_after_s", 0.0))
+            # It may have been handed in: it is looked for when it can be seen.
+            error.data["retry_after_s"] = max(self._settle_s, error.data.get("retry_after_s", 0.0))
             raise
         return str((result.model_extra or {})["jobid"])
 
