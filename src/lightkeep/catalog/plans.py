@@ -26,12 +26,14 @@ from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import ItemState, PlanReason, PlanState, PurgeItem, PurgePlan
-from lightkeep.model.stores import ReplicaState, split_member
+from lightkeep.model.stores import UNITS, ReplicaState, split_member
 from lightkeep.policy import access
 
 _p, _i = schema.purge_plan.c, schema.purge_item.c
 _e = schema.experiment
 _d = schema.dataset
+_AFTER_UNITS: Final = UNITS[:-1].encode() + bytes([ord(UNITS[-1]) + 1])
+"""The first key after those of archive units."""
 _ITEM_COLUMNS: Final = tuple(schema.purge_item.c.keys())
 _PLAN_AFTER: Final[Mapping[PlanState, frozenset[PlanState]]] = {
     PlanState.FROZEN: frozenset({PlanState.APPROVED, PlanState.CANCELLED, PlanState.EXPIRED}),
@@ -96,6 +98,8 @@ class PlanPart:
     """True: in the trash, and their time to be taken back is over."""
     destroy_after: datetime | None
     """When the first of them may be removed for good."""
+    packed: int = 0
+    """How many of the files lie in archive units, which go as a whole."""
 
 
 class PlanChanges(Transaction):
@@ -335,10 +339,12 @@ class PlanViews(ViewBase):
         self.plan(plan_id)
         is_due = (_i.state == ItemState.TRASHED.value) & (_i.destroy_after <= self._now)
         due = case((is_due, 1), else_=0).label("is_due")
+        packed = case(((_i.key >= UNITS.encode()) & (_i.key < _AFTER_UNITS), 1), else_=0)
         keys = (_i.experiment_id, _i.dataset_id, _d.c.name, _i.policy, _i.notice_id, _i.state, due)
         ends = type_coerce(func.min(_i.destroy_after), Instant()).label("ends")
         found = (
             select(*keys, func.count().label("n"), func.sum(_i.size).label("amount"), ends)
+            .add_columns(func.sum(packed).label("packed"))
             .join_from(schema.purge_item, _e, _e.c.id == _i.experiment_id)
             .join(_d, _d.c.id == _i.dataset_id)
             .where(_i.plan_id == plan_id, self._see)
@@ -358,6 +364,7 @@ class PlanViews(ViewBase):
                     int(each.amount),
                     bool(each.is_due),
                     each.ends,
+                    int(each.packed),
                 )
                 for each in connection.execute(found)
             ]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from lightkeep.lifecycle.retain import reaches
@@ -149,16 +150,16 @@ class _Work:
         """Run it."""
         lots, streams = tuple(self._lots()), tuple(self._streams())
         situation = ahead.Situation(
-            self._known.now.date(), tuple(self._depots()), lots, streams, self._scenario.links
+            self._known.now.date(), tuple(self._depots()), lots, streams, tuple(self._scenario.links)
         )
         rate = sum(stream.growth.bytes_per_day for stream in streams)
-        return Outlook(self._scenario, ahead.run(situation, days=days), rate, tuple(self._notes))
+        return Outlook(self._scenario, _run(situation, days), rate, tuple(self._notes))
 
     def _depots(self) -> Iterable[ahead.Depot]:
         for store in self._stores.values():
             upgrades = self._scenario.upgrades.get(store.id, ())
             capacity = store.capacity or self._known.room.get(store.id, 0)
-            yield ahead.Depot(store.id, capacity, store.high, store.low, upgrades)
+            yield ahead.Depot(store.id, capacity, store.high, store.low, tuple(upgrades))
             if store.is_managed and not capacity and not upgrades:
                 self._note(f"how much store {store.id} may hold is not known: it is never full here")
 
@@ -295,7 +296,8 @@ class _Work:
 
     def _days(self, first: Mapping[str, datetime], each: Arrived) -> float:
         """Return over how many days a station's data came: the last year, or less for a new station."""
-        return max(1.0, (self._known.now - first[each.station_id]) / timedelta(days=1))
+        hour = self._known.now.replace(minute=0, second=0, microsecond=0)  # else no two forecasts were the same
+        return max(1.0, (hour - first[each.station_id]) / timedelta(days=1))
 
     def _impose(self, rates: dict[tuple[str, str, str], Growth], given: Growth, stations: Iterable[str]) -> None:
         """Give stations another growth: raw data as it says, results in the proportion that was measured."""
@@ -335,3 +337,9 @@ def _dates(at: datetime | None, early: datetime | None, *, trash: timedelta) -> 
     leaves_on = ahead.first_day_after(at) + trash
     early_on = ahead.first_day_after(early) + trash if early else None
     return leaves_on, early_on if early_on and early_on < leaves_on else None
+
+
+@lru_cache(maxsize=32)
+def _run(situation: ahead.Situation, days: int) -> tuple[ahead.Path, ...]:
+    """Run what was not run already: a page asks for the same again until the day, or what it rests on, changes."""
+    return ahead.run(situation, days=days)

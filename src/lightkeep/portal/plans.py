@@ -121,6 +121,8 @@ class Row:
     files: int = 0
     size: int = 0
     """Bytes."""
+    packed: int = 0
+    """How many of the files lie in archive units."""
     states: dict[str, int] = field(default_factory=dict)
     """State -> files."""
     notices: list[Notice] = field(default_factory=list)
@@ -252,7 +254,7 @@ def _page(here: Visit, plan_id: str, *, problem: LightkeepError | None = None) -
         rows=rows,
         counts=counts,
         next=_next(made, counts, lacking),
-        by_policy=by_policy.reason if by_policy else "",
+        by_policy=by_policy.reason if by_policy is not None else "",
         due=_amount(due),
         all_names=list(dict.fromkeys((row.name, row.experiment_id) for row in rows)),
         due_names=list(dict.fromkeys((each.name, each.experiment_id) for each in due)),
@@ -300,6 +302,7 @@ def _rows(here: Visit, parts: Iterable[PlanPart]) -> list[Row]:
         row = rows.setdefault(key, Row(each.experiment_id, each.dataset_id, each.name, each.policy))
         row.files += each.files
         row.size += each.size
+        row.packed += each.packed
         row.states[each.state] = row.states.get(each.state, 0) + each.files
         if each.notice_id:
             if each.notice_id not in notices:

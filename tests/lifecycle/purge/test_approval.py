@@ -6,13 +6,13 @@ from datetime import timedelta
 
 import pytest
 
-from lightkeep.lifecycle import guards, plan_approval, policies, purge, purge_plan
+from lightkeep.lifecycle import experiments, guards, plan_approval, policies, purge, purge_plan
 from lightkeep.lifecycle.purge_destroy import destroy
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import PlanReason, PlanState, PurgePlan
 from lightkeep.policy import document
-from lightkeep.testing.retained import ADMIN, MANAGER, POLICY, Retained
+from lightkeep.testing.retained import ADMIN, EXPERIMENT, MANAGER, POLICY, Retained
 
 TERMS = """
 [approve]
@@ -105,7 +105,18 @@ def test_pressure_is_approved_as_what_has_expired_is(new_kept):
     assert after(kept, made(kept, reason=PlanReason.PRESSURE)).state is PlanState.APPROVED
 
 
-def test_last_copies_and_public_data_are_for_people(new_kept):
+def test_public_data_are_for_people(new_kept):
+    kept = new_kept(policy=with_terms(TERMS))
+    experiments.release(kept.facility, EXPERIMENT, principal=ADMIN)
+    plan = after(kept, made(kept), 13)
+    assert plan.state is PlanState.FROZEN
+    assert plan_approval.decide(kept.facility, plan).reason == "public data would go: people approve that"
+    with pytest.raises(Conflict):
+        purge.run(kept.facility, plan.id, principal=ADMIN)
+    assert purge_plan.approve(kept.facility, plan.id, principal=ADMIN).state is PlanState.APPROVED
+
+
+def test_last_copies_are_for_people(new_kept):
     text = with_terms(TERMS).replace("durable = true", "last_copy = true")
     kept = new_kept(policy=text, on=("central",), told=False)
     kept.clock.at -= timedelta(days=100)
