@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lightkeep import formats
 from lightkeep.analysis import simulate
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.formats import Source
 from lightkeep.techniques import tomography
+from lightkeep.testing.beamline import simulate_tomography
 from lightkeep.testing.suites.technique import TechniqueSuite, source_of
 
 SIZE, ROWS, CENTER = 64, 7, 35.2
@@ -227,3 +229,51 @@ def test_what_was_left_out_of_the_flats_is_recorded(tmp_path: Path) -> None:
     flats = np.concatenate([SCAN["darks"][:2], SCAN["flats"]])
     found = tomography.preflight(changed(tmp_path, flats=flats), tomography.Params(center=CENTER))
     assert found.facts["flats_left_out"] == [0, 1]
+
+
+def test_a_scan_with_flaws_over_a_full_turn_is_prepared_stitched_and_true(tmp_path: Path) -> None:
+    truth = simulate_tomography(
+        tmp_path / "half.h5",
+        size=64,
+        rows=3,
+        angles=240,
+        turn_deg=360.0,
+        center_offset=22.3,
+        flats_after=20,
+        flaws=simulate.Flaws(zingers=1e-3, beam_drift=0.3),
+        i0=5e4,
+    )
+    options = {"half_acquisition": True, "flats_after": 20, "zingers": 0.5, "window": "hann"}
+    with formats.get("data-exchange").open(truth.path) as source:
+        found = tomography.preflight(source, tomography.Params(**options))
+        params = tomography.Params(**found.params)
+        assert params.center == pytest.approx(truth.center, abs=0.3)
+        slices = tomography.run(source, params, lambda *_: None, 0, 3)["slices"]
+        phase = tomography.preflight(source, tomography.Params(**options, delta_beta=20.0))
+        assert phase.params["energy_kev"] == 27.4
+        assert phase.params["distance_mm"] == 40
+        with pytest.raises(InvalidInput, match="another unit"):
+            tomography.preflight(source, tomography.Params(**options, delta_beta=20.0, energy_kev=27400))
+    assert slices.shape == found.shapes["slices"]
+    expected = truth.slices() * 1e4 / params.pixel_size_um
+    size = min(slices.shape[1], expected.shape[1])
+    ours, theirs = (stack[1, :size, :size] for stack in (slices, expected))
+    inside = np.hypot(*(np.mgrid[:size, :size] - (size - 1) / 2)) < 0.9 * size / 2
+    assert np.corrcoef(ours[inside], theirs[inside])[0, 1] > 0.8
+    assert ours[inside].mean() == pytest.approx(theirs[inside].mean(), rel=0.05)
+
+
+def test_half_acquisition_needs_a_full_turn(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="these angles span 178"):
+        tomography.preflight(changed(tmp_path), tomography.Params(half_acquisition=True))
+
+
+@pytest.mark.parametrize("stripes", ["vo", "wavelet"])
+def test_stripes_and_rings_are_removed_when_asked(tmp_path: Path, stripes: str) -> None:
+    source = changed(tmp_path)
+    plain, cleaned = (
+        tomography.run(source, tomography.Params(center=CENTER, **options), lambda *_: None, 0, 2)["slices"]
+        for options in ({}, {"stripes": stripes, "rings": True})
+    )
+    assert np.corrcoef(plain.ravel(), cleaned.ravel())[0, 1] > 0.8
+    assert (plain != cleaned).any()
