@@ -116,6 +116,7 @@ def test_a_stage_that_failed_is_shown_with_the_way_to_run_it_again(web: TestClie
     flows.advance(facility, flow.id, submit=lambda _: None)  # the stage that tells of it
     told = facility.catalog.view(SERVICE).flow_runs(flow.id)[-1]
     with facility.catalog.change(SERVICE) as tx:
+        tx.update_run(told.id, state=RunState.RUNNING)
         tx.update_run(told.id, state=RunState.DONE)
     assert flows.advance(facility, flow.id, submit=lambda _: None).state == "failed"
     page = _as(web, house, "member").get(f"/flows/{flow.id}").text
@@ -126,8 +127,8 @@ def test_a_stage_that_failed_is_shown_with_the_way_to_run_it_again(web: TestClie
     assert f'value="{run.id}"' in member.get("/runs?state=failed").text
     assert _as(web, house, "collaborator").post("/runs/retry", data={"run": run.id}).status_code == 409
     assert member.post("/runs/retry", data={"run": run.id}).status_code == 303
-    again = facility.catalog.view(SERVICE).flow_runs(flow.id)[-1]
-    assert (again.stage, again.state) == ("look", "queued")
+    looks = [each.state for each in facility.catalog.view(SERVICE).flow_runs(flow.id) if each.stage == "look"]
+    assert looks == ["failed", "queued"]
     assert member.post("/runs/retry").status_code == 422
 
 
