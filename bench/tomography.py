@@ -36,6 +36,7 @@ def run() -> list[Figure]:
         *_against_back_projection(512, 720),
         _noise(512),
         *_iterations(512, 720),
+        *_stripes(512, 720),
     ]
 
 
@@ -151,6 +152,29 @@ def _iterations(size: int, angles: int) -> list[Figure]:
         Figure("CGLS RMSE after 11 iterations", _error(eleven.result, middle), None, "ours <= 0.045", REPETITIONS,
                THREADS, "1/pixel"),
     ]  # fmt: skip
+
+
+def _stripes(size: int, angles: int) -> list[Figure]:
+    from algotom.prep import removal
+
+    rng = np.random.default_rng(0)
+    clean = 2 + _stack(size, np.arange(angles) * 180 / angles, 4)
+    rows = (clean * (1 + 0.02 * rng.normal(size=(1, 1, size))) + rng.normal(0, 1e-2, clean.shape)).astype(
+        np.float32
+    )
+    note = f"{len(rows)} sinograms of {angles} x {size}; peer: algotom, one after the other"
+    figures = []
+    for name, ours, peer in (
+        ("Vo", tomography.remove_stripes_vo, removal.remove_all_stripe),
+        ("wavelet", tomography.remove_stripes_wavelet, removal.remove_stripe_based_wavelet_fft),
+    ):
+        a, b = interleaved(
+            lambda ours=ours: ours(rows, threads=THREADS),
+            lambda peer=peer: [peer(row) for row in rows],
+            repetitions=REPETITIONS,
+        )
+        figures.append(_times(f"stripes, {name}, vs algotom", a, len(rows), b, len(rows), "ratio >= 5", note))
+    return figures
 
 
 def _times(name: str, ours: Timing, slices: int, peer: Timing, peers: int, goal: str, note: str) -> Figure:
