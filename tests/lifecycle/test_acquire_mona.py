@@ -23,8 +23,8 @@ from lightkeep.testing.beamline.live import VirtualBeamline, shots
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
 from house import ADA, EXPERIMENT, build
 
-WAIT_S = 120.0
-PLANNED = 1000
+WAIT_S = 180.0
+PLANNED = 2000
 FLATS, DARKS = 10, 5
 PARAMS = {"planned": PLANNED, "stop": True, "quality": 0.8, "resolution_px": 4.0, "rows": 4}
 
