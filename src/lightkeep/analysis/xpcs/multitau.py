@@ -57,8 +57,7 @@ def multitau(
 ) -> MultiTauResult:
     """Correlation curves of every dynamic bin, their errors, and the static outputs of a run.
 
-    The same bytes come out for any number of threads, and as from `MultiTau`, however its blocks and shards are
-    cut.
+    The same bytes come out for any number of threads, and as from `MultiTau`, however blocks and shards are cut.
 
     Parameters
     ----------
@@ -73,15 +72,13 @@ def multitau(
     bad_frames: detector frames without a valid picture; a sample that contains one makes no pair.
     frame_time_s: time from one detector frame to the next, s; delays are in frames without it.
     threads: None: as many as there are processors.
-    kernel: `simd` where it can (4 delays per level, no bad frames), else `plain` numba, which is a third as fast
-    and
-      takes long to compile; `auto` chooses. LIGHTKEEP_XPCS_SIMD=0 in the environment makes `auto` mean `plain`.
+    kernel: `simd` where it can (4 delays per level, no bad frames), else `plain` numba, which is a third as
+      fast and takes long to compile; `auto` chooses, with LIGHTKEEP_XPCS_SIMD=0 in the environment `plain`.
 
     Returns
     -------
     : curves and what to know about them, in `flags`: pixels that reached the highest count of an unsigned dtype
-      (saturated, or marked dead by the detector) are left out and said so there, as are counts that are not
-      finite.
+      (saturated, or marked dead) are left out and said so there, as are counts that are not finite.
 
     Raises
     ------
@@ -101,11 +98,7 @@ def multitau(
         threads=threads,
         kernel=kernel,
     )
-    if isinstance(blocks, np.ndarray) and blocks.ndim == 3:
-        return work._whole(blocks)
-    for block in iterate(blocks, begin=begin, end=end):
-        work.push(block)
-    return work.finish()
+    return work._all(blocks)
 
 
 class MultiTau:
@@ -226,6 +219,13 @@ class MultiTau:
         for other in self._others:
             sums = sums + other
         return sums
+
+    def _all(self, blocks: Blocks) -> MultiTauResult:
+        if isinstance(blocks, np.ndarray) and blocks.ndim == 3:
+            return self._whole(blocks)
+        for block in iterate(blocks, begin=self._begin, end=self._end):
+            self.push(block)
+        return self.finish()
 
     def _whole(self, frames: NDArray[Any]) -> MultiTauResult:
         """All of a run from memory: pixels in the outer loop, so that only a tile's state is kept at a time."""

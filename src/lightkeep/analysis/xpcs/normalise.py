@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -55,59 +55,65 @@ def result_of(
     ------
     ValueError: unknown normalisation, a qmap that does not fit, pixels that no shard covered, or only bad frames.
     """
-    if normalise not in get_args(Normalisation):
-        raise ValueError(f"normalise must be one of {', '.join(get_args(Normalisation))}, not {normalise!r}")
     _require_complete(sums, qmap)
     partition_sizes = qmap.static_pixels - sums.excluded
     sizes = _per_bin(partition_sizes, qmap)
     partial = _g2(sums.G2.value, sums.IP.value, sums.IF.value, partition_sizes)
-    if normalise == "partition":
-        g2 = _mean_of_partitions(partial, qmap)
-    else:
-        g2 = (_pooled if normalise == "pooled" else _ratio_of_sums)(sums, qmap, sizes)
-    tau_frames = sums.lag << sums.level
-    frame_time = None if frame_time_s is None else frame_time_s * sums.stride * sums.average
     error = _standard_error(sums)
-    image, saxs_1d, segments, intensity, intensity_q = _light(sums, qmap, partition_sizes, sizes)
+    light = _light(sums, qmap, partition_sizes, sizes)
     return MultiTauResult(
-        tau=tau_frames.astype(np.float64) * (1.0 if frame_time is None else frame_time),
-        tau_frames=tau_frames,
-        pairs=sums.pairs,
-        g2=g2,
+        **_delays(sums, frame_time_s),
+        g2=_curves(sums, qmap, normalise, partial, sizes),
         g2_err=error,
         g2_partial=partial,
-        saxs_2d=image,
-        saxs_1d=saxs_1d,
-        saxs_1d_segments=segments,
-        intensity=intensity,
-        intensity_q=intensity_q,
+        **light,
         q=qmap.dynamic_q,
         static_q=qmap.static_q,
         frames=sums.good.size,
-        frame_time_s=frame_time,
         begin=sums.begin,
         stride=sums.stride,
         average=sums.average,
         scheme=scheme,
         dpl=dpl,
         normalisation=normalise,
-        units={**UNITS, "tau": "frames" if frame_time is None else "s"},
-        flags=(*flags, *_flags(sums, partial, error, sizes), *_silent_pixels(sums, qmap, saxs_1d)),
+        flags=(*flags, *_flags(sums, partial, error, sizes), *_silent_pixels(sums, qmap, light["saxs_1d"])),
     )
 
 
-def _light(sums: MultiTauSums, qmap: QMap, partition_sizes: Int64, sizes: Int64) -> tuple[Float64, ...]:
-    """saxs_2d, saxs_1d, its segments, intensity, and intensity per bin."""
+def _delays(sums: MultiTauSums, frame_time_s: float | None) -> dict[str, Any]:
+    """The delays and their unit, by their names in the result."""
+    frames = sums.lag << sums.level
+    time_s = None if frame_time_s is None else frame_time_s * sums.stride * sums.average
+    return {
+        "tau": frames.astype(np.float64) * (1.0 if time_s is None else time_s),
+        "tau_frames": frames,
+        "pairs": sums.pairs,
+        "frame_time_s": time_s,
+        "units": {**UNITS, "tau": "frames" if time_s is None else "s"},
+    }
+
+
+def _curves(sums: MultiTauSums, qmap: QMap, normalise: Normalisation, partial: Float64, sizes: Int64) -> Float64:
+    """(n_tau, n_dynamic) g2, from that of the partitions where it is their mean."""
+    if normalise not in get_args(Normalisation):
+        raise ValueError(f"normalise must be one of {', '.join(get_args(Normalisation))}, not {normalise!r}")
+    if normalise == "partition":
+        return _mean_of_partitions(partial, qmap)
+    return (_pooled if normalise == "pooled" else _ratio_of_sums)(sums, qmap, sizes)
+
+
+def _light(sums: MultiTauSums, qmap: QMap, partition_sizes: Int64, sizes: Int64) -> dict[str, Any]:
+    """The static outputs, by their names in the result."""
     image = np.where(sums.dead, np.nan, sums.saxs_2d / (int(sums.good.sum()) * sums.average))
     light = _per_frame(sums, sums.light[:, None], sums.light_frames)[:, 0]
     counts = _per_frame(sums, sums.intensity, sums.intensity_frames)
-    return (
-        image,
-        _over(_partition_sums(np.where(sums.dead, 0, image), qmap), partition_sizes),
-        _over(_segments(sums), partition_sizes),
-        _over(light, sizes.sum()),
-        _over(counts, sizes),
-    )
+    return {
+        "saxs_2d": image,
+        "saxs_1d": _over(_partition_sums(np.where(sums.dead, 0, image), qmap), partition_sizes),
+        "saxs_1d_segments": _over(_segments(sums), partition_sizes),
+        "intensity": _over(light, sizes.sum()),
+        "intensity_q": _over(counts, sizes),
+    }
 
 
 def _per_frame(sums: MultiTauSums, intervals: Int64, length: int) -> Float64:
