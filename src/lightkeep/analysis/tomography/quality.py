@@ -71,8 +71,7 @@ def ring_correlation(a: ArrayLike, b: ArrayLike) -> RingCorrelation:
 
     def over_rings(values: NDArray[np.float32]) -> Float64:
         summed = values.sum(axis=0) if values.ndim == 3 else values
-        found = np.asarray(np.bincount(ring, twice * summed.ravel())[1 : (size + 1) // 2], float)
-        return found
+        return np.asarray(np.bincount(ring, twice * summed.ravel())[1 : (size + 1) // 2], float)
 
     cross = over_rings((spectra[0] * spectra[1].conj()).real)
     power = over_rings(np.abs(spectra[0]) ** 2) * over_rings(np.abs(spectra[1]) ** 2)
