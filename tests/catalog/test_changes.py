@@ -129,10 +129,11 @@ READS = {"cases", "dataset_snapshot", "fact", "freed_since", "item", "notice", "
 """What a change looks up for itself."""
 FOLLOWING = {
     *("release_hold", "assign_policy", "set_notice_state", "update_restore"),
-    *("set_acquisition_state", "lease_acquisition", "update_flow", "lose"),
+    *("set_acquisition_state", "lease_acquisition", "note_spool_removed"),
+    *("update_flow", "lose"),
     *("approve_plan", "set_plan_state", "move_items", "note_items"),
 }
-"""Steps of what others began: tests/lifecycle/purge and test_restore.py look at their events."""
+"""Steps of what others began: tests/lifecycle/purge, test_restore.py and test_spooled.py look at their events."""
 
 
 def tooth(house: Any) -> Dataset:

@@ -137,7 +137,7 @@ def test_what_a_search_finds_is_counted_before_it_is_processed(web: TestClient, 
     member = _as(web, house, "member")
     query = f"id:{house.raw.id}"
     before = view.runs(limit=1).total
-    page = member.get(f"/find/process?q={query}").text
+    page = member.get(f"/find/process?q={query}&technique=tomography").text
     assert "Reconstruct 1 dataset<" in page
     stale = {"q": query, "technique": "tomography", "seen": "7"}
     answer = member.post("/find/process", data=stale)
@@ -146,7 +146,7 @@ def test_what_a_search_finds_is_counted_before_it_is_processed(web: TestClient, 
     wrong = stale | {"seen": "1", "center": "left"}
     assert "`left` is not a number" in member.post("/find/process", data=wrong).text
     collaborator = _as(web, house, "collaborator")
-    assert "Reconstruct 1" not in collaborator.get(f"/find/process?q={query}").text
+    assert "Reconstruct 1" not in collaborator.get(f"/find/process?q={query}&technique=tomography").text
     assert collaborator.post("/find/process", data=stale | {"seen": "1"}).status_code == 422
     assert view.runs(limit=1).total == before
     answer = member.post("/find/process", data=stale | {"seen": "1", "mask": "on", "center": "23.25"})

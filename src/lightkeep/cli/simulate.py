@@ -106,7 +106,7 @@ def tomography(session: Session, /, file: Path, **options: Any) -> None:
     short_help="Serve a tomography scan by EPICS PVAccess.",
     examples=(
         "lightkeep simulate beamline",
-        "lightkeep simulate beamline --prefix SIM: --rate 50 --angles 1200 --order interlaced",
+        "lightkeep simulate beamline --rate 50 --angles 1200 --order interlaced",
     ),
 )
 @click.option("--prefix", default="SIM:", show_default=True, help="Of the channels Image and Acquire.")

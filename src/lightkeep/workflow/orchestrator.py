@@ -213,6 +213,10 @@ class Orchestrator:
             raise NotFound(f"job {run_id} does not exist") from error
         return Job(run_id, run.dataset_id, (run,)) if run.state.is_over else None
 
+    def is_queued(self, job_id: str) -> bool:
+        """True when a worker has, had or will have this job; not for a run that is followed or waits for data."""
+        return self._status(job_id) is not None
+
     def _status(self, job_id: str) -> WorkflowStatus | None:
         found = self._client.list_workflows(workflow_ids=[job_id])
         return found[0] if found else None
