@@ -248,7 +248,6 @@ def test_memory_does_not_grow_with_the_number_of_files(facility: Facility, tmp_p
     few, some = ingest_apart(facility, measured(tmp_path / "few", files=1500, size=64))
     many, most = ingest_apart(facility, measured(tmp_path / "many", files=MANY, size=64))
     assert (few, many) == (1500, MANY)
-    assert most < 300
     assert most - some < 60 + MANY / 1000  # a kilobyte for each name that the walk holds
     figure("F15", injected=f"{MANY} files in one folder", found=f"{most:.0f} MiB at most, {some:.0f} with 1500")
 
