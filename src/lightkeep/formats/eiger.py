@@ -25,7 +25,7 @@ from lightkeep.formats.chunks import Decode, decode_chunk, decoder, read_chunk
 from lightkeep.formats.frame_stack import DenseStack, Progress, Task
 from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, Gathered, gather, held, value_of
-from lightkeep.formats.nxtomo import entry_of as nxtomo_entry
+from lightkeep.formats.nxtomo_layout import entry_of as nxtomo_entry
 from lightkeep.formats.run_source import run_source, wait_for
 from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile, SourceError, UnsafeFile

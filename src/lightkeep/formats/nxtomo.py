@@ -13,9 +13,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from lightkeep.formats import hdf5
 from lightkeep.formats.hdf5_format import Hdf5Format
-from lightkeep.formats.metadata import Field, degrees, gather, held, value_of
+from lightkeep.formats.metadata import degrees, gather, held
+from lightkeep.formats.nxtomo_layout import QUANTITIES, TEXTS, entry_of
+from lightkeep.formats.recorded_scan import frames_of, open_live
 from lightkeep.formats.scan import check_angles, check_scan
 from lightkeep.model.acquisition import SCAN
 from lightkeep.model.errors import BadFile
@@ -27,28 +28,6 @@ _NAMES = {
     "flats": "frames with image_key 1",
     "darks": "frames with image_key 2",
     "theta_deg": "rotation_angle of the projections",
-}
-QUANTITIES = {
-    "energy": Field(("beam/incident_energy", "instrument/beam/incident_energy"), "keV"),
-    "exposure_time": Field(("instrument/detector/count_time", "instrument/detector/exposure_time"), "s"),
-    "pixel_size": Field(("instrument/detector/x_pixel_size", "instrument/detector/real_x_pixel_size"), "m"),
-    "distance": Field(("instrument/detector/distance",), "m"),
-    "magnification": Field(("instrument/detector/magnification",)),
-    "current": Field(("instrument/source/current",), "mA"),
-    "temperature": Field(("sample/temperature",), "K"),
-}  # fmt: skip
-TEXTS = {
-    "title": Field(("title",)),
-    "sample": Field(("sample/name",)),
-    "description": Field(("sample/description",)),
-    "instrument": Field(("instrument/name",)),
-    "source": Field(("instrument/source/name",)),
-    "beamline": Field(("instrument/beamline", "beamline")),
-    "detector": Field(("instrument/detector/description", "instrument/detector/model")),
-    "user": Field(("user/name",)),
-    "proposal": Field(("experiment_identifier",)),
-    "start_time": Field(("start_time",)),
-    "end_time": Field(("end_time",)),
 }
 
 
@@ -105,21 +84,10 @@ class NXtomo(Hdf5Format):
 
         Angles and image keys grow as well: a frame that is there has both.
         """
-        from lightkeep.formats.recorded_scan import open_live
-
         return open_live(path, wait_s=wait_s)
 
 
 FORMAT = NXtomo()
-
-
-def entry_of(file: h5py.File) -> h5py.Group | None:
-    """The first entry, or subentry, that is an NXtomo."""
-    entries = hdf5.groups_in(file)
-    for group in [*entries, *(group for entry in entries for group in hdf5.groups_in(entry))]:
-        if value_of(hdf5.own(group, "definition")) == "NXtomo" or hdf5.has(group, "instrument/detector/image_key"):
-            return group
-    return None
 
 
 def _source(path: Path, file: h5py.File) -> Source:
@@ -155,8 +123,6 @@ def _source(path: Path, file: h5py.File) -> Source:
 
 def _recorded(path: Path, file: h5py.File) -> dict[str, Array]:
     """Return all frames as one stack, and their kinds, where an acquisition recorded them."""
-    from lightkeep.formats.recorded_scan import frames_of
-
     stack = frames_of(path, file)
     return {} if stack is None else {"frames": stack, "image_key": file[SCAN["image_key"]]}
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightkeep.formats import hdf5
 from lightkeep.formats.eiger import EigerStack
 from lightkeep.formats.metadata import gather
-from lightkeep.formats.nxtomo import QUANTITIES, TEXTS, entry_of
+from lightkeep.formats.nxtomo_layout import QUANTITIES, TEXTS, entry_of
 from lightkeep.formats.run_source import wait_for
 from lightkeep.model.acquisition import SCAN
 from lightkeep.model.errors import BadFile
