@@ -230,11 +230,13 @@ class View(
         with self._read() as connection:
             return self._with_parents(connection, connection.execute(statement).mappings().all())
 
-    def children(self, dataset_id: str) -> list[Dataset]:
-        """Datasets that were derived from it, newest first. NotFound."""
+    def children(self, dataset_id: str, *, run_id: str = "") -> list[Dataset]:
+        """Datasets that were derived from it, by that run if one is named, newest first. NotFound."""
         self.dataset(dataset_id)
         derived = select(schema.dataset_parent.c.dataset_id).where(schema.dataset_parent.c.parent_id == dataset_id)
         statement = self._datasets().where(_d.c.id.in_(derived)).order_by(_d.c.number.desc())
+        if run_id:
+            statement = statement.where(_d.c.run_id == run_id)
         with self._read() as connection:
             return self._with_parents(connection, connection.execute(statement).mappings().all())
 

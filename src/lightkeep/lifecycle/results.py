@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lightkeep import __version__, engines
@@ -70,13 +70,29 @@ def keep_result(facility: Facility, run: Run, sources: Sequence[Dataset], scratc
 
 
 def _name(facility: Facility, run: Run, source: Dataset) -> str:
-    """Return the name of the run's result: the first free `<input>-<technique>-<n>`, or the one it has already."""
+    """Return the name of the run's result: the one it has already, or a free `<input>-<technique>-<n>`."""
     view = facility.catalog.view(SERVICE)
+    for made in view.children(source.id, run_id=run.id):
+        return made.name
     what = run.stage if run.technique == COMMAND else run.technique
-    number = 1
-    while True:
-        name = f"{source.name}-{what}-{number}"
-        taken = view.dataset_named(run.experiment_id, name)
-        if taken is None or taken.run_id == run.id:
-            return name
-        number += 1
+
+    def is_taken(number: int) -> bool:
+        return view.dataset_named(run.experiment_id, f"{source.name}-{what}-{number}") is not None
+
+    return f"{source.name}-{what}-{next_free(is_taken)}"
+
+
+def next_free(is_taken: Callable[[int], bool]) -> int:
+    """Return a number from 1 that is free and the one before it taken, after a logarithm of questions.
+
+    >>> next_free({1, 2, 3, 4, 5, 6}.__contains__)
+    7
+    """
+    free = 1
+    while is_taken(free):
+        free *= 2
+    taken = free // 2
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        taken, free = (middle, free) if is_taken(middle) else (taken, middle)
+    return free
