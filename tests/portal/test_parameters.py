@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from lightkeep.catalog import View
 from lightkeep.model.datasets import Dataset, Metadata
+from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import Run
 from lightkeep.portal import words
 from lightkeep.portal.parameters import Parameter, parameters
+from lightkeep.testing.populated import EXPERIMENT, Populated
 
 _IN_FORCE = {"window": "ramp", "row_end": 64, "pixel_size_um": 1.17, "center": 134.7934, "theta_step_deg": None}
 
@@ -32,6 +35,24 @@ def test_parameters_stand_in_the_techniques_order_with_their_units() -> None:
 def test_only_what_nobody_gave_and_nothing_defaults_is_from_the_data() -> None:
     derived = [label for label, each in _shown(asked={"row_end": 32}).items() if each.is_derived]
     assert derived == ["Rotation centre", "Pixel size"]
+
+
+def test_what_nobody_gave_is_told_apart_from_what_somebody_did() -> None:
+    assert [label for label, each in _shown(asked={"row_end": 32}).items() if each.is_default] == ["Window"]
+    assert not _shown(asked={"window": "ramp"})["Window"].is_default
+    assert not any(each.is_default for each in _shown("a-technique-that-is-gone").values())
+
+
+def test_a_dataset_is_named_to_who_may_see_it(house: Populated) -> None:
+    run = Run("run_1", EXPERIMENT, house.raw.id, "xpcs", params={"qmap": house.raw.id})
+
+    def q_map(view: View | None) -> str:
+        return next(str(each.value) for each in parameters(run, view=view) if each.label == "Q map")
+
+    assert (
+        q_map(house.facility.catalog.view(SERVICE)) == f'<a href="/datasets/{house.raw.id}">{house.raw.name}</a>'
+    )
+    assert q_map(house.facility.catalog.view(Principal("nobody"))) == q_map(None) == house.raw.id
 
 
 def test_a_compared_value_says_how_exact_it_is_and_what_each_method_found() -> None:

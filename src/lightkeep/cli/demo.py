@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -278,13 +279,16 @@ def _answer(work: Work, dataset: Dataset, run: Run, result: Dataset) -> dict[str
 
     files = work.view.files(result.id, limit=1000).items
     shown = [each for each in files if not each.path.endswith((".tif", ".tiff"))] or files[:1]
+    paths = [str(local_path(work.facility, result.id, each.path)) for each in shown]
     took = (run.ended_at - run.started_at).total_seconds() if run.ended_at and run.started_at else 0.0
     return {
         "dataset": dataset.id,
         "run": run.id,
         "result": result.id,
         "seconds": took,
-        "files": [str(local_path(work.facility, result.id, each.path)) for each in shown],
+        "files": list(
+            dict.fromkeys(re.sub(r"(\.zarr)/.*", r"\1", path) for path in paths)
+        ),  # an image is a folder
     }
 
 

@@ -172,7 +172,7 @@ def _made_by(here: Visit, dataset: Dataset) -> dict[str, Any]:
         run = here.view.run(dataset.run_id) if dataset.run_id else None
     except NotFound:
         run = None
-    return {"run": run, "parameters": parameters(run, dataset) if run else []}
+    return {"run": run, "parameters": parameters(run, dataset, view=here.view) if run else []}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from lightkeep import techniques
+from lightkeep.catalog import View
 from lightkeep.model.datasets import Dataset
+from lightkeep.model.errors import NotFound
 from lightkeep.model.runs import Run
 from lightkeep.portal import forms, words
 
@@ -29,17 +31,20 @@ class Parameter:
     unit: str
     is_derived: bool
     """True when nobody gave it: it was found from the data."""
+    is_default: bool
+    """True when nobody gave it: it is what the technique usually takes."""
     methods: tuple[tuple[str, str], ...] = ()
     """(method, value) where several ways of finding it were compared."""
 
 
-def parameters(run: Run, result: Dataset | None = None) -> list[Parameter]:
+def parameters(run: Run, result: Dataset | None = None, *, view: View | None = None) -> list[Parameter]:
     """Return a run's parameters in force; as asked for, until the preflight has said more.
 
     Parameters
     ----------
     result: the derived dataset, whose file may say how the values were found: the facts `<name>_per_method` and
         `sigma`, of the same parameter.
+    view: of who reads it: datasets that parameters name are shown by name, where that person may see them.
     """
     known = {field.name: field for field in _fields(run.technique)}
     facts = _facts(result)
@@ -50,12 +55,15 @@ def parameters(run: Run, result: Dataset | None = None) -> list[Parameter]:
         if value is None:
             continue
         field = known.get(name) or forms.field(name, {})
-        is_derived = field.is_derived and run.params.get(name) is None
+        is_given = run.params.get(name) is not None
+        is_derived = field.is_derived and not is_given
+        is_usual = name in known and not (is_given or is_derived)
         methods = _numbers(facts.get(name + _PER_METHOD)) if is_derived else {}
         if methods and isinstance(value, float):
             found.append(_compared(field, value, _numbers(facts).get("sigma", 0.0), methods))
         else:
-            found.append(Parameter(field.label, words.plain(value), field.unit, is_derived))
+            shown = _named(view, value) if field.input and view else words.plain(value)
+            found.append(Parameter(field.label, shown, field.unit, is_derived, is_usual))
     return found
 
 
@@ -87,4 +95,12 @@ def _numbers(values: Any) -> dict[str, float]:
 def _compared(field: forms.Field, value: float, sigma: float, methods: Mapping[str, float]) -> Parameter:
     text = words.rounded(value, sigma) + (f" ± {words.rounded(sigma, sigma)}" if sigma > 0 else "")
     each = tuple((method, words.rounded(at, sigma)) for method, at in methods.items())
-    return Parameter(field.label, escape(text), field.unit, True, each)
+    return Parameter(field.label, escape(text), field.unit, True, False, each)
+
+
+def _named(view: View, dataset_id: Any) -> Markup:
+    try:
+        name = view.dataset(str(dataset_id)).name
+    except NotFound:
+        return words.plain(dataset_id)
+    return Markup('<a href="/datasets/{}">{}</a>').format(dataset_id, name)

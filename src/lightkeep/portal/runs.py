@@ -141,7 +141,7 @@ def _shown(here: Visit, run: Run) -> dict[str, Any]:
         "run": run,
         "dataset": here.view.dataset(run.dataset_id),
         "result": result,
-        "parameters": parameters(run, result),
+        "parameters": parameters(run, result, view=here.view),
         "stack": stack,
         "follows": _follows(here, run),
         "edits": _edits(run) if run.state in (RunState.FAILED, RunState.CANCELLED) else [],
