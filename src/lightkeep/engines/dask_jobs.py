@@ -18,6 +18,8 @@ from lightkeep.engines.slurm_commands import Answer, JobSpec, Slurm, local_runne
 from lightkeep.model.errors import LightkeepError
 
 _FORGETS_S = 5.0
+_KEY_FILES = ("_job_ca_file", "_job_cert", "_job_key")
+"""What dask-jobqueue calls the temporary files with the scheduler's keys."""
 
 
 class _Job(SLURMJob):  # type: ignore[misc]
@@ -98,3 +100,5 @@ class Jobs:
             with suppress(LightkeepError):
                 self._slurm.cancel(*ids)
         self.cluster.close()
+        for part in _KEY_FILES:  # left to the garbage collector, their folder may be gone before them
+            getattr(self.cluster, part).close()

@@ -6,6 +6,7 @@ Found by the entry points `lightkeep.techniques`, the built-in ones like anybody
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -17,7 +18,13 @@ _GROUP = "lightkeep.techniques"
 
 def names() -> list[str]:
     """Return the names of the techniques, without importing any."""
-    return sorted({each.name for each in entry_points(group=_GROUP)})
+    return list(_names(tuple(sys.path)))
+
+
+@cache
+def _names(_path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return them; looking through every installed package takes 15 ms."""
+    return tuple(sorted({each.name for each in entry_points(group=_GROUP)}))
 
 
 @cache
