@@ -240,6 +240,15 @@ class View(
         with self._read() as connection:
             return self._with_parents(connection, connection.execute(statement).mappings().all())
 
+    def count_children(self, dataset_id: str, *, prefix: str) -> int:
+        """How many of the datasets derived from it have a name that begins so, in any state."""
+        c = schema.dataset_parent.c
+        named = select(func.count()).join_from(schema.dataset_parent, _d, _d.c.id == c.dataset_id)
+        named = named.where(c.parent_id == dataset_id, _d.c.name.startswith(prefix, autoescape=True))
+        with self._read() as connection:
+            self._must_see(connection, dataset_id)
+            return int(connection.execute(named).scalar_one())
+
     # ---- files
 
     def files(self, dataset_id: str, *, limit: int = 1000, offset: int = 0, prefix: str = "") -> Page[File]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightkeep import __version__, engines
@@ -75,24 +75,8 @@ def _name(facility: Facility, run: Run, source: Dataset) -> str:
     for made in view.children(source.id, run_id=run.id):
         return made.name
     what = run.stage if run.technique == COMMAND else run.technique
-
-    def is_taken(number: int) -> bool:
-        return view.dataset_named(run.experiment_id, f"{source.name}-{what}-{number}") is not None
-
-    return f"{source.name}-{what}-{next_free(is_taken)}"
-
-
-def next_free(is_taken: Callable[[int], bool]) -> int:
-    """Return a number from 1 that is free and the one before it taken, after a logarithm of questions.
-
-    >>> next_free({1, 2, 3, 4, 5, 6}.__contains__)
-    7
-    """
-    free = 1
-    while is_taken(free):
-        free *= 2
-    taken = free // 2
-    while free - taken > 1:
-        middle = (taken + free) // 2
-        taken, free = (middle, free) if is_taken(middle) else (taken, middle)
-    return free
+    prefix = f"{source.name}-{what}-"
+    number = 1 + view.count_children(source.id, prefix=prefix)
+    while view.dataset_named(run.experiment_id, f"{prefix}{number}") is not None:
+        number += 1
+    return f"{prefix}{number}"
