@@ -53,3 +53,11 @@ def test_every_relative_link_of_the_readme_leads_somewhere() -> None:
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\(([^)#]+)", text):
         assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_every_test_that_the_kill_points_name_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (DOCS / "reference" / "kill-points.md").read_text()))
+    places = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "src/lightkeep/testing").rglob("*.py")]
+    there = {name for place in places for name in re.findall(r"def (test_\w+)", place.read_text())}
+    assert named
+    assert named - there == set()
