@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from lightkeep.cli.output import printable, size, table
 from lightkeep.cli.settings import without_password
+from lightkeep.lifecycle.results import command
+from lightkeep.lifecycle.scratch import Plan
+from lightkeep.model.runs import Run
 
 from .conftest import Cli, run
 
@@ -87,6 +91,38 @@ def test_the_options_of_a_technique_are_its_parameters(cli: Cli, scan: Path) -> 
     wrong = cli("run", "tomography", "tooth", "--center", "left")
     assert wrong.code == 2
     assert "--center `left`" in wrong.err
+
+
+def test_a_yes_or_no_is_an_option_and_its_opposite(cli: Cli, scan: Path) -> None:
+    cli("ingest", str(scan))
+    done = cli("run", "tomography", "tooth", "--rings", "--no-mask", "--no-wait", "--json")
+    assert done.code == 0, done.err
+    assert done.data["run"]["params"] == {"rings": True, "mask": False}
+    assert "[default: yes]" in " ".join(cli("run", "tomography", "--help").out.split())
+
+
+def test_the_command_that_a_result_names_asks_for_the_same_run(cli: Cli, scan: Path) -> None:
+    cli("ingest", str(scan))
+    first = cli("run", "tomography", "tooth", "--no-wait", "--json").data["run"]
+    params = {"center": 20.5, "rings": True, "mask": False, "window": "ramp"}
+    run = Run(first["id"], first["experiment_id"], first["dataset_id"], "tomography")
+    words = shlex.split(command(run, Plan({**params, "air": None}, [], {}, {}, "inline")))
+    again = cli(*words[1:], "--no-wait", "--json")
+    assert again.code == 0, again.err
+    assert again.data["run"]["params"] == params
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [(("ingets",), "ingest"), (("run", "tomografy"), "tomography"), (("runs", "lst"), "list")],
+)
+def test_a_mistyped_command_is_answered_with_the_one_that_was_meant(
+    cli: Cli, words: tuple[str, ...], meant: str
+) -> None:
+    done = cli(*words)
+    assert done.code == 2
+    assert "Did you mean" in done.err
+    assert f"'{meant}'" in done.err
 
 
 def test_people_get_in_when_they_are_granted(cli: Cli) -> None:

@@ -43,6 +43,15 @@ class Group(_Talk, click.Group):
         """Return the commands in the order in which they were written."""
         return list(self.commands)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; an unknown name is answered with those like it, also of commands not imported yet."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
+
 
 class _Root(Group):
     """The commands of `lightkeep`, in the order of a first day's work."""

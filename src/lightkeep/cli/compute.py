@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _PERIOD_S = 0.1
+_SWITCH = ""
 
 
 class Techniques(Group):
@@ -67,7 +68,9 @@ def command_of(name: str, technique: Any) -> click.Command:
     """Return the command of a technique: one option per parameter, with its help, unit and default."""
     fields: dict[str, FieldInfo] = technique.Params.model_fields
 
-    def callback(dataset: str, experiment: str | None, engine: str, no_wait: bool, **given: str | None) -> None:
+    def callback(
+        dataset: str, experiment: str | None, engine: str, no_wait: bool, **given: str | bool | None
+    ) -> None:
         params = parameters(fields, given)
         session: Session = click.get_current_context().obj
         start(session, name, dataset, params, experiment=experiment, engine=engine, waits=not no_wait)
@@ -85,9 +88,13 @@ def command_of(name: str, technique: Any) -> click.Command:
     )
 
 
-def parameters(fields: Mapping[str, FieldInfo], given: Mapping[str, str | None]) -> dict[str, Any]:
+def parameters(fields: Mapping[str, FieldInfo], given: Mapping[str, str | bool | None]) -> dict[str, Any]:
     """Return the values of the options that were given."""
-    return {key: parsed(key, fields[key], text) for key, text in given.items() if text is not None}
+    return {
+        key: value if isinstance(value, bool) else parsed(key, fields[key], value)
+        for key, value in given.items()
+        if value is not None
+    }
 
 
 def options_of(fields: Mapping[str, FieldInfo]) -> list[click.Parameter]:
@@ -98,12 +105,18 @@ def options_of(fields: Mapping[str, FieldInfo]) -> list[click.Parameter]:
 def _option(key: str, field: FieldInfo) -> click.Option:
     from pydantic_core import PydanticUndefined
 
+    name, metavar = key.replace("_", "-"), _metavar(_adapter(field).json_schema())
     known = field.default not in (None, PydanticUndefined)
+    if metavar == _SWITCH:
+        default = f" [default: {'yes' if field.default else 'no'}]" if known else ""
+        return click.Option(
+            [f"--{name}/--no-{name}", key], default=None, help=f"{field.description or ''}{default}"
+        )
     default = f" [default: {field.default}]" if known else ""
     return click.Option(
-        [f"--{key.replace('_', '-')}", key],
+        [f"--{name}", key],
         help=f"{field.description or ''}{default}",
-        metavar=_metavar(_adapter(field).json_schema()),
+        metavar=metavar,
         required=field.is_required(),
     )
 
@@ -120,7 +133,7 @@ def _metavar(schema: Mapping[str, Any]) -> str:
     schema = kinds[0] if kinds else schema
     if "enum" in schema:
         return "|".join(map(str, schema["enum"]))
-    names = {"number": "NUMBER", "integer": "INTEGER", "boolean": "true|false", "array": "A,B,..."}
+    names = {"number": "NUMBER", "integer": "INTEGER", "boolean": _SWITCH, "array": "A,B,..."}
     return names.get(schema.get("type", ""), "TEXT")
 
 

@@ -45,8 +45,11 @@ def command(run: Run, plan: Plan) -> str:
     """Return the command that repeats a run, with every parameter's value in force."""
     words = ["lightkeep", "run", run.technique, run.dataset_id]
     for name, value in plan.params.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value is not None:
+            words += [f"--{option}", str(value)]
     return shlex.join(words)
 
 
