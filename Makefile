@@ -27,10 +27,15 @@ safety-long: services
 	scripts/with-postgres $(BIN)/python tests/safety/run.py --long --minutes 100
 
 # Engines, remote sites and workers on a real Slurm, Dask and PostgreSQL: minutes; figures in build/cluster.json.
+# What is measured runs alone; the rest, which mostly waits, three at a time.
+MEASURED := $(addprefix tests/cluster/test_, engines.py overhead.py queue.py)
 .PHONY: cluster
 cluster: services
 	scripts/install-cluster
-	scripts/with-postgres scripts/with-slurm $(BIN)/pytest tests/cluster -m cluster -p no:randomly $(PYTEST_ARGS)
+	rm -f build/cluster.json
+	scripts/with-postgres scripts/with-slurm $(BIN)/pytest $(MEASURED) -m cluster -p no:randomly $(PYTEST_ARGS)
+	scripts/with-postgres scripts/with-slurm $(BIN)/pytest tests/cluster $(MEASURED:%=--ignore=%) -m cluster \
+	  -n 3 --dist loadgroup -p no:randomly $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -10,7 +10,6 @@ nobody is told: packets only fail to arrive.
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import h5py
@@ -35,14 +35,14 @@ from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.process import request
 from lightkeep.model.acquisition import AcquisitionState, SourceKind
 from lightkeep.model.datasets import DatasetKind, DatasetState
-from lightkeep.model.people import SERVICE, Grant, Person, Role, Scope
+from lightkeep.model.people import SERVICE, Person
 from lightkeep.model.runs import RunState
 from lightkeep.workflow import open_workflow
 
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS / "workflow"), str(TESTS / "plugin")]
 from house import ADA, EXPERIMENT, config, furnish, scan  # noqa: E402
-from two_workers import Site, assert_done_once, until  # noqa: E402
+from two_workers import Site, add_user, assert_done_once, until  # noqa: E402
 
 pytestmark = [pytest.mark.cluster, pytest.mark.postgres]
 LEASE_S = 6.0
@@ -168,10 +168,10 @@ class Hosts(Site):
         return started
 
     def start_on(self, host: str) -> subprocess.Popen[bytes]:
-        """Start a worker on a host, and wait until it counts."""
+        """Start a worker on a host, and wait until it looks at the queue."""
         worker = self.run_on(host, "-m", "lightkeep", "worker")
-        until(lambda: f"host-{host}" in self.hosts_known() or worker.poll() is not None)
-        assert worker.poll() is None, worker.communicate()
+        assert worker.stdout is not None
+        assert b"Working" in worker.stdout.readline(), worker.communicate()
         return worker
 
     def hosts_known(self) -> list[str]:
@@ -194,9 +194,7 @@ def site(net: Net, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[H
     (tmp_path / "gates").mkdir()
     with create_facility(settings, admin=Person("ada", "Ada")) as facility:
         furnish(facility)
-        with facility.catalog.change(SERVICE) as tx:
-            tx.add_person(Person(getpass.getuser(), "Whoever runs this"))
-            tx.add_grant(Grant(getpass.getuser(), Role.PI, Scope.EXPERIMENT, EXPERIMENT))
+        add_user(facility)
         made = Hosts(facility, tmp_path / "gates", scan(tmp_path / "tooth.h5"), net=net)
         try:
             yield made
@@ -217,15 +215,19 @@ def test_a_host_that_is_cut_off_loses_its_run_to_the_other_and_commits_nothing_w
     until(lambda: site.computed()[2] == 1)
     second = site.start_on("b")
     net.cut("a")
-    cut_at = time.monotonic()
+    cut_at, cut_on = time.monotonic(), datetime.now(UTC)
     until(lambda: site.computed()[2] == 2)
     (site.gates / "hold-2").unlink()  # both compute now; one of them may say so
     until(site.is_over)
     took = time.monotonic() - cut_at
+    (lost,) = [
+        each for each in site.facility.catalog.view(SERVICE).events(limit=1000) if each.verb == "worker.lost"
+    ]
     net.heal("a")
     until(lambda: sorted(site.hosts_known()) == ["host-a", "host-b"])  # the first has begun a new life
     assert (first.poll(), second.poll()) == (None, None)
     assert_done_once(site)
+    tell("cut_link_noticed", (lost.at - cut_on).total_seconds() / LEASE_S, "leases", most=2)
     tell("rescue_after_a_cut_link", took / LEASE_S, "leases", most=2)
 
 

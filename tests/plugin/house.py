@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from lightkeep.config import Config, EngineConfig
@@ -48,6 +49,17 @@ def scan(path: Path, rows: int = 4) -> Path:
     header = ScanHeader(np.arange(6) * 30.0, rows, 5, title="small scan")
     flats = np.full((2, rows, 5), 60_000)
     return write_scan(path, header, projections=frames, flats=flats, darks=flats * 0)
+
+
+def frames(path: Path) -> Path:
+    """Write a stack of 8 frames of 16 x 16 pixels, which `average` accepts."""
+    with h5py.File(path, "w") as file:
+        entry = file.create_group("entry")
+        entry.attrs["NX_class"] = "NXentry"
+        data = entry.create_group("data")
+        data.attrs.update(NX_class="NXdata", signal="counts")
+        data["counts"] = np.arange(8 * 16 * 16, dtype=np.uint16).reshape(8, 16, 16)
+    return path
 
 
 def mean_of_scan(rows: int = 4) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from lightkeep.config import WorkerConfig
+from lightkeep.config import Config, WorkerConfig
 from lightkeep.facility import Facility, create_facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.process import request
 from lightkeep.model.datasets import DatasetKind
-from lightkeep.model.people import SERVICE, Person
+from lightkeep.model.people import SERVICE, Grant, Person, Role, Scope
 from lightkeep.model.runs import Run, RunState
 from lightkeep.workflow import open_workflow
 
@@ -80,25 +81,39 @@ def drop_all(server: str, names: list[str]) -> None:
 
 
 @contextmanager
-def opened_site(tmp_path: Path) -> Iterator[Site]:
-    """Make one; its workers and databases are gone afterwards."""
+def databases(settings: Config, name: str) -> Iterator[Config]:
+    """Return the settings with catalogue and queue in databases of their own, which are gone afterwards."""
     if not SERVER:
         pytest.skip("no PostgreSQL: run the tests through scripts/with-postgres")
-    names = [f"{part}_{tmp_path.name}_{os.getpid()}" for part in ("catalog", "queue")]
+    names = [f"{part}_{name}_{os.getpid()}" for part in ("catalog", "queue")]
     engine = create_engine(SERVER, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
         connection.execute(text(f'CREATE DATABASE "{names[0]}"'))
     engine.dispose()
-    catalog_url, workflow_url = (SERVER.replace("/postgres?", f"/{name}?") for name in names)
-    settings = replace(
-        config(tmp_path / "facility"),
-        catalog_url=catalog_url,
-        workflow_url=workflow_url,
-        worker=WorkerConfig(lease_s=LEASE_S),
-    )
+    catalog_url, workflow_url = (SERVER.replace("/postgres?", f"/{each}?") for each in names)
+    try:
+        yield replace(settings, catalog_url=catalog_url, workflow_url=workflow_url)
+    finally:
+        drop_all(SERVER, names)
+
+
+def add_user(facility: Facility) -> None:
+    """Make whoever runs the tests known to a facility: its commands refuse others."""
+    with facility.catalog.change(SERVICE) as tx:
+        tx.add_person(Person(getpass.getuser(), "Whoever runs this"))
+        tx.add_grant(Grant(getpass.getuser(), Role.PI, Scope.EXPERIMENT, EXPERIMENT))
+
+
+@contextmanager
+def opened_site(tmp_path: Path) -> Iterator[Site]:
+    """Make one; its workers and databases are gone afterwards."""
+    usual = replace(config(tmp_path / "facility"), worker=WorkerConfig(lease_s=LEASE_S))
     gates = tmp_path / "gates"
     gates.mkdir()
-    with create_facility(settings, admin=Person("ada", "Ada")) as facility:
+    with (
+        databases(usual, tmp_path.name) as settings,
+        create_facility(settings, admin=Person("ada", "Ada")) as facility,
+    ):
         furnish(facility)
         made = Site(facility, gates, scan(tmp_path / "tooth.h5"))
         try:
@@ -107,7 +122,6 @@ def opened_site(tmp_path: Path) -> Iterator[Site]:
             for worker in made.workers:
                 worker.kill()
                 worker.communicate()
-    drop_all(SERVER, names)
 
 
 def until(claim: Callable[[], bool], *, within_s: float = 120) -> None:

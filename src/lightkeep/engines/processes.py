@@ -194,10 +194,12 @@ class _Pool:
         return bool(succeeded)
 
     def _bury(self, worker: Worker) -> None:
-        """A worker died: its task has one more try."""
+        """A worker died: its task, unless it is done, has one more try."""
         index = worker.index
-        self._deaths[index] += 1
         status = self._retire(worker)
+        if index in self._answers:
+            return
+        self._deaths[index] += 1
         if self._deaths[index] == 1:
             self._waiting.appendleft(index)
         else:

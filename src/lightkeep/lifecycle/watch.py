@@ -38,6 +38,7 @@ class Watch:
         self._stage = ("", 0.0, 0.0)
         self._is_cancelled = False
         self._next_look = 0.0
+        self._noted: dict[str, Any] = {}
 
     def begin(self, message: str, start: float, end: float) -> None:
         """Enter a stage that takes the progress from start to end."""
@@ -69,12 +70,17 @@ class Watch:
         if self._report is not None:
             self._report(fraction, message)
 
+    def note(self, **values: Any) -> None:
+        """Have values written into the run's record with its next change: each change costs a barrier."""
+        self._noted |= values
+
     def change(self, **values: Any) -> bool:
         """Change the run's record; return False when somebody else ended the run: then it stays as it is."""
         try:
             with self._facility.catalog.change(SERVICE) as tx:
-                tx.update_run(self._run_id, **values)
+                tx.update_run(self._run_id, **{**self._noted, **values})
         except Conflict:
             self._is_cancelled = True
             return False
+        self._noted = {}
         return True
