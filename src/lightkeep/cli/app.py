@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, ClassVar
@@ -28,6 +29,14 @@ class _Talk(click.Command):
                 formatter.write(f"  {example}\n")
         formatter.write("\n")
         super().format_help(ctx, formatter)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence, or as many of its clauses as fit."""
+        text = super().get_short_help_str(1000).removesuffix(".")
+        if len(text) < limit:
+            return f"{text}."
+        ends = [found.start() for found in re.finditer(r"[,;:] ", text) if found.start() < limit]
+        return f"{text[: ends[-1]]}." if ends else super().get_short_help_str(limit)
 
 
 class Command(_Talk):

@@ -21,7 +21,11 @@ _WHEN = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"])
 _ROLES = click.Choice([each.value for each in Role if each not in (Role.FACILITY_ADMIN, Role.PUBLIC)])
 
 
-@click.group(cls=Group, examples=("lightkeep experiment create 2026-11-lee-81234 --station 2-BM",))
+@click.group(
+    cls=Group,
+    short_help="Make, open, close, extend, release and share experiments.",
+    examples=("lightkeep experiment create 2026-11-lee-81234 --station 2-BM",),
+)
 def experiment() -> None:
     """Make, show, open, close, extend, release and share experiments."""
 
@@ -102,7 +106,7 @@ def create(
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.pass_obj
 def sync(session: Session, experiment_id: str, place: str, number: str, dry_run: bool) -> None:
-    """Bring experiments and their people up to date with their proposals.
+    """Bring experiments and people up to date with their proposals.
 
     Only roles that came from a proposal are ever taken away again.
     """

@@ -91,7 +91,7 @@ def password(session: Session, user: str, password_stdin: bool) -> None:
 )
 @click.pass_obj
 def token(session: Session, user: str, label: str, days: int) -> None:
-    """Make a token with which scripts call the HTTP API as this person. It is shown once."""
+    """Make a token: scripts call the HTTP API as this person with it. It is shown once."""
     from lightkeep.lifecycle import sign_in
 
     with session.opened() as work:
