@@ -21,11 +21,12 @@ from lightkeep.config import Config, ProposalsConfig
 from lightkeep.facility import Facility, create_facility
 from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.proposal_source import fetch
-from lightkeep.lifecycle.proposals import Act, Member, Proposal, experiment_name, from_source, plain_name, sync
+from lightkeep.lifecycle.proposals import Act, experiment_name, from_source, plain_name, sync
 from lightkeep.model.clock import SystemIds
 from lightkeep.model.errors import Forbidden, InvalidInput, LightkeepError, NotFound, SourceError
 from lightkeep.model.experiments import ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
+from lightkeep.model.proposals import Member, Proposal
 from lightkeep.testing.populated import StillClock
 
 ADMIN, SCIENTIST = Principal("admin"), Principal("scientist")

@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
-from lightkeep.lifecycle.proposals import Member, Proposal, in_utc
 from lightkeep.model.errors import ConfigError, InvalidInput, NotFound, SourceError
+from lightkeep.model.proposals import Member, Proposal, in_utc
 
 DEADLINE_S: Final = 20.0
 """For connecting, all redirects and the whole answer."""

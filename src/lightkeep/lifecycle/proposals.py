@@ -15,14 +15,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from lightkeep.lifecycle import proposal_source
 from lightkeep.lifecycle.set_up import check_name
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope, Verb
+from lightkeep.model.proposals import Member, Proposal
 
 if TYPE_CHECKING:
     from lightkeep.catalog.changes import Change
@@ -34,39 +36,6 @@ _GERMAN: Final = str.maketrans(
     {"ä": "ae", "ö": "oe", "ü": "ue", "ß": "ss", "ø": "oe", "å": "aa", "æ": "ae", "ł": "l"}
 )
 _ROLES: Final = (Role.PI, Role.MEMBER)
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Somebody on a proposal."""
-
-    last_name: str
-    first_name: str = ""
-    email: str = ""
-    user: str = ""
-    """User name here, e.g. `d65321`; empty: found by e-mail, or made from the name."""
-    is_pi: bool = False
-
-    @property
-    def name(self) -> str:
-        """First name, last name."""
-        return f"{self.first_name} {self.last_name}".strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """One beam time as the proposal system knows it."""
-
-    number: str
-    station_id: str
-    people: tuple[Member, ...]
-    title: str = ""
-    starts_at: datetime | None = None
-    ends_at: datetime | None = None
-    identifiers: Mapping[str, str] | None = None
-    """By scheme, e.g. `{"gup": "81234", "esaf": "281234"}`."""
-    station_name: str = ""
-    techniques: tuple[str, ...] = ()
 
 
 class Act(StrEnum):
@@ -340,13 +309,6 @@ def _do(tx: Change, step: Step) -> None:
         tx.remove_grant(step.what)
 
 
-def in_utc(at: datetime | None) -> datetime | None:
-    """Return a time of a record in UTC; one without a zone is UTC."""
-    if at is None:
-        return None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-
-
 def from_source(
     facility: Facility,
     *,
@@ -365,8 +327,6 @@ def from_source(
         make accounts for anybody who has `write` and `share` on the station.
     number: the proposal; empty: that of `experiment_id`, or all that the place has.
     """
-    from lightkeep.lifecycle import proposal_source
-
     settings = facility.config.proposals
     source = place or settings.source
     if not source:
