@@ -14,8 +14,9 @@ from itertools import starmap
 from pathlib import Path
 from typing import Any, ClassVar
 
+import psycopg
 import pytest
-from sqlalchemy import create_engine, event, make_url, select, text
+from sqlalchemy import event, make_url, select
 
 from lightkeep.catalog import Catalog, View, schema
 from lightkeep.model.datasets import Dataset, DatasetKind, File, Metadata
@@ -59,7 +60,7 @@ class Templates:
     def __init__(self, backend: str, folder: Path) -> None:
         self.backend = backend
         self._folder = folder
-        self._databases: list[str] = []
+        self._made: list[str] = []
         self.empty = self.new()
         new_catalog(self.empty).close()
         self.furnished = self.copy(self.empty)
@@ -68,11 +69,14 @@ class Templates:
         self.standing = House(new_catalog(self.copy(self.furnished)))
         """For tests that only read."""
         self._kept: dict[str, House] = {}
+        self._lasting = set(self._made)
 
     def keep(self, name: str, fill: Callable[[House], None]) -> House:
         """Return the furnished catalogue of that name, filled at the first call; then read only."""
         if name not in self._kept:
-            self._kept[name] = House(new_catalog(self.copy(self.furnished)))
+            url = self.copy(self.furnished)
+            self._lasting.add(url)
+            self._kept[name] = House(new_catalog(url))
             fill(self._kept[name])
         return self._kept[name]
 
@@ -84,8 +88,18 @@ class Templates:
         """Leave nothing behind."""
         for house in (self.standing, *self._kept.values()):
             house.catalog.close()
-        for name in self._databases:
-            _on_server(f"DROP DATABASE {name} WITH (FORCE)")
+        self._lasting.clear()
+        self.drop_copies()
+
+    def drop_copies(self) -> None:
+        """Remove the databases of a test that is over: hundreds of them would fill a small disk."""
+        for url in [each for each in self._made if each not in self._lasting]:
+            self._made.remove(url)
+            name = make_url(url).database
+            if self.backend == "sqlite":
+                Path(name).unlink(missing_ok=True)
+            else:
+                _on_server(f"DROP DATABASE {name} WITH (FORCE)")
 
     def new(self, template: str = "") -> str:
         """Return the address of a database without tables, or like a template."""
@@ -94,11 +108,13 @@ class Templates:
             path = self._folder / f"{name}.db"
             if template:
                 shutil.copy(make_url(template).database, path)
-            return f"sqlite:///{path}"
-        of = f" TEMPLATE {make_url(template).database}" if template else ""
-        _on_server(f"CREATE DATABASE {name}{of}")
-        self._databases.append(name)
-        return make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+            url = f"sqlite:///{path}"
+        else:
+            of = f" TEMPLATE {make_url(template).database}" if template else ""
+            _on_server(f"CREATE DATABASE {name}{of}")
+            url = make_url(POSTGRES).set(database=name).render_as_string(hide_password=False)
+        self._made.append(url)
+        return url
 
 
 @pytest.fixture(scope="session")
@@ -124,8 +140,10 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def templates(backend: str, request: pytest.FixtureRequest) -> Templates:
-    return request.getfixturevalue(f"{backend}_templates")
+def templates(backend: str, request: pytest.FixtureRequest) -> Iterator[Templates]:
+    made = request.getfixturevalue(f"{backend}_templates")
+    yield made
+    made.drop_copies()
 
 
 @pytest.fixture
@@ -268,10 +286,8 @@ class House:
 
 
 def _on_server(statement: str) -> None:
-    engine = create_engine(POSTGRES, isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(statement))
-    engine.dispose()
+    with psycopg.connect(POSTGRES.replace("+psycopg", ""), autocommit=True) as connection:
+        connection.execute(statement)
 
 
 @pytest.fixture
