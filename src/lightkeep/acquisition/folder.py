@@ -11,7 +11,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -22,6 +23,8 @@ from lightkeep.model.errors import SourceError
 _POLL_S: Final = 0.2
 _SHARE: Final = 0.1
 """Of the time that looking through the whole folder may take."""
+_TOLD: Final = 5
+"""So many times rarer it is looked through while the kernel tells where to look."""
 _RECHECKED: Final = 200
 """Files that are in already and are looked at again with each look: were they changed?"""
 _CONFIRM_S: Final = 0.1
@@ -84,6 +87,13 @@ class _Pending:
     due: float
 
 
+class _Hint(NamedTuple):
+    """A look at a file when the kernel told of it."""
+
+    status: os.stat_result
+    at: float
+
+
 class FolderWatch:
     """Looks at a folder, again and again. For one thread; use as a context manager.
 
@@ -113,8 +123,9 @@ class FolderWatch:
         self._pending: dict[str, _Pending] = {}
         self._handed: dict[str, Stamp] = {}
         self._next_scan = 0.0
+        self._is_told = False
         self._round: Iterator[str] = iter(())
-        self._hints: set[str] = set()
+        self._hints: dict[str, _Hint] = {}
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._helper: threading.Thread | None = None
@@ -158,13 +169,16 @@ class FolderWatch:
         """
         now = self._clock()
         with self._lock:
-            hints, self._hints = self._hints, set()
-        for path in hints:
-            self._see(path, now)
+            hints, self._hints = self._hints, {}
+        for path, hint in hints.items():
+            self._see(path, hint.at, hint.status)
+        self._is_told |= bool(hints)
         if now >= self._next_scan:
             began = time.perf_counter()
             self._scan(now)
-            self._next_scan = now + max(_POLL_S, (time.perf_counter() - began) / _SHARE)
+            pause = max(_POLL_S, (time.perf_counter() - began) / _SHARE)
+            self._next_scan = now + pause * (_TOLD if self._is_told else 1)
+            self._is_told = False
         self._recheck(now)
         return self._settled(now)
 
@@ -221,15 +235,15 @@ class FolderWatch:
                     remedy="make it readable for the account that runs the worker",
                 ) from error
 
-    def _see(self, path: str, now: float) -> None:
-        """Look at one file."""
+    def _see(self, path: str, now: float, status: os.stat_result | None = None) -> None:
+        """Look at one file, or take up a look of before."""
         marked = self.rules.marks(path)
         if marked is None and not self.rules.takes(path):
             return
-        if path in self._pending or path in self._handed:
+        if path in self._handed or (path in self._pending and status is None):
             return
         try:
-            status = os.lstat(self._prefix + path)
+            status = status or os.lstat(self._prefix + path)
         except OSError:
             self.taken.pop(path, None)
             return
@@ -249,8 +263,8 @@ class FolderWatch:
             for each, known in self._known(entry).items():
                 self.taken.setdefault(each, known)
             self.changed_at[entry] = now
-        stamp = _stamp(status)
-        if self.taken.get(path) != stamp:
+        stamp, pending = _stamp(status), self._pending.get(path)
+        if stamp != (pending.stamp if pending else self.taken.get(path)):
             self.changed_at[entry] = now
             self._pending[path] = _Pending(stamp, now + self._rest(entry))
 
@@ -285,12 +299,20 @@ class FolderWatch:
         prefix = len(str(self.root)) + 1
         try:
             for changes in watchfiles.watch(
-                self.root, stop_event=self._closing, watch_filter=None, debounce=100, step=50, rust_timeout=500
+                self.root, stop_event=self._closing, watch_filter=None, debounce=50, step=20, rust_timeout=500
             ):
-                with self._lock:
-                    self._hints.update(path[prefix:] for _, path in changes if len(path) > prefix)
+                self._hear({path for _, path in changes if len(path) > prefix})
         except (OSError, RuntimeError):
             return
+
+    def _hear(self, paths: Collection[str]) -> None:
+        """Look at once: a file's rest begins now, however long the others take to be copied."""
+        hints = {}
+        for path in paths:
+            with suppress(OSError):  # gone again
+                hints[path[len(self._prefix) :]] = _Hint(os.lstat(path), self._clock())
+        with self._lock:
+            self._hints.update(hints)
 
 
 def _stamp(status: os.stat_result) -> Stamp:
