@@ -16,7 +16,7 @@ from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.process import process, retry
 from lightkeep.model.datasets import Dataset
-from lightkeep.model.errors import Forbidden, InvalidInput, LightkeepError
+from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import RunState
 from lightkeep.model.workflows import COMMAND, Flow, FlowState
@@ -136,6 +136,31 @@ def test_a_failed_stage_is_tried_again_then_fails_the_flow_then_goes_on_when_it_
     (flow,) = _work(facility)
     assert flow.state is FlowState.DONE
     assert [r.stage for r in facility.catalog.view(SERVICE).flow_runs(flow.id)][-2:] == ["mean", "sum"]
+
+
+def test_a_failed_stage_that_is_begun_again_while_others_go_on_stays_in_its_flow(
+    facility: Facility, source: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "fail").touch()
+    text = MEAN + f'params = {{ folder = "{tmp_path}" }}\n' + COPY + '[[stage]]\nname = "other"\ntechnique = "gated"\n'
+    flows.adopt(facility, text, principal=ADA)
+    _take_in(facility, source)
+    queue: list[str] = []
+    flows.tick(facility, submit=queue.append)
+    view = facility.catalog.view(SERVICE)
+    failed, other = (view.run(run_id) for run_id in queue)
+    with pytest.raises(LightkeepError, match="row 0 is empty"):
+        process(facility, failed.id)
+    assert flows.advance(facility, failed.flow_id, submit=queue.append).state is FlowState.RUNNING
+    again = retry(facility, failed.id, principal=ADA, changes={"folder": None})
+    assert (again.flow_id, again.stage, again.id != failed.id) == (failed.flow_id, "mean", True)
+    with pytest.raises(Conflict, match=f"begun again already: run {again.id}"):
+        retry(facility, failed.id, principal=ADA)
+    process(facility, again.id)
+    process(facility, other.id)
+    (flow,) = _work(facility)
+    assert (flow.state, flow.message) == (FlowState.DONE, "3 of 3 stages done")
+    assert sorted(r.stage for r in view.flow_runs(flow.id)) == ["mean", "mean", "other", "sum"]
 
 
 def test_a_stage_whose_condition_is_not_met_is_left_out(facility: Facility, source: Path) -> None:

@@ -173,13 +173,15 @@ def retry(facility: Facility, run: Run, params: Mapping[str, Any], *, principal:
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, run_id=run.id)
     flow = view.flow(run.flow_id)
-    with facility.catalog.change(principal) as tx:
-        tx.update_flow(flow.id, FlowState.RUNNING, f"stage {run.stage} begun again by {principal.id}")
     stage = _stage(facility, flow, run.stage)
     if stage.command:
         workflow_document.values_of(stage, params)
-    attempt = sum(each.stage == run.stage for each in view.flow_runs(flow.id)) + 1
-    begin = Begin(replace(stage, params=params), run.dataset_id, attempt)
+    had = [each for each in view.flow_runs(flow.id) if each.stage == run.stage]
+    if not had[-1].state.is_over:
+        raise Conflict(f"stage {run.stage} was begun again already: run {had[-1].id}", remedy="look at that one")
+    with facility.catalog.change(principal) as tx:
+        tx.update_flow(flow.id, FlowState.RUNNING, f"stage {run.stage} begun again by {principal.id}")
+    begin = Begin(replace(stage, params=params), run.dataset_id, len(had) + 1)
     return view.run(_begin(facility, flow, begin, principal=principal, params=params))
 
 
@@ -218,7 +220,8 @@ def _begin(
         if principal is not None:
             raise
         why = error
-    with suppress(Conflict), facility.catalog.change(SERVICE) as tx:  # begun by somebody else just now
+    same = () if principal else (Conflict,)  # begun by another worker just now, which is as good
+    with suppress(*same), facility.catalog.change(SERVICE) as tx:
         tx.add_run(run)
         if why is not None:
             tx.update_run(run_id, state=RunState.FAILED, message=why.message, error=why.code)
