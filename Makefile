@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 PART   ?= all
+# Byte code is kept, whatever the machine says: else every process of the tests compiles every module again.
+export PYTHONDONTWRITEBYTECODE :=
 # make demo DATA=path runs the demo on a measured file instead of a simulated one
 DATA   ?=
 
@@ -12,7 +14,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/lightkeep demo $(if $(DATA),--data "$(DATA)")
 
 # Three at a time: many tests wait for another process.
-test: check services
+test: $(VENV)/.dev
+	@$(MAKE) --no-print-directory -j 3 --output-sync check services $(VENV)/.byte-code
 	scripts/with-postgres $(BIN)/pytest -n 3 --dist worksteal -m "not cluster and not crash and not fault" $(PYTEST_ARGS)
 
 # Every point at which ingest can be killed, instead of the sample that `make safety` takes: about ten minutes.
@@ -65,9 +68,14 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/pip
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/pip
-	@$(BIN)/pip install -q --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/pip install -q --no-compile --no-deps --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.runtime
+
+# Collecting makes byte code of tests and modules once, while mypy has one core; else each worker would.
+$(VENV)/.byte-code: $(VENV)/.dev
+	@$(BIN)/pytest --collect-only -q >/dev/null && touch $@ || true
 
 $(VENV)/bin/pip:
 	scripts/make-venv "$(PYTHON)" $(VENV)

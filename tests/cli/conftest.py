@@ -51,7 +51,7 @@ def run(
     done = subprocess.run(
         [*wrap, sys.executable, "-m", "lightkeep", *arguments],
         cwd=folder,
-        env=environment | {"COLUMNS": "80", "PYTHONDONTWRITEBYTECODE": "1"},
+        env=environment | {"COLUMNS": "80"},
         input=stdin.encode(),
         capture_output=True,
         timeout=120,
