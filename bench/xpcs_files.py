@@ -1,4 +1,4 @@
-"""How fast runs are read: HDF5 against the limit that decoding sets and against h5py, events against numpy.
+"""How fast runs are read, and reduced to g2, from files: against the limit that decoding sets, h5py, and numpy.
 
 The limit: all chunks lie in memory and every thread does nothing but decode them, into memory that is warm.
 """
@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from bench._harness import Figure, interleaved
+from bench.xpcs import a_map
+from lightkeep.analysis import xpcs
 from lightkeep.analysis.xpcs.blocks import EventBlock, FrameBlock
 from lightkeep.formats import chunks, eiger, eiger_writer, hdf5, rigaku
 from lightkeep.formats.frame_stack import threads
@@ -20,7 +22,8 @@ from lightkeep.formats.frame_stack import threads
 PART = "xpcs"
 REPETITIONS = 7
 SHAPE = (512, 1024)
-FRAMES = 256
+FRAMES = 512
+QMAP = a_map(*SHAPE)
 
 
 def run() -> list[Figure]:
@@ -47,16 +50,29 @@ def _frames(path: Path, dtype: str, mean: float, rng: np.random.Generator) -> li
             for begin in range(0, FRAMES, 16):
                 file["entry/data/data"][begin : begin + 16]
 
-    mine, limit, plain = interleaved(ours, _limit(path, dtype), through_h5py, repetitions=REPETITIONS)
+    def to_g2() -> xpcs.MultiTauResult:
+        with eiger.FORMAT.open(path) as source:
+            return xpcs.multitau(source.arrays["frames"], QMAP)
+
+    functions = ours, _limit(path, dtype), through_h5py, to_g2
+    mine, limit, plain, reduced = interleaved(*functions, repetitions=REPETITIONS)
     assert mine.result == FRAMES
     name = f"frames from HDF5, bitshuffle/LZ4, {dtype}, {mean:g} photons"
-    rates = [size / each.median for each in (mine, limit, plain)]
+    rates = [size / each.median for each in (mine, limit, plain, reduced)]
     options = {"repetitions": REPETITIONS, "threads": threads(), "unit": "GB/s", "is_rate": True}
     return [
         Figure(
             name, rates[0], rates[1], "", note="against the decode limit: the ratio is the fraction", **options
         ),
         Figure(name, rates[0], rates[2], "", note="against h5py, block by block", **options),
+        Figure(
+            name.replace("frames from", "file to g2,"),
+            rates[3],
+            rates[1],
+            "",
+            note="the whole reduction against the decode limit: the ratio is the fraction",
+            **options,
+        ),
     ]
 
 

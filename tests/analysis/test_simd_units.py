@@ -49,10 +49,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path) -> list[str]:
+def run(folder: Path, *arguments: str, script: str = "main.py") -> list[str]:
     environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(folder / "cache")}
     done = subprocess.run(
-        [sys.executable, "main.py"], cwd=folder, env=environment, check=True, capture_output=True, text=True
+        [sys.executable, script, *arguments],
+        cwd=folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return done.stdout.split()
 
@@ -75,3 +80,38 @@ def test_a_damaged_unit_is_compiled_anew(folder: Path, damage: bytes | None) -> 
         unit.write_bytes(unit.read_bytes()[:-9] + b"123456789" if damage is None else damage)
     assert run(folder) == ["11", "True"]
     assert run(folder) == ["11", "False"]
+
+
+MANY = """
+import sys
+from lightkeep.analysis.simd.units import Units
+names = {f"plus_{i}": "many" for i in range(5)}
+if sys.argv[1:] == ["alone"]:
+    sys.executable = "/bin/false"
+units = Units("kernels", names)
+units.prepare(list(names))
+print(*(units.function(name)(10) for name in names), "numba" in sys.modules)
+"""
+
+
+@pytest.fixture
+def many(folder: Path) -> Path:
+    text = "from lightkeep.analysis.simd.compile import part\n"
+    text += "".join(f"@part\ndef plus_{i}(a):\n    return a + {i}\n" for i in range(5))
+    (folder / "kernels" / "many.py").write_text(text)
+    (folder / "main.py").write_text(MANY)
+    return folder
+
+
+@pytest.mark.parametrize("how", [[], ["alone"]])
+def test_units_are_prepared_whether_other_processes_can_help_or_not(many: Path, how: list[str]) -> None:
+    assert run(many, *how) == ["10", "11", "12", "13", "14", "True"]
+    assert run(many) == ["10", "11", "12", "13", "14", "False"]
+
+
+def test_a_process_that_helps_leaves_its_units_on_disk(many: Path) -> None:
+    homes = [f"many.plus_{i}" for i in range(5)]
+    work = f"from lightkeep.analysis.simd.units import Units; Units.help('kernels', *{homes})"
+    (many / "help.py").write_text(work)
+    run(many, script="help.py")
+    assert run(many) == ["10", "11", "12", "13", "14", "False"]

@@ -42,12 +42,14 @@ def events_of(run: NDArray[Any], begin: int = 0, *, dtype: Any = np.uint16) -> E
     return EventBlock(begin, len(run), SHAPE, *(np.repeat(each, times) for each in columns))
 
 
-def followed(run: NDArray[Any], step: int, **options: Any) -> MultiTauResult:
+def followed(run: NDArray[Any], step: int, *, is_idle: bool = False, **options: Any) -> MultiTauResult:
     live = MultiTau(QMAP, **options)
     for number, begin in enumerate(range(0, len(run), step)):
         live.push(events_of(run[begin : begin + step], begin))
         if number % 3 == 2 and live.frames > 1:
             live.snapshot()
+        if is_idle:
+            live.idle()
     return live.finish()
 
 
@@ -100,7 +102,9 @@ def test_a_followed_run_that_outgrows_its_waiting_events_is_the_whole_one(step: 
     """Beyond 16 events per pixel they go into a state, and what comes later finds its partners there."""
     run = counts(5203, 8e-3)
     for scheme in SCHEMES:
-        assert_same_bytes(followed(run, step, scheme=scheme), multitau(run, QMAP, scheme=scheme))
+        right = multitau(run, QMAP, scheme=scheme)
+        assert_same_bytes(followed(run, step, scheme=scheme), right)
+        assert_same_bytes(followed(run, step, scheme=scheme, is_idle=True), right)
 
 
 @pytest.mark.parametrize("from_frame", [0, 4000])
@@ -111,6 +115,7 @@ def test_a_hot_pixel_changes_nothing_for_the_others(from_frame: int) -> None:
     right = multitau(run, QMAP)
     assert_same_bytes(multitau([events_of(run)], QMAP), right)
     assert_same_bytes(followed(run, 700), right)
+    assert_same_bytes(followed(run, 700, is_idle=True), right)
 
 
 def test_a_saturated_event_leaves_its_pixel_out() -> None:

@@ -104,8 +104,11 @@ def test_whole_ticks_are_binned_exactly_however_late(tmp_path: Path) -> None:
 def test_the_bin_time_is_what_is_given_or_else_the_frame_time_of_the_metadata(tmp_path: Path) -> None:
     times, pixels = arrivals()
     path = write_times(tmp_path / "run.h5", [(times, pixels)], shape=SHAPE)
+    with FORMAT.open(path) as source:
+        assert source.arrays == {}
+        assert "a run needs bin_time_s" in source.metadata.rest["notes"][-1]
     with pytest.raises(BadFile, match="does not say how long a frame is"):
-        FORMAT.open(path)
+        FORMAT.open_live(path, wait_s=0)
     facts = {"frame_time": Quantity.of(1, "us")}
     metadata_8id.write_metadata(tmp_path / "run_metadata.hdf", Metadata(facts))
     with FORMAT.open(path) as source:

@@ -88,6 +88,8 @@ API = {
     "GET /datasets/{dataset_id}/xpcs/two-time/{number}/cuts": SEE,
     "GET /datasets/{dataset_id}/xpcs/{table}.csv": SEE,
     "GET /experiments/{experiment_id}/xpcs/average": SEE,
+    "GET /experiments/{experiment_id}/xpcs/average.csv": SEE,
+    "GET /experiments/{experiment_id}/xpcs/average.hdf": SEE,
     "GET /datasets/{dataset_id}/tomography": SEE,
     "GET /datasets/{dataset_id}/tomography/centers/{center}.png": SEE,
     "GET /datasets/{dataset_id}/tomography/{plane}/{index}.png": SEE,
@@ -283,7 +285,10 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
         path += "?row=0"
     elif "minus" in path:
         dataset, path = house.result, path + "?span=1"
-    asked = {"cuts": "?age=0.1&width=0.02", "average": f"?result={curves.first.id}"}
+    asked = {
+        "cuts": "?age=0.1&width=0.02",
+        **dict.fromkeys(("average", "average.csv", "average.hdf"), f"?result={curves.first.id}"),
+    }
     path += asked.get(path.rpartition("/")[2], "")
     known = {
         "{number}": str(BINS[0]),

@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import csv
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from pyxpcsviewer import XpcsFile
 from starlette.testclient import TestClient
 
+from lightkeep import formats
+from lightkeep.testing import xpcs_results
 from lightkeep.testing.correlated import BINS, EXPERIMENT, Correlated
 from lightkeep.testing.populated import Populated
 from lightkeep.testing.xpcs_results import DIFFUSION, FRAMES, SHAPE, decay, sample_qmap
@@ -149,6 +153,35 @@ def test_an_average_leaves_out_the_run_that_does_not_belong(member: TestClient, 
     assert all(each["is_used"] for each in kept["runs"])
 
 
+def test_an_average_is_a_result_file_that_the_viewer_of_the_beamline_opens(
+    member: TestClient, correlated: Correlated, tmp_path: Path
+) -> None:
+    address = f"/api/v1/experiments/{EXPERIMENT}/xpcs/average"
+    asked = {"result": [each.id for each in correlated.runs]}
+    mean = member.get(address, params=asked).json()["mean"]
+    answer = member.get(f"{address}.hdf", params=asked)
+    assert "silica-1-xpcs-average_results.hdf" in answer.headers["content-disposition"]
+    path = tmp_path / "average_results.hdf"
+    path.write_bytes(answer.content)
+    viewer = XpcsFile(str(path))
+    _q, tau, g2, error, _labels = viewer.get_g2_data()
+    np.testing.assert_allclose(g2.T, mean["g2"], rtol=1e-6)
+    np.testing.assert_allclose(error.T, mean["g2_err"], rtol=1e-6)
+    np.testing.assert_allclose(tau, mean["tau"], rtol=1e-6)
+    np.testing.assert_array_equal(viewer.dqmap, QMAP.dynamic)
+    assert viewer.saxs_2d.shape == SHAPE
+    with formats.get("aps-8id").open(path) as source:
+        flags = source.metadata.rest["flags"]
+        assert flags[0] == "This is the mean of 3 runs."
+        assert flags[1].startswith("silica-4-xpcs was left out: ")
+        assert "contrast" in flags[1]
+        images = [xpcs_results.sample_result(QMAP, seed=seed).outputs["saxs_2d"].data for seed in (1, 2, 3)]
+        np.testing.assert_allclose(source.arrays["saxs_2d"][...], np.mean(images, axis=0), rtol=1e-6)
+    rows = list(csv.reader(io.StringIO(member.get(f"{address}.csv", params=asked).text)))
+    assert len(rows) == len(mean["tau"]) + 1
+    assert float(rows[1][1]) == pytest.approx(mean["g2"][0][0], rel=1e-6)
+
+
 def test_an_average_takes_results_of_its_experiment_only(
     member: TestClient, house: Populated, correlated: Correlated
 ) -> None:
@@ -156,6 +189,7 @@ def test_an_average_takes_results_of_its_experiment_only(
     assert member.get(address, params={"result": correlated.first.id}).status_code == 404
     address = f"/api/v1/experiments/{EXPERIMENT}/xpcs/average"
     assert member.get(address, params={"result": house.result.id}).status_code == 404
+    assert member.get(f"{address}.hdf", params={"result": house.result.id}).status_code == 404
 
 
 def test_what_is_no_correlation_result_says_so(member: TestClient, house: Populated) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lightkeep.analysis import xpcs as analysis
-from lightkeep.formats import imm, metadata_8id, rigaku
+from lightkeep.formats import events, imm, metadata_8id, rigaku
 from lightkeep.lifecycle.pieces import blocks
 from lightkeep.model.datasets import Dataset, DatasetKind, Metadata
 from lightkeep.model.errors import BadFile, InvalidInput
@@ -269,3 +269,16 @@ def test_it_accepts_raw_runs_of_its_formats_only() -> None:
     assert xpcs.accepts(run)
     assert not xpcs.accepts(replace(run, kind=DatasetKind.DERIVED))
     assert not xpcs.accepts(replace(run, format="data-exchange"))
+
+
+def test_a_time_that_is_not_that_of_a_bin_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="a frame is as long as a bin"):
+        xpcs.preflight(run_of(tmp_path), xpcs.Params(bin_time_s=1e-6, frame_time_s=2e-6))
+
+
+def test_events_with_times_need_the_length_of_a_frame(tmp_path: Path) -> None:
+    times = np.arange(40, dtype=np.uint64) * 500
+    path = events.write_times(tmp_path / "run.h5", [(times, times.astype(np.uint32) % 63)], shape=(7, 9))
+    with events.FORMAT.open(path) as source, pytest.raises(InvalidInput, match="how long a frame is") as caught:
+        xpcs.preflight(source, xpcs.Params())
+    assert caught.value.data["field"] == "bin_time_s"

@@ -8,8 +8,8 @@ The group `/entry/events`, or `/events`, holds columns of one length:
 
 and the attribute `shape`, (rows, columns) of the detector. Times become frames of `bin_time_s` seconds: said when
 the file is opened, or an attribute of the group, or else the frame time that the metadata give; time 0 is the
-attribute `t_begin`, if any. The frame of the last event is not complete, and left out. The attribute `frames` may
-say how many were measured.
+attribute `t_begin`, if any. The frame of the last event is not complete, and left out. Where nobody says how long
+a frame is, there are none until a run does. The attribute `frames` may say how many were measured.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lightkeep.formats.eiger import QUANTITIES, TEXTS, is_written
 from lightkeep.formats.frame_stack import Events, EventStack, Progress, events_of
 from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import gather, held, units_of
-from lightkeep.formats.run_source import not_written, run_source, wait_for
+from lightkeep.formats.run_source import TECHNIQUE, not_written, run_source, wait_for
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Source
 from lightkeep.model.quantity import Quantity, si_factor
@@ -265,9 +265,14 @@ def _source(path: Path, file: h5py.File, bin_time_s: float | None, *, is_live: b
     clock = _Clock(None)
     if "frame" not in group or bin_time_s is not None:
         measured = found.quantities.get("frame_time", Quantity.of(np.nan, "s")).value_si
-        clock, seconds = _clock(
-            path, group, group.attrs.get("bin_time_s", measured) if bin_time_s is None else bin_time_s
-        )
+        given = group.attrs.get("bin_time_s", measured) if bin_time_s is None else bin_time_s
+        if given is measured and np.isnan(measured) and not is_live:
+            _shape(path, group)
+            found.notes.append(
+                "it has times of events and does not say how long a frame is: a run needs bin_time_s"
+            )
+            return Source(path, FORMAT.name, TECHNIQUE, {}, found.metadata(), file)
+        clock, seconds = _clock(path, group, given)
         found.quantities["frame_time"] = Quantity.of(seconds, "s")
     stack = EventTableStack(path, file, group, clock, is_live=is_live)
     if stack.shape[0] == 0 and not is_live:
@@ -286,7 +291,7 @@ def _clock(path: Path, group: h5py.Group, bin_time_s: Any) -> tuple[_Clock, floa
     if not (np.isfinite(seconds) and seconds > 0):
         raise BadFile(
             f"{path}: {group.name} has times and does not say how long a frame is",
-            remedy="give the group an attribute bin_time_s, or the run a frame time",
+            remedy="give the run bin_time_s, or the group an attribute of this name",
         )
     unit = units_of(group["t"]) or "s"
     factor, unit_si = si_factor(unit) or (1.0, "")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import tempfile
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
+from fastapi import Path as InPath
 from pydantic import BeforeValidator
 
 from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape, Shown, json_safe
 from lightkeep.lifecycle import curves
+from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import NotFound
 from lightkeep.model.people import Verb
 
@@ -21,12 +25,13 @@ _KEEP = "private, max-age=600"
 """A complete dataset never changes."""
 
 _CSV: dict[int | str, dict[str, Any]] = {200: {"content": {"text/csv": {}}, "description": "The table."}}
+_HDF: dict[int | str, dict[str, Any]] = {200: {"content": {"application/x-hdf5": {}}, "description": "The file."}}
 
 Number = Annotated[float | None, BeforeValidator(json_safe)]
 Numbers = Annotated[list[float | None], BeforeValidator(json_safe)]
 Rows = Annotated[list[list[float | None]], BeforeValidator(json_safe)]
 Table = Annotated[dict[str, list[float | None]], BeforeValidator(json_safe)]
-Bin = Annotated[int, Path(ge=1, le=10**6, description="Dynamic bin, from 1.")]
+Bin = Annotated[int, InPath(ge=1, le=10**6, description="Dynamic bin, from 1.")]
 Model = Literal["single", "stretched", "double"]
 
 
@@ -231,9 +236,13 @@ def table(
     """One kind of curve as a table, complete."""
     view.require(Verb.READ, dataset_id=dataset_id)
     dataset = view.dataset(dataset_id)
-    name = quote(f"{dataset.name}-{table}.csv", errors="replace")
-    headers = {"Cache-Control": _KEEP, "Content-Disposition": f"attachment; filename*=UTF-8''{name}"}
-    return Response(curves.table(desk.facility, dataset, table), media_type="text/csv", headers=headers)
+    return _download(curves.table(desk.facility, dataset, table), f"{dataset.name}-{table}.csv", "text/csv")
+
+
+Results = Annotated[list[str], Query(min_length=1, max_length=50, description="Ids of results.")]
+LeftOut = Annotated[
+    Literal["robust", "chi-square", "none"], Query(description="How results that do not belong are found.")
+]
 
 
 @router.get("/experiments/{experiment_id}/xpcs/average")
@@ -241,19 +250,12 @@ def average(
     desk: AtDesk,
     view: Seen,
     experiment_id: Name,
-    result: Annotated[list[str], Query(min_length=1, max_length=50, description="Ids of results.")],
-    outliers: Annotated[
-        Literal["robust", "chi-square", "none"], Query(description="How results that do not belong are found.")
-    ] = "robust",
+    result: Results,
+    outliers: LeftOut = "robust",
     model: Model = "single",
 ) -> AveragedShape:
     """The mean g2 of several results of an experiment, without those that do not belong."""
-    view.experiment(experiment_id)
-    chosen = [view.dataset(each) for each in dict.fromkeys(result)]
-    for each in chosen:
-        view.require(Verb.READ, dataset_id=each.id)
-        if each.experiment_id != experiment_id:
-            raise NotFound(f"{each.name} is not of experiment {experiment_id}")
+    chosen = _chosen(view, experiment_id, result)
     found = curves.average(desk.facility, chosen, outliers=None if outliers == "none" else outliers)
     return AveragedShape(
         mean=CurvesShape.model_validate(found.mean),
@@ -261,3 +263,44 @@ def average(
         birge=found.birge,
         fit=FitShape.model_validate(curves.fit(found.mean, model=model)),
     )
+
+
+@router.get("/experiments/{experiment_id}/xpcs/average.hdf", response_class=Response, responses=_HDF)
+def average_file(
+    desk: AtDesk, view: Seen, experiment_id: Name, result: Results, outliers: LeftOut = "robust"
+) -> Response:
+    """The mean as a result file of beamline 8-ID, which its programs open."""
+    chosen = _chosen(view, experiment_id, result)
+    with tempfile.TemporaryDirectory(prefix="average-") as folder:
+        how = None if outliers == "none" else outliers
+        content = curves.average_file(desk.facility, chosen, Path(folder), outliers=how).read_bytes()
+    return _download(content, f"{chosen[0].name}-average_results.hdf", "application/x-hdf5")
+
+
+@router.get("/experiments/{experiment_id}/xpcs/average.csv", response_class=Response, responses=_CSV)
+def average_table(
+    desk: AtDesk, view: Seen, experiment_id: Name, result: Results, outliers: LeftOut = "robust"
+) -> Response:
+    """The mean g2 and its errors as a table."""
+    chosen = _chosen(view, experiment_id, result)
+    text = curves.average_table(desk.facility, chosen, outliers=None if outliers == "none" else outliers)
+    return _download(text, f"{chosen[0].name}-average-g2.csv", "text/csv")
+
+
+def _chosen(view: Seen, experiment_id: str, ids: list[str]) -> list[Dataset]:
+    """Return results of an experiment that the principal may read."""
+    view.experiment(experiment_id)
+    chosen = [view.dataset(each) for each in dict.fromkeys(ids)]
+    for each in chosen:
+        view.require(Verb.READ, dataset_id=each.id)
+        if each.experiment_id != experiment_id:
+            raise NotFound(f"{each.name} is not of experiment {experiment_id}")
+    return chosen
+
+
+def _download(content: bytes | str, name: str, media_type: str) -> Response:
+    headers = {
+        "Cache-Control": _KEEP,
+        "Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, errors='replace')}",
+    }
+    return Response(content, media_type=media_type, headers=headers)

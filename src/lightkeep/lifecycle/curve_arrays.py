@@ -14,6 +14,7 @@ from lightkeep import formats
 from lightkeep.analysis.xpcs import Geometry, coordinates, correct_diagonal, cut_at_age
 from lightkeep.formats import hdf5
 from lightkeep.formats.xpcs_csv import csv_of
+from lightkeep.model.datasets import Metadata
 from lightkeep.model.errors import BadFile, NotFound
 from lightkeep.model.formats import Source
 
@@ -29,7 +30,8 @@ _MOST_VALUES = 20_000_000
 _BAND = 8_000_000
 """Values of a two-time correlation that are read at a time."""
 _AVERAGED = ("tau", "tau_frames", "g2", "g2_err", "saxs_1d", "saxs_1d_segments", "intensity")
-_AVERAGED_TOO = ("pairs", "q", "static_q")
+_AVERAGED_TOO = ("pairs", "q", "static_q", "g2_partial", "intensity_q")
+_MAPS = ("dynamic_roi_map", "static_roi_map", "mask")
 _NOISE = 1e-5
 """Values of q closer than this part of it are one ring."""
 
@@ -332,6 +334,27 @@ def parts(path: Path, format_name: str) -> tuple[dict[str, Packed], dict[str, An
         arrays["saxs_2d"] = packed(np.zeros((1, 1)), "f8")
         rest = source.metadata.rest
         return arrays, {name: rest[name] for name in ("reduction", "params") if name in rest}
+
+
+def maps(path: Path, format_name: str) -> tuple[dict[str, Packed], dict[str, Any], Metadata]:
+    """Return the arrays of a result's q map, the words that belong to it and to the run, and what was measured."""
+    with _opened(path, format_name) as source:
+        names = [name for name in source.arrays if name in _MAPS or name.startswith(("dynamic_", "static_"))]
+        absent = [name for name in _MAPS if name not in names]
+        if absent:
+            raise NotFound(f"this result holds no {', '.join(absent)}", remedy="reduce the run again")
+        arrays = {name: _whole(source, name, None) for name in names}
+        return (
+            {name: packed(each, each.dtype.str[1:]) for name, each in arrays.items()},
+            {name: source.metadata.rest[name] for name in ("qmap", "params") if name in source.metadata.rest},
+            Metadata(source.metadata.quantities, source.metadata.texts),
+        )
+
+
+def mean_image(path: Path, format_name: str) -> tuple[Packed, int]:
+    """Return the mean image, and of how many frames it is the mean."""
+    with _opened(path, format_name) as source:
+        return packed(_whole(source, "saxs_2d"), "f4"), int(source.arrays["intensity"].shape[0])
 
 
 def packed(values: NDArray[Any], dtype: str) -> Packed:

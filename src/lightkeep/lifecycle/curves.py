@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,12 +15,14 @@ from numpy.typing import NDArray
 from lightkeep.formats import sandbox
 from lightkeep.lifecycle.curve_arrays import Packed
 from lightkeep.lifecycle.preview import main_file, shown_as
+from lightkeep.lifecycle.results import SOFTWARE
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput
+from lightkeep.model.formats import Result
 
 if TYPE_CHECKING:
     from lightkeep.analysis.xpcs import MultiTauResult
-    from lightkeep.analysis.xpcs.average import Outliers
+    from lightkeep.analysis.xpcs.average import Average, Outliers
     from lightkeep.analysis.xpcs.fit import G2Fit, Model
     from lightkeep.facility import Facility
 
@@ -293,15 +297,8 @@ def average(facility: Facility, datasets: Sequence[Dataset], *, outliers: Outlie
     ------
     NotFound: one holds no g2. InvalidInput: they have different delays, bins or reductions.
     """
-    from lightkeep.analysis.xpcs import average_results
-
     shown = curves(facility, datasets[0])
-    results = [_result(facility, each) for each in datasets]
-    try:
-        found = average_results(results, outliers=outliers)
-    except ValueError as error:
-        text = re.sub(r"\brun (\d+)", lambda match: datasets[int(match[1])].name, str(error))
-        raise InvalidInput(text, remedy="choose results that were reduced in the same way") from error
+    results, found = _average(facility, datasets, outliers)
     reasons = {each.run: each.reason for each in found.rejected}
     runs = [
         AveragedRun(
@@ -335,6 +332,82 @@ def average(facility: Facility, datasets: Sequence[Dataset], *, outliers: Outlie
         **nothing,
     )
     return Averaged(mean, runs, found.birge.tolist())
+
+
+def average_file(
+    facility: Facility, datasets: Sequence[Dataset], folder: Path, *, outliers: Outliers | None = "robust"
+) -> Path:
+    """Write the mean of results below a folder, as a result file of beamline 8-ID; return it.
+
+    Everything that a multi-tau result has is in it, over the runs that were used; the file names them, and the
+    others with the reason. Raises as `average` does.
+    """
+    from lightkeep import formats
+    from lightkeep.analysis.xpcs import describe, qmap_of
+    from lightkeep.techniques.xpcs import multi_tau_outputs
+
+    _, found = _average(facility, datasets, outliers)
+    used = [datasets[at] for at in found.used]
+    maps, words, metadata = _call("maps", facility, used[0])
+    qmap = qmap_of({name: unpacked(each) for name, each in maps.items()}, words.get("qmap", {}))
+    mean = replace(found.result, saxs_2d=_mean_image(facility, used))
+    result = Result(
+        technique="xpcs",
+        title=f"Mean of {', '.join(each.name for each in used)}",
+        outputs=multi_tau_outputs(qmap, mean),
+        default="g2",
+        params={**words.get("params", {}), "mode": "multitau", "outliers": outliers or "none"},
+        software=SOFTWARE,
+        inputs={each.id: each.name for each in used},
+        facts={
+            "qmap": describe(qmap),
+            "flags": [_with_names(flag, datasets) for flag in mean.flags],
+            "birge": found.birge.tolist(),
+        },
+        metadata=metadata,
+    )
+    return formats.get(FORMAT).write(folder, result)[0]
+
+
+def average_table(facility: Facility, datasets: Sequence[Dataset], *, outliers: Outliers | None = "robust") -> str:
+    """Return the mean g2 of results and its errors as CSV. Raises as `average` does."""
+    from lightkeep import formats
+    from lightkeep.formats.xpcs_csv import csv_of
+
+    with tempfile.TemporaryDirectory(prefix="average-") as folder:
+        path = average_file(facility, datasets, Path(folder), outliers=outliers)
+        with formats.get(FORMAT).open(path) as source:
+            return csv_of(source)["g2.csv"]
+
+
+def _average(
+    facility: Facility, datasets: Sequence[Dataset], outliers: Outliers | None
+) -> tuple[list[MultiTauResult], Average]:
+    from lightkeep.analysis.xpcs import average_results
+
+    results = [_result(facility, each) for each in datasets]
+    try:
+        return results, average_results(results, outliers=outliers)
+    except ValueError as error:
+        text = _with_names(str(error), datasets)
+        raise InvalidInput(text, remedy="choose results that were reduced in the same way") from error
+
+
+def _with_names(text: str, datasets: Sequence[Dataset]) -> str:
+    """Return a sentence about runs by number as one about datasets by name."""
+    return re.sub(r"\b[Rr]un (\d+)", lambda match: datasets[int(match[1])].name, text)
+
+
+def _mean_image(facility: Facility, datasets: Sequence[Dataset]) -> NDArray[np.float64]:
+    """Return the mean of the mean images, each with the weight of its frames; one is in memory at a time."""
+    total, weight = np.zeros(()), np.zeros(())
+    for each in datasets:
+        image, frames = _call("mean_image", facility, each)
+        values = unpacked(image).astype(np.float64)
+        is_known = np.isfinite(values)
+        total = total + frames * np.where(is_known, values, 0)
+        weight = weight + frames * is_known
+    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
 
 
 def _result(facility: Facility, dataset: Dataset) -> MultiTauResult:

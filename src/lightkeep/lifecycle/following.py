@@ -82,7 +82,9 @@ def make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datase
     sources = [raw, *given.values()]
     if not scratch.result.is_dir():
         file, name = _found(Path(what.path), _Waiting(what.wait_s, watch))
-        job = Job(str(file), name, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
+        reading = inputs.reading(run.technique, run.params, name)
+        job = Job(str(file), name, run.technique, str(scratch.folder), reading=reading)
+        job = replace(job, inputs=inputs.places(facility, given))
         metadata = None
         if not scratch.is_planned():
             metadata = _Following(run, job, what, scratch=scratch, watch=watch).follow()
@@ -195,6 +197,8 @@ class _Following:
         self._has_asked = False
         self._next = 0.0
         self._shown = 0
+        self._took = 0.0
+        self._looked = -1
 
     def follow(self) -> Metadata:
         """Push every frame, then save the state and the plan; return what the file says of the measurement."""
@@ -223,19 +227,29 @@ class _Following:
 
     def _look_up(self) -> bool:
         """Between two blocks, and while none comes: show what is new; True when somebody asked to end."""
-        if self._shown < self._done and time.monotonic() >= self._next:
+        if self._done == self._looked and hasattr(self._technique, "idle"):
+            self._state = self._technique.idle(self._state)
+        self._looked = self._done
+        if self._shown < self._done and time.monotonic() >= self._next and not self._is_ending():
             self._show()
         return self._watch.is_set() or self._scratch.is_asked_to_stop()
+
+    def _is_ending(self) -> bool:
+        """Whether the last frame would wait for a snapshot that began now: the result is better than it."""
+        if self._planned is None or not self._done:
+            return False
+        rate = self._done / max(time.monotonic() - self._began, 1e-9)
+        return (self._planned - self._done) / rate < self._took
 
     def _opened(self) -> Source:
         """Open the file as soon as it has a frame."""
         waiting = _Waiting(self._what.wait_s, self._watch)
         self._watch.begin("waiting for the first frame", 0.0, 0.0)
-        opener: Callable[[Path], Source] = formats.get(self._job.format).open_live  # type: ignore[attr-defined]
+        opener: Callable[..., Source] = formats.get(self._job.format).open_live  # type: ignore[attr-defined]
         while True:
             reason = f"{self._job.path} has no frame yet"
             try:
-                source = opener(Path(self._job.path))
+                source = opener(Path(self._job.path), **self._job.reading)
             except (BadFile, SourceError) as error:  # its header may not be written yet
                 reason = error.message
             else:
@@ -250,7 +264,7 @@ class _Following:
         waiting = _Waiting(_CLOSING_S, self._watch)
         while True:
             try:
-                return formats.get(self._job.format).open(Path(self._job.path))
+                return self._job.open_alone()
             except (BadFile, SourceError):
                 if not waiting.more():
                     raise
@@ -269,7 +283,8 @@ class _Following:
         before = time.monotonic()
         outputs = self._technique.snapshot(self._state, self._params)
         now = time.monotonic()
-        self._next = now + max(_PERIOD_S, (now - before) / _SHARE)
+        self._took = now - before
+        self._next = now + max(_PERIOD_S, self._took / _SHARE)
         rate = self._done / max(now - self._began, 1e-9)
         shown = {
             "frames": self._done,

@@ -1,7 +1,8 @@
-"""Other datasets that a run is given: a q map for a correlation, a mask, a flat field.
+"""What a run's parameters say beside numbers: other datasets that it is given, and how its own file is read.
 
 A field of a technique's `Params` with `json_schema_extra={"input": FORMAT}` names one: by id, by EXPERIMENT/NAME,
 or by its name in the experiment of the dataset. The run keeps the id, so its command can be repeated anywhere.
+One with `{"reads": FORMAT}` is an option of that format's `open`, for what such files do not say themselves.
 """
 
 from __future__ import annotations
@@ -18,13 +19,37 @@ from lightkeep.model.people import SERVICE, Principal, Verb
 
 def formats_of(technique: str) -> dict[str, str]:
     """Return parameter -> format of the dataset that it names, for the parameters that name one."""
+    return _marked(technique, "input")
+
+
+def reading(technique: str, params: Mapping[str, Any], format_name: str) -> dict[str, Any]:
+    """Return the options of a format's `open` that the parameters give.
+
+    Raises
+    ------
+    InvalidInput: one of them is for files of another format.
+    """
+    from lightkeep import techniques
+
+    chosen = techniques.get(technique).Params(**params)
+    found = {name: getattr(chosen, name) for name in _marked(technique, "reads")}
+    for name, wanted in _marked(technique, "reads").items():
+        if found[name] is not None and wanted != format_name:
+            raise InvalidInput(
+                f"{name} is for files of format {wanted}, this one is {format_name or 'unknown'}",
+                remedy=f"leave {name} out",
+                field=name,
+            )
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _marked(technique: str, key: str) -> dict[str, str]:
+    """Return parameter -> what its schema says under a key, for the parameters that say it."""
     from lightkeep import techniques
 
     fields = techniques.get(technique).Params.model_fields
     extras = {name: field.json_schema_extra for name, field in fields.items()}
-    return {
-        name: str(extra["input"]) for name, extra in extras.items() if isinstance(extra, dict) and "input" in extra
-    }
+    return {name: str(extra[key]) for name, extra in extras.items() if isinstance(extra, dict) and key in extra}
 
 
 def identified(

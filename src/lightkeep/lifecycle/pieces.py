@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import reduce
@@ -40,6 +40,8 @@ class Job:
     """Further files of the input on this machine, which the main file may refer to."""
     inputs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """Parameter -> (main file on this machine, format) of the other datasets that the run was given."""
+    reading: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the format's `open`; see `lifecycle.inputs.reading`."""
 
     def task(self, function: str, **arguments: Any) -> Task:
         """Return the task that calls one of this module's functions."""
@@ -52,7 +54,12 @@ class Job:
 
     def open(self) -> Source:
         """Open the measurement, with the other datasets that the run was given in `inputs`."""
-        return with_inputs(formats.get(self.format).open(Path(self.path)), self.inputs)
+        return with_inputs(self.open_alone(), self.inputs)
+
+    def open_alone(self) -> Source:
+        """Open the measurement without them."""
+        opener: Callable[..., Source] = formats.get(self.format).open
+        return opener(Path(self.path), **self.reading)
 
 
 def with_inputs(source: Source, places: Mapping[str, tuple[str, str]]) -> Source:
@@ -174,7 +181,7 @@ def write(
     values, flags = _finished(technique, scratch, plan)
     outputs = {name: _output(values[name], technique.OUTPUTS[name], plan, name) for name in values}
     if metadata is None:
-        with formats.get(job.format).open(Path(job.path)) as source:
+        with job.open_alone() as source:
             metadata = source.metadata
     result = Result(
         technique=job.technique,

@@ -73,11 +73,14 @@ class Technique(Protocol):
     `previews(outputs)` -> {name: 2-D array} for thumbnails, where the middle of each output would not do;
     `snapshot(state, params)` -> what a page shows of a measurement that is being followed, small and JSON-safe:
     an incremental technique that has it can work live;
+    `idle(state)` -> state: called while it follows and no frame comes, to have less to do after the last one;
     `enough(state, params)` -> why the measurement may end, JSON-safe, or nothing: it goes on. An acquisition whose
     series it follows then tells the detector.
 
     A field of Params with `json_schema_extra={"input": FORMAT}` names another dataset of that format, by id or by
-    name. It is found and opened for the run, and stands in `Source.inputs` under the field's name.
+    name. It is found and opened for the run, and stands in `Source.inputs` under the field's name. One with
+    `{"reads": FORMAT}` and None as its default is handed to that format's `open` by its name, and refused where a
+    measurement is of another format: for what such files do not say themselves.
     """
 
     __name__: str

@@ -32,6 +32,8 @@ class Field:
     """Format of the dataset that the parameter names, when it names one."""
     datasets: tuple[tuple[str, str], ...] = ()
     """(id, name) of the datasets that it may name."""
+    reads: str = ""
+    """Format of the measurements that it is about, when it is not about all."""
 
     @property
     def range(self) -> str:
@@ -69,6 +71,7 @@ def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] |
         main.get("maximum", main.get("exclusiveMaximum")),
         "exclusiveMinimum" in main,
         schema.get("input", ""),
+        reads=schema.get("reads", ""),
     )
 
 

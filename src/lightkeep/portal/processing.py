@@ -63,6 +63,7 @@ def _form(
 ) -> Response:
     module = _technique(technique)
     dataset = here.view.dataset(dataset_id)
+    known = forms.fields(module.Params.model_json_schema())
     return here.render(
         "process.html",
         status=422 if error else 200,
@@ -70,7 +71,7 @@ def _form(
         technique=technique,
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         verb=words.verb(technique),
-        fields=[_with_datasets(here, dataset, field) for field in forms.fields(module.Params.model_json_schema())],
+        fields=[_with_datasets(here, dataset, each) for each in known if each.reads in ("", dataset.format)],
         engines=here.facility.config.engines,
         engine=typed.get(_ENGINE, ""),
         typed=typed,

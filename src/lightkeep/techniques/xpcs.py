@@ -11,15 +11,14 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import BaseModel, BeforeValidator, Field
+from typing import TYPE_CHECKING, Any
 
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.formats import Output, Source
 from lightkeep.model.quantity import Quantity
 from lightkeep.model.techniques import OutputSpec, Preflight
+from lightkeep.techniques.xpcs_params import Params
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,75 +31,6 @@ _PIECE_BYTES = 2 << 30
 _TWO_TIME_FRAMES = 20_000
 _PRESETS = {"sa-xpcs": "SA-XPCS", "sa-xpcs-wedges": "SA-XPCS wedges", "wa-xpcs": "WA-XPCS"}
 _GEOMETRY = ("beam_center_x", "beam_center_y", "pixel_size_um", "distance_m", "energy_kev")
-
-
-def _numbers(value: Any) -> Any:
-    """Return the whole numbers of `3, 7-9`; what is no text stays as it is."""
-    if isinstance(value, str):
-        value = value.strip("()[] ").split(",")
-    if not isinstance(value, list | tuple):
-        return value
-    found: list[Any] = []
-    for each in value:
-        first, dash, last = str(each).strip().partition("-")
-        is_range = dash and first.isdecimal() and last.isdecimal()
-        found += range(int(first), int(last) + 1) if is_range else [each] if str(each).strip() else []
-    return found
-
-
-Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
-
-
-def _asked(default: Any, text: str, unit: str = "", *, title: str | None = None, **more: Any) -> Any:
-    return Field(
-        default, title=title, description=text, json_schema_extra={"unit": unit} if unit else None, **more
-    )
-
-
-class Params(BaseModel, extra="forbid"):
-    """How to correlate; whatever is left out is derived from the data."""
-
-    mode: Literal["multitau", "twotime", "both"] = _asked(
-        "multitau", "Multi-tau: g2 over all delays. Two-time: for samples that change while they are measured."
-    )
-    qmap: str | None = Field(
-        None,
-        title="Q map",
-        description="Dataset with the q bins and the mask; bins about the beam when left out.",
-        json_schema_extra={"input": "qmap"},
-    )
-    preset: Literal["sa-xpcs", "sa-xpcs-wedges", "wa-xpcs"] = _asked(
-        "sa-xpcs", "Bins without a q map: rings, rings cut into wedges, or boxes on the detector."
-    )
-    q_min: float | None = _asked(None, "Of the bins, without a q map.", "1/angstrom", title="Lowest q", ge=0)
-    q_max: float | None = _asked(None, "Of the bins, without a q map.", "1/angstrom", title="Highest q", gt=0)
-    begin: int = _asked(0, "Counted from 0.", "frame", title="First frame", ge=0)
-    end: int | None = _asked(None, "Frame after the last one; all when left out.", "frame", title="End", gt=0)
-    stride: int = _asked(1, "Take every so many frames only.", "frames", ge=1)
-    average: int = _asked(1, "Put so many frames together into one.", "frames", ge=1)
-    bad_frames: Numbers | None = _asked(None, "Frames to leave out, such as 17, 200-210.")
-    delays_per_level: int = _asked(4, "Delays of each level of the multi-tau scheme.", "delays", ge=1, le=64)
-    scheme: Literal["aps", "hadoop", "sutton"] = _asked("aps", "Which delays are calculated.")
-    normalise: Literal["partition", "pooled", "ratio_of_sums"] = _asked(
-        "partition", "How the pixels of a bin become one curve: as at APS, in scikit-beam, or at ESRF."
-    )
-    bins: Numbers | None = _asked(
-        None, "Numbers from 1, such as 1, 5-8; all when left out.", title="Two-time bins"
-    )
-    smooth: Literal["static", "dynamic", "average", "none"] = _asked(
-        "static", "Two-time: what the frames are divided by before they are correlated."
-    )
-    method: Literal["auto", "gemm", "events"] = _asked("auto", "Two-time: dense, sparse, or as the data suggest.")
-    frame_time_s: float | None = _asked(None, "From the file when left out.", "s", title="Frame time", gt=0)
-    beam_center_x: float | None = _asked(None, "Column of the beam; from the file when left out.", "px")
-    beam_center_y: float | None = _asked(None, "Row of the beam; from the file when left out.", "px")
-    pixel_size_um: float | None = _asked(None, "From the file when left out.", "um", gt=0)
-    distance_m: float | None = _asked(None, "Sample to detector; from the file when left out.", "m", gt=0)
-    energy_kev: float | None = _asked(None, "From the file when left out.", "keV", title="Energy", gt=0)
-    arm_horizontal_deg: float = _asked(0.0, "Angle of the detector arm towards larger columns.", "deg")
-    arm_vertical_deg: float = _asked(0.0, "Angle of the detector arm towards smaller rows.", "deg")
-
-
 _CURVE = "curve"
 _COUNTS = "counts/pixel/frame"
 OUTPUTS = {
@@ -230,6 +160,12 @@ def push(state: State, block: Any, begin: int) -> State:
     return state
 
 
+def idle(state: State) -> State:
+    """Work off what waits, while no frame comes."""
+    state.multitau.idle()
+    return state
+
+
 def merge(a: State, b: State) -> State:
     """Put the pixels of two pieces together; exact, so that the order does not matter."""
     a, b = a.sums(), b.sums()
@@ -240,7 +176,7 @@ def merge(a: State, b: State) -> State:
 def finish(state: State, params: Params) -> dict[str, Output]:
     """Return the outputs."""
     done = state.sums()
-    outputs = _multi_tau_outputs(done.qmap, _result(done, params))
+    outputs = multi_tau_outputs(done.qmap, _result(done, params))
     if done.twotime is not None:
         outputs |= _two_time_outputs(done.twotime.result())
     left_out = ("g2", "g2_err", "g2_partial", "pairs") if params.mode == "twotime" else ()
@@ -286,6 +222,12 @@ def _told(source: Source) -> Iterator[None]:
 
 def _frames(source: Source) -> Any:
     frames = source.arrays.get("frames")
+    if frames is None and source.format == "events":
+        raise InvalidInput(
+            f"{source.path.name} has times of events and does not say how long a frame is",
+            remedy="give bin_time_s",
+            field="bin_time_s",
+        )
     if frames is None or len(frames.shape) != 3:
         raise InvalidInput(
             f"{source.path.name} holds no frames (frame, row, column)", remedy="choose a run of an area detector"
@@ -311,6 +253,12 @@ def _resolved(source: Source, params: Params) -> Params:
         "distance_m": _known(source, "distance", "m", 1.0),
         "energy_kev": _known(source, "energy", "J", 1 / Quantity.of(1.0, "keV").value_si),
     }
+    if params.bin_time_s is not None and params.frame_time_s not in (None, params.bin_time_s):
+        raise InvalidInput(
+            f"frame_time_s {params.frame_time_s:g}, bin_time_s {params.bin_time_s:g}: a frame is as long as a bin",
+            remedy="leave frame_time_s out",
+            field="frame_time_s",
+        )
     missing = {name: value for name, value in known.items() if getattr(params, name) is None}
     return params.model_copy(update=missing)
 
@@ -468,7 +416,8 @@ def _output(name: str, data: Any, scales: Mapping[str, tuple[Any, str]]) -> Outp
     return Output(data, spec.axes, spec.unit, spec.label, values, {axis: scales[axis][1] for axis in values})
 
 
-def _multi_tau_outputs(qmap: QMap, found: MultiTauResult) -> dict[str, Output]:
+def multi_tau_outputs(qmap: QMap, found: MultiTauResult) -> dict[str, Output]:
+    """Return the outputs of a multi-tau correlation, and those of its map, as writers take them."""
     import numpy as np
 
     time = np.arange(found.frames) * (found.frame_time_s or 1.0)

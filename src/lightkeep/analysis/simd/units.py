@@ -17,8 +17,10 @@ import importlib.util
 import json
 import os
 import struct
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -52,6 +54,53 @@ class Units:
         address, arguments = self._unit(name)
         return _caller(address, arguments)
 
+    def prepare(self, names: Sequence[str]) -> None:
+        """Have these units at hand. What is not on disk is compiled by several processes, each its share.
+
+        One that is done with its share goes on with what others have not begun.
+        """
+        with self._lock:
+            missing = [name for name in names if not self._is_there(name)]
+            own, *others = _shares(missing, len(os.sched_getaffinity(0)))
+            helpers = [self._helper(share) for share in others]
+            try:
+                for name in [*own, *(name for share in others for name in reversed(share)), *names]:
+                    self._unit(name)
+            finally:  # all is there: they have nothing to do any more
+                for helper in helpers:
+                    helper.kill()
+                    helper.wait()
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a unit needs no compiler; True without a folder, where other processes could not help."""
+        path = self._path(name)
+        if name not in self._found and path is not None:
+            found = _loaded(path, _stamp(self._package))
+            if found is None:
+                return False
+            self._found[name] = found
+        return True
+
+    def _helper(self, names: Sequence[str]) -> subprocess.Popen[bytes]:
+        work = "import sys; from lightkeep.analysis.simd.units import Units; Units.help(*sys.argv[1:])"
+        homes = [f"{self._homes[name]}.{name}" for name in names]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        return subprocess.Popen(  # noqa: S603 (our own program)
+            [sys.executable, "-c", work, self._package, *homes],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    @classmethod
+    def help(cls, package: str, *homes: str) -> None:
+        """Compile units of a package, each named `module.function`, for the process that asked for it."""
+        named = {name: home for home, _, name in (each.partition(".") for each in homes)}
+        units = cls(package, named)
+        for name in named:
+            units.address(name)
+
     def _unit(self, name: str) -> tuple[int, int]:
         with self._lock:
             if name not in self._found:
@@ -76,6 +125,16 @@ class Units:
             header = json.dumps({"stamp": stamp, "symbol": symbol, "arguments": arguments}).encode() + b"\n"
             _write(path, header + code)
         return _linked(code, symbol), arguments
+
+
+def _shares(names: Sequence[str], processes: int) -> list[list[str]]:
+    """What each process compiles: at least two units, or starting it costs more than it saves.
+
+    >>> _shares(["a", "b", "c", "d", "e"], 2)
+    [['a', 'c', 'e'], ['b', 'd']]
+    """
+    count = max(1, min(processes, len(names) // 2))
+    return [list(names[at::count]) for at in range(count)]
 
 
 def packed(values: tuple[Any, ...]) -> NDArray[np.int64]:

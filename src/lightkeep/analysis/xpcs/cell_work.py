@@ -189,6 +189,8 @@ def _chosen(options: Options) -> dict[str, Any]:
 def _units(*, is_byte: bool) -> dict[str, int]:
     """Addresses of the units that others call."""
     of_lines = ("fill_lines", "multiply_first", "advance_lines")
+    of_both = ("finish_cells", "finish_cell", "advance_rows")
+    UNITS.prepare([*of_both, *((*of_lines, "take_lines") if is_byte else ("take_cells",))])
     found = {name: UNITS.address(name) if is_byte else 0 for name in of_lines}
     found |= {name: UNITS.address(name) for name in ("advance_rows", "finish_cell")}
     return found | {"take_chunk": UNITS.address("take_lines" if is_byte else "take_cells")}

@@ -16,7 +16,15 @@ from lightkeep.analysis.xpcs.cell_work import CellWork
 from lightkeep.analysis.xpcs.chunks import KINDS, Chunks
 from lightkeep.analysis.xpcs.event_work import EventWork, joined, one_chunk
 from lightkeep.analysis.xpcs.kernels.layout import layout_of
-from lightkeep.analysis.xpcs.kernels.state import CHUNK, MAX_LEVELS, Delays, Int64, delays_of, empty_state
+from lightkeep.analysis.xpcs.kernels.state import (
+    CHUNK,
+    MAX_LEVELS,
+    STATE_BYTES,
+    Delays,
+    Int64,
+    delays_of,
+    empty_state,
+)
 from lightkeep.analysis.xpcs.kernels.work import INVALID, NEGATIVE, SATURATED, Gain, Options, Piece, gain_of
 from lightkeep.analysis.xpcs.normalise import result_of
 from lightkeep.analysis.xpcs.qmap import QMap
@@ -35,6 +43,8 @@ SWITCH: Final = "LIGHTKEEP_XPCS_SIMD"
 """Set to 0 in the environment, the SIMD kernels are not used."""
 _WAITING: Final = 16
 """Events per pixel that wait before a state is made of them."""
+_MOST_STATE: Final = 2 << 30
+"""Bytes of a state that is made before it has to be."""
 _SHARES: Final = 8
 """Ranges of blocks per thread: the last ones to end wait for less."""
 
@@ -184,8 +194,20 @@ class MultiTau:
         """Keep events, which are worked on together: what a state costs does not grow with them."""
         self._waiting.append(piece)
         if sum(each.events.size for each in self._waiting) > _WAITING * (self._layout.end - self._layout.begin):
+            self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        if self._waiting:
             self._advance(joined(self._waiting))
             self._waiting.clear()
+
+    def idle(self) -> None:
+        """Use the time until the next frames come: events that wait become a state, where it fits into memory.
+
+        In all it is more work, but there is less of it after the last frame.
+        """
+        if len(self._layout.group) * STATE_BYTES <= _MOST_STATE:
+            self._take_waiting()
 
     def snapshot(self) -> MultiTauResult:
         """The result if the run ended now."""
@@ -211,9 +233,8 @@ class MultiTau:
 
     def sums(self) -> MultiTauSums:
         """The message of this shard: what `merge` needs of it, and of those merged into it."""
-        if self._waiting and self._state.total.size:
-            self._advance(joined(self._waiting))
-            self._waiting.clear()
+        if self._state.total.size:
+            self._take_waiting()
         rest = self._chunks.rest() if self._chunks.dtype is not None else None
         sums = self._sums(joined([*self._waiting, rest]) if self._waiting and rest else rest)
         for other in self._others:

@@ -17,6 +17,8 @@ float32, exact for whole counts while they stay below 2**24, across chunks float
 CHUNK_LEVEL: Final = 9
 """2**CHUNK_LEVEL == CHUNK: the level that has one sample per chunk."""
 MAX_LEVELS: Final = 24
+STATE_BYTES: Final = GROUP * MAX_LEVELS * (5 * 8 + 2 * 8 * 4)
+"""Of a group with 4 delays per level, when all levels are reached."""
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
