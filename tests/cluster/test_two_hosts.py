@@ -297,6 +297,27 @@ def test_a_postgres_that_dies_in_the_middle_of_a_run_costs_nothing_but_the_time(
     assert site.computed() == {0: 1, 1: 1, 2: 1, 3: 1}
 
 
+def test_what_a_worker_had_that_died_during_an_outage_is_done_within_two_leases_after_it(
+    site: Hosts, net: Net, tell: Callable[..., None]
+) -> None:
+    (site.gates / "hold-1").touch()
+    first = site.start_on("a")
+    site.queue_run()
+    until(lambda: site.computed()[1] == 1)
+    site.start_on("b")
+    net.stop()
+    try:
+        first.kill()
+        (site.gates / "hold-1").unlink()
+        time.sleep(2.5 * LEASE_S)  # long enough for who asks at growing intervals to be asleep when it is back
+    finally:
+        net.start()
+    back_at = time.monotonic()
+    until(site.is_over)
+    tell("rescue_after_an_outage", (time.monotonic() - back_at) / LEASE_S, "leases", most=2)
+    assert_done_once(site)
+
+
 def test_runs_queued_while_links_fail_are_all_done_once(site: Hosts, net: Net) -> None:
     for host in HOSTS:
         site.start_on(host)

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -392,3 +393,19 @@ def test_pieces_share_out_every_index_once(length: int, piece: int) -> None:
     covered = [index for begin, end in cut(length, piece) for index in range(begin, end)]
     assert covered == list(range(length))
     assert len(cut(length, piece)) <= 32
+
+
+def test_runs_of_one_dataset_that_end_at_once_are_named_apart_and_leave_nothing_over(
+    facility: Facility, tmp_path: Path
+) -> None:
+    dataset = _ingest(facility, scan(tmp_path / "tooth.h5"))
+    runs = [request(facility, dataset.id, "gated", {"seconds": 0}, principal=ADA).id for _ in range(4)]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        made = list(pool.map(lambda run_id: process(facility, run_id), runs))
+    assert sorted(each.name for each in made) == [f"tooth-gated-{number}" for number in range(1, 5)]
+    assert [each.run_id for each in made] == runs
+    view = facility.catalog.view(SERVICE)
+    known = {each.key for one in (dataset, *made) for each in view.replicas(one.id)}
+    store = Path(facility.stores["central"].record.location)
+    there = {path.relative_to(store).as_posix() for path in (store / "2-BM-A").rglob("*") if path.is_file()}
+    assert there == known

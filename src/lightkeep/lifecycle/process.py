@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import socket
@@ -54,6 +55,8 @@ _JOBS = "jobs"
 MAX_PIECES = 32
 """Pieces of a run whose technique does not say how large they should be. Not the number of workers: every
 engine cuts in the same places, so that every engine gives the same values to the last bit."""
+PIECE_S = 0.05
+"""Seconds of work below which it is not worth opening the files once more for a piece of its own."""
 
 
 AUTO = "auto"
@@ -75,7 +78,6 @@ def request(
     engine: str = "",
     run_id: str = "",
     usual: Priority = Priority.ASKED,
-    restores: bool = True,
 ) -> Run:
     """Ask for a run; return it, queued. One on data in the archive waits for them; see `lifecycle.awaited`.
 
@@ -86,11 +88,10 @@ def request(
         `auto`: the one where the run would end first, see `lifecycle.placing`.
     run_id: for a caller that may repeat the request: the same id gives the same run.
     usual: its priority while the experiment has no beam.
-    restores: ask for what is in the archive only to be near again; False: refuse.
 
     Raises
     ------
-    As `prepared` does. Archived: its data are in the archive only, and are not to be restored.
+    As `prepared` does. Archived: its data are in the archive only, and the principal may not have them back.
     """
     view = facility.catalog.view(principal)
     view.require(Verb.PROCESS, dataset_id=dataset_id)
@@ -108,10 +109,7 @@ def request(
         priority=priority(facility, experiment_id, usual=usual),
     )
     run = prepared(facility, wanted, principal=principal)
-    if restores:
-        run = awaited.ask(facility, run, principal=principal)
-    else:
-        awaited.refuse(facility, run)
+    run = awaited.ask(facility, run, principal=principal)
     try:
         with facility.catalog.change(principal) as tx:
             tx.add_run(run)
@@ -164,6 +162,7 @@ def _check(dataset: Dataset, name: str, params: Mapping[str, Any]) -> None:
             f"{name} cannot work on dataset {dataset.name} (format {dataset.format or 'unknown'})",
             remedy=f"choose one of: {', '.join(accepting(dataset)) or 'no technique here accepts it'}",
         )
+    inputs.reading(name, params, dataset.format)
 
 
 def check_params(technique: str, params: Mapping[str, Any]) -> None:
@@ -190,7 +189,7 @@ def accepting(dataset: Dataset) -> list[str]:
 def retry(
     facility: Facility, run_id: str, *, principal: Principal, changes: Mapping[str, Any] | None = None
 ) -> Run:
-    """Ask again for what a run that is over was asked for; return the new run. A flow that it failed goes on.
+    """Ask again for what a run that is over was asked for; return the new run. A flow that lacks its result goes on.
 
     Parameters
     ----------
@@ -206,12 +205,18 @@ def retry(
         raise Conflict(f"run {run.id} is {run.state}", remedy="cancel it first")
     params = {**run.params, **(changes or {})}
     params = {name: value for name, value in params.items() if value is not None}
-    if run.flow_id and (run.technique == COMMAND or view.flow(run.flow_id).state is FlowState.FAILED):
+    if run.flow_id and (run.technique == COMMAND or _is_lacking(run, view.flow(run.flow_id).state)):
         from lightkeep.lifecycle import flows
 
         return flows.retry(facility, run, params, principal=principal)
     engine = "" if run.engine == LIVE else run.engine
     return request(facility, run.dataset_id, run.technique, params, principal=principal, engine=engine)
+
+
+def _is_lacking(run: Run, flow: FlowState) -> bool:
+    """Return whether a flow is to have the result of a run that is begun again."""
+    is_without = run.state in (RunState.FAILED, RunState.CANCELLED)
+    return flow is FlowState.FAILED or (flow is FlowState.RUNNING and is_without)
 
 
 def cancel(facility: Facility, run_id: str, *, principal: Principal) -> Run:
@@ -325,8 +330,8 @@ def sweep(facility: Facility) -> None:
 
 def _discard(facility: Facility, run: Run) -> None:
     """Withdraw what a run that did not end well has stored, then delete what it has in the scratch folder."""
-    for child in facility.catalog.view(SERVICE).children(run.dataset_id):
-        if child.run_id == run.id and child.state is DatasetState.COMPLETE:
+    for child in facility.catalog.view(SERVICE).children(run.dataset_id, run_id=run.id):
+        if child.state is DatasetState.COMPLETE:
             with facility.catalog.change(SERVICE) as tx:
                 tx.withdraw_dataset(child.id)
     for folder in run_log.folders(facility, run.id):
@@ -397,12 +402,14 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
     source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
     path = locate.local_path(facility, source.id, source.main_file)
     given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
-    job = Job(str(path), source.format, run.technique, str(scratch.folder), inputs=inputs.places(facility, given))
+    reading = inputs.reading(run.technique, run.params, source.format)
+    job = Job(str(path), source.format, run.technique, str(scratch.folder), reading=reading)
+    job = replace(job, inputs=inputs.places(facility, given))
     if not scratch.is_planned():
         with telemetry.span("plan", run=run.id):
             _plan(facility, run, scratch, job, watch)
     plan = scratch.saved_plan()
-    watch.change(resolved=plan.params, engine=plan.engine)
+    watch.note(resolved=plan.params, engine=plan.engine)
     sources = [source, *given.values()]
     if not scratch.result.is_dir():
         with telemetry.span("compute", run=run.id, engine=plan.engine, pieces=len(plan.cuts)):
@@ -420,7 +427,7 @@ def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch
 
     watch.begin("looking at the data", 0.0, 0.05)
     found: Preflight = _here(job.task("preflight", params=dict(run.params)))
-    cuts = cut(found.length, found.piece)
+    cuts = cut(found.length, found.piece, seconds=found.seconds)
     work = placing.work_of(run.technique, found, job, pieces=len(cuts))
     if run.engine == PLACED:
         engine, placement = placing.chosen(facility, work, files=job.files())
@@ -445,13 +452,20 @@ def _here(task: Task) -> Any:
     return engines.get("inline").map([task])[0]
 
 
-def cut(length: int, piece: int = 0) -> list[tuple[int, int]]:
+def cut(length: int, piece: int = 0, *, seconds: float = math.inf) -> list[tuple[int, int]]:
     """Return (begin, end) of the pieces that share out `length` indices, `piece` to each but the last.
+
+    Parameters
+    ----------
+    seconds: of work in all; without a `piece`, no piece is worth less than `PIECE_S`.
 
     >>> cut(10, 4)
     [(0, 4), (4, 8), (8, 10)]
+    >>> cut(10, seconds=0.12)
+    [(0, 5), (5, 10)]
     """
-    step = piece or -(-length // MAX_PIECES)
+    pieces = min(MAX_PIECES, max(1.0, seconds / PIECE_S))
+    step = piece or -(-length // int(pieces))
     return [(begin, min(begin + step, length)) for begin in range(0, length, step)]
 
 
@@ -472,6 +486,6 @@ def _compute(
         folder, begun = scratch.folder / _JOBS, time.monotonic()
         engine.map(tasks, cancel=watch, key=_key(scratch.folder), folder=folder)
         known = facility.catalog.view(SERVICE).run(run.id).placement
-        watch.change(placement=placing.truth(known, engine, folder, elapsed_s=time.monotonic() - begun))
+        watch.note(placement=placing.truth(known, engine, folder, elapsed_s=time.monotonic() - begun))
     watch.begin("writing the result", 0.85, 0.9)
     write_result(run, sources, plan, job)

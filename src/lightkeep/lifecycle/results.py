@@ -57,29 +57,46 @@ def keep_result(facility: Facility, run: Run, sources: Sequence[Dataset], scratc
     """Store the files of a run as its derived dataset. Again: the same dataset."""
     from lightkeep.lifecycle.ingest import ingest
 
+    principal = Principal(run.created_by, is_service=True)  # its right was to process, not to write
+    made = _named(facility, run, sources, principal)
     stored = ingest(
         facility,
         scratch.result,
         experiment_id=run.experiment_id,
-        principal=Principal(run.created_by, is_service=True),  # its right was to process, not to write
-        name=_name(facility, run, sources[0]),
-        kind=DatasetKind.DERIVED,
-        technique="" if run.technique == COMMAND else run.technique,
-        parents=list(dict.fromkeys(each.id for each in sources)),
+        principal=principal,
+        name=made.name,
+        kind=made.kind,
+        technique=made.technique,
+        parents=made.parents,
         run_id=run.id,
         quiet_s=0.0,
     )
     return stored.dataset
 
 
-def _name(facility: Facility, run: Run, source: Dataset) -> str:
-    """Return the name of the run's result: the one it has already, or a free `<input>-<technique>-<n>`."""
-    view = facility.catalog.view(SERVICE)
+def _named(facility: Facility, run: Run, sources: Sequence[Dataset], principal: Principal) -> Dataset:
+    """Return the run's dataset: the one that it has, or a new one, empty, of the name `<input>-<technique>-<n>`.
+
+    Made before its files are stored: of runs that end at once each has its name, and its place on the store.
+    """
+    view, source = facility.catalog.view(SERVICE), sources[0]
     for made in view.children(source.id, run_id=run.id):
-        return made.name
+        return made
     what = run.stage if run.technique == COMMAND else run.technique
     prefix = f"{source.name}-{what}-"
-    number = 1 + view.count_children(source.id, prefix=prefix)
-    while view.dataset_named(run.experiment_id, f"{prefix}{number}") is not None:
-        number += 1
-    return f"{prefix}{number}"
+    with facility.catalog.change(principal) as tx:  # one at a time: a name that is free in here stays free
+        number = 1 + view.count_children(source.id, prefix=prefix)
+        while view.dataset_named(run.experiment_id, f"{prefix}{number}") is not None:
+            number += 1
+        return tx.add_dataset(
+            Dataset(
+                id=facility.ids.new("ds"),
+                experiment_id=run.experiment_id,
+                name=f"{prefix}{number}",
+                kind=DatasetKind.DERIVED,
+                technique="" if run.technique == COMMAND else run.technique,
+                parents=tuple(dict.fromkeys(each.id for each in sources)),
+                run_id=run.id,
+                created_by=principal.id,
+            )
+        )

@@ -33,7 +33,7 @@ from lightkeep.model.runs import RunState
 INGEST = "ingest"
 PROCESS = "process"
 _AGAIN_S = 1.0
-"""Pause before a run is tried again whose end could not be written down."""
+"""Pause before a step is tried again that could not reach the catalogue."""
 _MAX_STARTS = 20
 """How often one workflow is started again after its process died. A run that takes the process down each time
 must not do so for ever."""
@@ -136,10 +136,13 @@ class Chain:
     def _step(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         def run() -> Any:
             with self._stop.step():
-                try:
-                    return function(*arguments)
-                except Fenced as error:  # somebody else does it now
-                    raise Stopped from error
+                while True:
+                    try:
+                        return function(*arguments)
+                    except Fenced as error:  # somebody else does it now
+                        raise Stopped from error
+                    except CatalogUnavailable:  # no failure of the work: each step may be done again
+                        self._stop.pause(_AGAIN_S)
 
         return DBOS.run_step({"name": name}, run)
 

@@ -111,7 +111,7 @@ class Heart:
             try:
                 self._bury(silence, now)
                 self._tend(is_long=now >= long_at)
-            except Exception as error:  # noqa: BLE001 -- DBOS maps none of its database's; the next look may succeed
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the next look may succeed
                 _LOG.warning("watchdog: %s", error, extra={"about": {"worker": self._worker_id}})
                 continue
             if now >= long_at:

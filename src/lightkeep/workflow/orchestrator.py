@@ -13,8 +13,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -23,14 +23,17 @@ from typing import Any
 
 from dbos import DBOS, DBOSClient, DBOSConfig, EnqueueOptions, WorkflowStatus
 from sqlalchemy import make_url
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from lightkeep import telemetry
 from lightkeep.catalog.postgres import LINK
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import awaited, flows, live
 from lightkeep.lifecycle import process as processing
-from lightkeep.model.errors import Conflict, LightkeepError, NotFound, RunFailed
+from lightkeep.model.errors import CatalogUnavailable, Conflict, LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
+from lightkeep.model.retention import RestoreState
 from lightkeep.model.runs import LIVE, Run, RunState, Worker
 from lightkeep.workflow.apart import WorkerApart
 from lightkeep.workflow.chain import INGEST, PROCESS, Chain, IngestRequest, Stop
@@ -53,6 +56,7 @@ _LATE = 0.1
 """Who waits for a job hears of its end later by at most this share of the wait."""
 _STOP_S = 10.0
 _MANY = 500
+_RESTORED = tuple(f"restore.{state}" for state in (RestoreState.DONE, RestoreState.FAILED))
 _MAX_RESCUES = 20
 """How often one piece of work is given to another worker: what takes each of them down must not do so for ever."""
 _OVER = {"SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"}
@@ -85,6 +89,18 @@ def open_workflow(
     return orchestrator
 
 
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Map the errors of a database of the queue that is away: of those alone DBOS maps none."""
+    try:
+        yield
+    except (InterfaceError, OperationalError, PoolTimeout) as error:
+        raise CatalogUnavailable(
+            f"the database of the queue does not answer: {str(error).partition(chr(10))[0]}",
+            remedy="start it, or correct workflow_url",
+        ) from error
+
+
 class Orchestrator:
     """Queues work, waits for it, cancels it. Use as a context manager; safe to share between threads."""
 
@@ -98,8 +114,14 @@ class Orchestrator:
         self._url = _with_timeouts(facility.config.workflow_url)
         self._worker: _Worker | WorkerApart | None = None
         self._starting = Lock()
+        self._heard: int | None = None
+        """Number of the last event that was asked whether a restore ended."""
         DBOS.migrate(self._url)
-        self._client = DBOSClient(system_database_url=self._url, application_name=_APPLICATION)
+        self._client = DBOSClient(
+            system_database_url=self._url,
+            application_name=_APPLICATION,
+            retry_connection_errors=False,  # it would sleep for up to a minute and a half; who asks knows better
+        )
         # Runs share the cores by their engine: one at a time unless told otherwise. Ingests wait for disks: two.
         runs = max(1, facility.config.worker.runs)
         self._client.register_queue(INGEST, worker_concurrency=2, polling_interval_sec=_POLL_S)
@@ -155,6 +177,7 @@ class Orchestrator:
             self._enqueue(PROCESS, run_id, run_id, priority=run.priority)
         return run_id
 
+    @_answering()
     def _enqueue(self, workflow: str, job_id: str, argument: object, *, priority: int = 0) -> None:
         options: EnqueueOptions = {
             "workflow_name": workflow,
@@ -217,6 +240,7 @@ class Orchestrator:
         """True when a worker has, had or will have this job; not for a run that is followed or waits for data."""
         return self._status(job_id) is not None
 
+    @_answering()
     def _status(self, job_id: str) -> WorkflowStatus | None:
         found = self._client.list_workflows(workflow_ids=[job_id])
         return found[0] if found else None
@@ -265,6 +289,7 @@ class Orchestrator:
                 self._settle([run for run in runs if not self._is_followed(run)])
         processing.sweep(self._facility)
 
+    @_answering()
     def _settle(self, runs: Sequence[Run]) -> None:
         found = self._client.list_workflows(
             workflow_ids=[run.id for run in runs] or [""], load_input=False, load_output=False
@@ -286,6 +311,7 @@ class Orchestrator:
         is_elsewhere = not self.is_alone and not processing.folder_of(self._facility, run.id).is_dir()
         return is_elsewhere or live.is_followed(self._facility, run.id)
 
+    @_answering()
     def rescue(self) -> int:
         """Queue again what workers had in hand that count no more; return how many pieces of work.
 
@@ -312,10 +338,20 @@ class Orchestrator:
         is_long: a lease has passed since this was last true.
         """
         self.rescue()
-        if is_long:
+        if self._has_come_back() or is_long:
             self.settle()
         flows.tick(self._facility, submit=self.submit_run)
 
+    def _has_come_back(self) -> bool:
+        """Return whether a restore ended since this was last asked: runs may have waited for it."""
+        if self._heard is None:
+            self._heard = self._facility.catalog.head()[0]
+            return True
+        events = self._facility.catalog.view(SERVICE).events(after=self._heard, limit=_MANY)
+        self._heard = events[-1].seq if events else self._heard
+        return any(each.verb in _RESTORED for each in events)
+
+    @_answering()
     def _stray(self, workers: set[str]) -> list[WorkflowStatus]:
         begun = self._client.list_workflows(status="PENDING", load_input=False, load_output=False)
         return [each for each in begun if each.executor_id not in workers]

@@ -22,7 +22,7 @@ from lightkeep.engines.worker import die_with
 from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle.acquire_keep import Keeper
 from lightkeep.lifecycle.upkeep import upkeep
-from lightkeep.model.errors import LightkeepError
+from lightkeep.model.errors import CatalogUnavailable, LightkeepError
 from lightkeep.workflow.orchestrator import Orchestrator, open_workflow
 
 _LOG = logging.getLogger(__name__)
@@ -51,7 +51,10 @@ def attend(facility: Facility, work: Orchestrator, *, is_over: Callable[[], bool
     keeper = Keeper(facility)
     try:
         while not is_over():
-            work.work()
+            try:
+                work.work()
+            except CatalogUnavailable as error:  # a new life begins when its databases are back
+                _LOG.warning("no worker: %s", error.message)
             try:
                 keeper.tick()
             except LightkeepError as error:  # those that run go on
