@@ -189,7 +189,7 @@ def accepting(dataset: Dataset) -> list[str]:
 def retry(
     facility: Facility, run_id: str, *, principal: Principal, changes: Mapping[str, Any] | None = None
 ) -> Run:
-    """Ask again for what a run that is over was asked for; return the new run. A flow that lacks its result goes on.
+    """Ask again for what a run that is over was asked for; return the new run. A flow that lacks it goes on.
 
     Parameters
     ----------
