@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import click
 
 from lightkeep.cli.app import Command, Group
-from lightkeep.cli.output import count, emit, facts, progress, say, size, state
+from lightkeep.cli.output import count, emit, facts, progress, say, size, state, table
 from lightkeep.cli.session import Session, Work
 from lightkeep.model.errors import InvalidInput, NotFound, RunCancelled, RunFailed
 from lightkeep.model.runs import Run, RunState
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 _PERIOD_S = 0.1
+_PARTS = ("wait_s", "transfer_s", "compute_s", "total_s")
 _SWITCH = ""
 
 
@@ -199,12 +200,27 @@ def start(
                     "size": f"{size(result.size)} in {count(result.files, 'file')}",
                 }
             )
+            show_placement(ended)
             say(f"Next: lightkeep get {result.id}")
         elif not ended.state.is_over:
             say(f"It {ended.message}" if ended.message else "It starts when `lightkeep serve` runs")
             say("`lightkeep runs list` shows it")
 
     emit(session, answer, human)
+
+
+def show_placement(run: Run) -> None:
+    """Print what each place promised and, once it was computed, what it took."""
+    promised, told = run.placement.get("estimates", ()), run.placement.get("truth")
+    if not promised:
+        return
+    rows = [
+        (each["place"], *[f"{each[key]:.1f} s" if each["is_possible"] else "-" for key in _PARTS], each["reason"])
+        for each in promised
+    ]
+    if told:
+        rows.append((f"{run.engine} took", *[f"{told[key]:.1f} s" for key in _PARTS], "measured"))
+    table(["place!", "waits>!", "moves>!", "computes>!", "ends>!", "why"], rows)
 
 
 def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) -> Run:
