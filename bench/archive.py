@@ -125,9 +125,13 @@ def one_member(facility: Facility, dataset: Dataset, place: Path) -> Figure:
     tar = Path(facility.stores[unit.store_id].record.location, unit.key)
     rng = random.Random(3)
 
+    targets = []
+    for _ in range(REPETITIONS + 1):
+        targets.append(new_name(place))
+        add_store(facility, targets[-1].name, targets[-1], principal=ADA)
+
     def ours() -> None:
-        folder = new_name(place)
-        add_store(facility, folder.name, folder, principal=ADA)
+        folder = targets.pop()
         path = f"scan{(number := rng.randrange(FILES)) // 500}/frame{number:05}.tif"
         (asked,) = restore.request(
             facility, principal=ADA, dataset_id=dataset.id, paths=(path,), store_id=folder.name

@@ -15,7 +15,7 @@ from lightkeep.model.errors import Forbidden
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.stores import ReplicaState, split_member
 from lightkeep.storage.units import read_index
-from lightkeep.testing.harm import HARMS, harm, newest_place
+from lightkeep.testing.harm import FLIPS, HARMS, harm, newest_place
 
 ADA = Principal("ada")
 
@@ -110,10 +110,14 @@ def test_a_bad_source_with_a_good_copy_elsewhere_is_archived_from_there(house, m
 
 
 @pytest.mark.fault
-def test_every_harm_to_a_unit_is_found_and_repaired_into_a_new_one(house, measure, clock, figure):
+@pytest.mark.parametrize(
+    ("fault", "rounds"),
+    [("F7", FLIPS), ("F8", [how for how in HARMS if how not in (*FLIPS, "extended")])],
+    ids=["F7", "F8"],
+)
+def test_every_harm_to_a_unit_is_found_and_repaired_into_a_new_one(house, measure, clock, figure, fault, rounds):
     dataset = measure()
     archive(house, principal=ADA, store_id="second", experiment_id="e1")
-    rounds = [how for how in HARMS if how != "extended"]
     for how in rounds:
         other = newest_place(house, dataset.id, "a", "second")
         harm(newest_place(house, dataset.id, "b", "second"), how, other=other)
@@ -126,7 +130,7 @@ def test_every_harm_to_a_unit_is_found_and_repaired_into_a_new_one(house, measur
         for each in live:
             assert house.stores["second"].verify(each.replica.key).sha256 == each.file.sha256
     figure(
-        "F8",
+        fault,
         injected=f"{', '.join(rounds)} in members of archive units",
         found=f"{len(rounds)} of {len(rounds)} found, {len(rounds)} archived again, 0 spread",
     )

@@ -122,13 +122,17 @@ def test_a_damaged_member_never_comes_back_and_who_asked_learns_it(house, far):
     assert "could not be restored" in mail.mail.subject
 
 
-def test_a_store_that_is_away_keeps_its_requests_waiting(house, far, tmp_path):
+@pytest.mark.fault
+def test_a_store_that_is_away_keeps_its_requests_waiting(house, far, tmp_path, figure):
     request(house, principal=ADA, dataset_id=far.id)
     location = Path(house.stores["second"].record.location)
     location.rename(tmp_path / "unplugged")
     assert run_queue(house) == []
     (tmp_path / "unplugged").rename(location)
     assert [each.state for each in run_queue(house)] == [RestoreState.DONE]
+    figure(
+        "F12", injected="the archive's store away during a restore", found="it waits, and is done when it is back"
+    )
 
 
 def test_the_queue_reads_units_in_their_order_whoever_asked_first(house, measure, monkeypatch):

@@ -185,7 +185,8 @@ def test_an_archive_without_a_session_for_long_is_unavailable(library, store):
         keep(store, y=b"y" * 3_000_000)
 
 
-def test_a_command_that_hangs_has_a_deadline(library):
+@pytest.mark.fault
+def test_a_command_that_hangs_has_a_deadline(library, figure):
     location = library.location(ROOT, deadline_s=0.5, stall_s=0.5)
     store = HpssStore(HpssStore.initialise(location, "tape", ids=SystemIds()))
     keep(store, x=b"x")
@@ -201,6 +202,9 @@ def test_a_command_that_hangs_has_a_deadline(library):
         keep(store, y=b"y" * 3_000_000)
     library.clear_faults()
     assert [each.key for each in store.list()] == ["x"]
+    figure(
+        "F12", injected="a tape system that never answers ls, get, put", found="given up at the deadline; 0 lost"
+    )
 
 
 @pytest.mark.parametrize("command", ["put", "get", "ls", "mv", "mkdir", "rm"])

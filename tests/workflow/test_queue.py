@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from lightkeep.catalog.workers import Fenced
+from lightkeep.config import WorkerConfig
 from lightkeep.facility import Facility
 from lightkeep.lifecycle import restore
 from lightkeep.lifecycle.archive import archive
@@ -124,10 +125,40 @@ def test_a_run_whose_data_cannot_come_back_says_why(facility: Facility, far: str
     assert "in the archive only, and could not be restored" in ended.message
 
 
-def test_many_archived_datasets_are_not_brought_back_unasked(facility: Facility, far: str) -> None:
-    found = reprocess(facility, "kind:raw", "gated", principal=ADA)
-    assert "in the archive only" in found.refused[far]
-    assert facility.catalog.view(SERVICE).restores().items == []
+def test_reprocessing_asks_for_all_that_is_archived_in_one_recall(
+    facility: Facility, far: str, tmp_path: Path
+) -> None:
+    other = _take_in(facility, tmp_path / "b.h5")
+    archive(facility, principal=ADA, store_id="vault", dataset_id=other)
+    lose_near(facility, other)
+    near = _take_in(facility, tmp_path / "c.h5")
+    view = facility.catalog.view(SERVICE)
+    sizes = [view.dataset(each).size for each in (far, other)]
+    looked = reprocess(facility, "kind:raw", "gated", principal=ADA, dry_run=True)
+    assert (looked.datasets, looked.far, looked.far_size) == (3, 2, sum(sizes))
+    assert view.restores().items == []
+    found = reprocess(facility, "kind:raw", "gated", {"seconds": 0}, principal=ADA)
+    assert {each.dataset_id for each in view.restores().items} == {far, other}
+    verbs = [
+        each.verb for each in view.events(after=0, limit=1000) if each.verb in ("restore.queued", "run.queued")
+    ]
+    assert verbs == ["restore.queued"] * 2 + ["run.queued"] * 3  # before a worker could take up the first
+    waits = {each.dataset_id: each.message for each in map(view.run, found.runs)}
+    assert "is back from the archive" in waits[far]
+    assert "is back from the archive" in waits[other]
+    assert not waits[near]
+    assert not found.refused
+
+
+def test_a_run_begins_when_its_data_are_back_and_not_a_lease_later(facility: Facility, far: str) -> None:
+    patient = replace(facility, config=replace(facility.config, worker=WorkerConfig(lease_s=3600)))
+    waiting = request(patient, far, "gated", {"seconds": 0}, principal=ADA)
+    with open_workflow(patient) as work:
+        work.submit_run(waiting.id)
+        time.sleep(1.5)  # the worker has looked once: nothing is back
+        assert work.look(waiting.id) is None
+        restore.tick(facility)
+        assert work.wait(waiting.id, timeout_s=60).runs[0].state is RunState.DONE
 
 
 def test_a_dry_run_says_how_much_there_is_to_do_and_asks_for_nothing(facility: Facility, tmp_path: Path) -> None:

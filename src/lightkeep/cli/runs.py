@@ -8,13 +8,12 @@ from typing import Any
 import click
 
 from lightkeep.cli.app import Group
-from lightkeep.cli.compute import cancelled_on_interrupt, perform
+from lightkeep.cli.compute import cancelled_on_interrupt, perform, show_placement
 from lightkeep.cli.output import ago, count, emit, facts, say, size, state, table
 from lightkeep.cli.session import Session
 from lightkeep.model.errors import InvalidInput
-from lightkeep.model.runs import Run, RunState
+from lightkeep.model.runs import RunState
 
-_PARTS = ("wait_s", "transfer_s", "compute_s", "total_s")
 _STATES = click.Choice([each.value for each in RunState])
 
 
@@ -85,23 +84,9 @@ def show(session: Session, run_id: str) -> None:
         )
         for name, value in (found.resolved or found.params).items():
             say(f"  --{name.replace('_', '-')} {value}")
-        _show_placement(found)
+        show_placement(found)
 
     emit(session, found, human)
-
-
-def _show_placement(run: Run) -> None:
-    """Print what each place promised and, once it was computed, what it took."""
-    promised, told = run.placement.get("estimates", ()), run.placement.get("truth")
-    if not promised:
-        return
-    rows = [
-        (each["place"], *[f"{each[key]:.1f} s" if each["is_possible"] else "-" for key in _PARTS], each["reason"])
-        for each in promised
-    ]
-    if told:
-        rows.append((f"{run.engine} took", *[f"{told[key]:.1f} s" for key in _PARTS], "measured"))
-    table(["place!", "waits>!", "moves>!", "computes>!", "ends>!", "why"], rows)
 
 
 @runs.command("log", examples=("lightkeep runs log run_01kb3x5e9q7m2r4t",))
@@ -227,6 +212,8 @@ def reprocess(
         if found.seconds is not None:
             time = f"about {found.seconds / 3600:.1f} h of computing, by the past runs here"
         say(f"{count(found.datasets, 'dataset')}, {size(found.size)}; {time}; {found.left_out} left out")
+        if found.far:
+            say(f"{count(found.far, 'dataset')}, {size(found.far_size)}, come back from the archive first")
         for dataset_id, why in found.refused.items():
             say(f"✕ {dataset_id}: {why}")
         say("Nothing was queued" if dry_run else f"{count(len(found.runs), 'run')} queued; a worker does them")

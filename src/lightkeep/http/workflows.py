@@ -111,6 +111,8 @@ class ReprocessedShape(Shape):
     size: int
     left_out: int
     seconds: float | None
+    far: int
+    far_size: int
     runs: list[str]
     refused: dict[str, Shown]
 

@@ -8,13 +8,14 @@ way. So a worker that starts anew, and a restore that somebody else asked for, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from lightkeep.lifecycle import inputs, restore
 from lightkeep.lifecycle.locate import local_path
+from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Archived, Conflict, NotFound, RunFailed, StorageError
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.retention import Restore, RestoreState
@@ -47,6 +48,11 @@ def ask(facility: Facility, run: Run, *, principal: Principal) -> Run:
     return replace(run, message=f"waits until {', '.join(names)} is back from the archive") if names else run
 
 
+def far(facility: Facility, datasets: Iterable[Dataset]) -> list[Dataset]:
+    """Return the datasets on which a run would have to wait, because they are in the archive only."""
+    return [each for each in datasets if _archived(facility, each) is not None]
+
+
 def under_way(facility: Facility, run: Run) -> list[Restore]:
     """Return the restores that a run waits for, one for each dataset that is far and on its way back."""
     view = facility.catalog.view(SERVICE)
@@ -57,12 +63,6 @@ def under_way(facility: Facility, run: Run) -> list[Restore]:
     ]
     far = {dataset_id for dataset_id, _ in _far(facility, run)} if asked else set()
     return [each for each in asked if each.dataset_id in far]
-
-
-def refuse(facility: Facility, run: Run) -> None:
-    """Raise Archived when something that a run needs is in the archive only."""
-    for _, far in _far(facility, run):
-        raise far
 
 
 def check(facility: Facility, run: Run) -> None:
@@ -85,8 +85,16 @@ def _far(facility: Facility, run: Run) -> Iterator[tuple[str, Archived]]:
     """Return the datasets of a run that are in the archive only, each with what to say of it."""
     view = facility.catalog.view(SERVICE)
     for dataset_id in _datasets(run):
-        try:
-            with suppress(NotFound, StorageError):  # that it cannot be read now is the run's own failure
-                local_path(facility, dataset_id, view.dataset(dataset_id).main_file)
-        except Archived as error:
+        error = _archived(facility, view.dataset(dataset_id))
+        if error is not None:
             yield dataset_id, error
+
+
+def _archived(facility: Facility, dataset: Dataset) -> Archived | None:
+    """Return what to say of a dataset that is in the archive only, else None."""
+    try:
+        with suppress(NotFound, StorageError):  # that it cannot be read now is the run's own failure
+            local_path(facility, dataset.id, dataset.main_file)
+    except Archived as error:
+        return error
+    return None

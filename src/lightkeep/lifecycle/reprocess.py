@@ -1,4 +1,7 @@
-"""Reprocess: one technique again on everything that a search finds, behind all other work."""
+"""Reprocess: one technique again on everything that a search finds, behind all other work.
+
+What is in the archive only is asked for in one recall, and its runs wait for it; see `lifecycle.awaited`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Final
 
 from lightkeep.catalog.query import parse
-from lightkeep.lifecycle import process
+from lightkeep.lifecycle import awaited, process, restore
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import InvalidInput, LightkeepError
 from lightkeep.model.people import Principal, Verb
@@ -33,6 +36,10 @@ class Reprocessed:
     """Found, but nothing for this technique or not this person's to process."""
     seconds: float | None
     """Time to compute them one after the other, by the past runs here; None: there was none yet."""
+    far: int = 0
+    """In the archive only: their runs wait until they are near again, which is asked for in one recall."""
+    far_size: int = 0
+    """Bytes in these."""
     runs: tuple[str, ...] = ()
     """Runs that were asked for."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -73,6 +80,9 @@ def reprocess(
     found = list(_found(facility, find, principal))
     fit = [each for each in found if accepts(each) and view.can(Verb.PROCESS, dataset_id=each.id)]
     size = sum(each.size for each in fit)
+    far = awaited.far(facility, fit)
+    if not dry_run:
+        restore.request_many(facility, [each.id for each in far], principal=principal)
     asked: list[str] = []
     refused: dict[str, str] = {}
     for each in () if dry_run else fit:
@@ -85,14 +95,22 @@ def reprocess(
                 principal=principal,
                 engine=engine,
                 usual=Priority.AGAIN,
-                restores=False,  # of many datasets at once somebody decides
             )
         except LightkeepError as error:
             refused[each.id] = error.message
         else:
             asked.append(run.id)
     seconds = _estimate(facility, technique, size, principal)
-    return Reprocessed(len(fit), size, len(found) - len(fit), seconds, tuple(asked), refused)
+    return Reprocessed(
+        len(fit),
+        size,
+        len(found) - len(fit),
+        seconds,
+        far=len(far),
+        far_size=sum(each.size for each in far),
+        runs=tuple(asked),
+        refused=refused,
+    )
 
 
 def _found(facility: Facility, find: str, principal: Principal) -> Iterator[Dataset]:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _WAITING: Final = (RestoreState.QUEUED, RestoreState.RUNNING)
 _QUEUE: Final = 1000
 _MOST_DAYS: Final = 366
+_WORTH: Final = timedelta(hours=1)
+"""By how much longer a request must be asked for to be kept longer: many runs on one dataset ask one by one."""
 
 
 def request(
@@ -78,38 +80,56 @@ def request(
     if not target.is_managed or target.tier is Tier.TAPE:
         raise InvalidInput(f"nothing can be restored to store {target.id}", remedy="name a managed store on disk")
     datasets = [view.dataset(dataset_id)] if dataset_id else list(complete_datasets(facility, experiment_id))
-    made = []
+    until = facility.clock.now() + timedelta(days=days)
+    wanted = []
     for dataset in datasets:
         if dataset.state is not DatasetState.COMPLETE:
             raise Conflict(f"dataset {dataset.name} is {dataset.state}", remedy="only a complete one comes back")
         files = [view.file(dataset.id, path) for path in dict.fromkeys(paths)]
         if _sought(facility, dataset, files or None, target.id):
             asked = tuple(file.path for file in files)
-            until = facility.clock.now() + timedelta(days=days)
-            made.append(
-                _queue(facility, principal, Restore("", dataset.id, target.id, cache_until=until, paths=asked))
-            )
-    if not made:
+            wanted.append(Restore("", dataset.id, target.id, cache_until=until, paths=asked))
+    if not wanted:
         what = f"dataset {datasets[0].name}" if dataset_id else f"experiment {experiment_id}"
         raise Conflict(
             f"all of {what} is on store {target.id}",
             remedy="nothing to do; to keep it longer: lightkeep experiment extend",
         )
-    return made
+    return _queue(facility, principal, wanted)
 
 
-def _queue(facility: Facility, principal: Principal, wanted: Restore) -> Restore:
-    """Queue a request, or lengthen the one that asks for the same."""
+def request_many(facility: Facility, dataset_ids: Sequence[str], *, principal: Principal) -> list[Restore]:
+    """Ask for datasets to be near again, all at once: one recall, in the order in which they lie, has them all.
+
+    As `request` of each, to the store of new datasets; those that cannot be asked for, or are there, are left out.
+    """
+    view = facility.catalog.view(principal)
+    target = facility.stores[facility.config.ingest.store].record
+    if principal.is_anonymous or not target.is_managed or target.tier is Tier.TAPE:
+        return []
+    until = facility.clock.now() + timedelta(days=facility.config.archive.restore_days)
+    asked = [view.dataset(each) for each in dict.fromkeys(dataset_ids) if view.can(Verb.READ, dataset_id=each)]
+    wanted = [
+        Restore("", dataset.id, target.id, cache_until=until)
+        for dataset in asked
+        if dataset.state is DatasetState.COMPLETE and _sought(facility, dataset, None, target.id)
+    ]
+    return _queue(facility, principal, wanted)
+
+
+def _queue(facility: Facility, principal: Principal, wanted: Sequence[Restore]) -> list[Restore]:
+    """Queue requests in one transaction, or lengthen those that ask for the same."""
     view = facility.catalog.view(SERVICE)
+    ids = []
     with facility.catalog.change(principal) as tx:
-        for known in view.restores(dataset_id=wanted.dataset_id, states=_WAITING).items:
-            if (known.target_id, known.paths) == (wanted.target_id, wanted.paths):
-                tx.update_restore(known.id, cache_until=wanted.cache_until)
-                wanted = known
-                break
-        else:
-            wanted = tx.add_restore(replace(wanted, id=facility.ids.new("restore")))
-    return facility.catalog.view(SERVICE).restore(wanted.id)
+        for each in wanted:
+            waiting = view.restores(dataset_id=each.dataset_id, states=_WAITING).items
+            same = (known for known in waiting if (known.target_id, known.paths) == (each.target_id, each.paths))
+            known = next(same, None) or tx.add_restore(replace(each, id=facility.ids.new("restore")))
+            if known.cache_until + _WORTH < each.cache_until:
+                tx.update_restore(known.id, cache_until=each.cache_until)
+            ids.append(known.id)
+    return [facility.catalog.view(SERVICE).restore(each) for each in ids]
 
 
 @dataclass(slots=True)

@@ -87,6 +87,7 @@ def _page(
         technique=technique,
         offered=offered,
         found=found,
+        days_back=here.facility.config.archive.restore_days,
         verb=words.verb(technique),
         fields=[field for field in known if field.kind != "dataset"],
         typed={name: text for name, text in typed.items() if name in names},

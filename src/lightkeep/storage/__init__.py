@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from functools import cache
+from importlib.metadata import EntryPoints, entry_points
 
 from lightkeep.model.errors import ConfigError
 from lightkeep.model.stores import Store, StoreRecord
@@ -13,7 +14,7 @@ def open_store(record: StoreRecord) -> Store:
 
     Nothing is read from the medium yet. Raises ConfigError for a kind that is not installed.
     """
-    kinds = entry_points(group="lightkeep.storage")
+    kinds = _kinds()
     for point in kinds.select(name=record.kind):
         store: Store = point.load()(record)
         return store
@@ -21,3 +22,9 @@ def open_store(record: StoreRecord) -> Store:
         f"store {record.id} is of kind {record.kind!r}, which is not installed here",
         remedy=f"install what provides it; installed: {', '.join(sorted(kinds.names))}",
     )
+
+
+@cache
+def _kinds() -> EntryPoints:
+    """Return the kinds of stores that are installed; looking for them reads what every package says of itself."""
+    return entry_points(group="lightkeep.storage")

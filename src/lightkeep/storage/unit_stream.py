@@ -33,9 +33,9 @@ _BLOCK: Final = 512
 _END: Final = 4096
 """The tar's length is a multiple of it: it is written past the cache to its last block."""
 _SMALL: Final = 1 << 20
-_AHEAD: Final = 8
+_AHEAD: Final = 16
 """Shares of small files read before they are due: a cold file costs a seek, and seeks can overlap."""
-_WAITING: Final = 2
+_WAITING: Final = 4
 """Threads for each one that reads: they wait for the disk more than for each other."""
 _TOGETHER: Final = 64
 _LONG: Final = 900

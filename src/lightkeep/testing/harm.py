@@ -9,10 +9,9 @@ from lightkeep.facility import Facility
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import split_member
 
+FLIPS: Final = ("first bit", "middle bit", "last bit")
 HARMS: Final = (
-    "first bit",
-    "middle bit",
-    "last bit",
+    *FLIPS,
     "truncated",
     "emptied",
     "extended",

@@ -152,7 +152,8 @@ def test_what_comes_onto_the_list_later_has_days_of_its_own(kept):
     assert kept.datasets["late"].id not in named
 
 
-def test_a_server_that_is_away_or_busy_gets_the_mail_later_and_once(kept, server):
+@pytest.mark.fault
+def test_a_server_that_is_away_or_busy_gets_the_mail_later_and_once(kept, server, figure):
     handler, settings = server
     handler.busy = True
     assert told(kept) == [(30, "due")]
@@ -166,6 +167,7 @@ def test_a_server_that_is_away_or_busy_gets_the_mail_later_and_once(kept, server
     kept.clock.at += timedelta(minutes=10)
     assert told(kept) == [(30, "sent")]
     assert len(handler.taken) == 1
+    figure("F12", injected="the mail server busy, then away", found="1 mail, once; the notice counts from then")
 
 
 def test_a_sender_that_died_with_a_mail_in_its_hand_is_followed_under_the_same_message_id(kept, server):

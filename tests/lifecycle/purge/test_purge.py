@@ -171,11 +171,13 @@ def test_a_copy_that_went_bad_after_the_plan_keeps_the_others(kept, approved):
     assert (done.items, done.skipped) == (1, 2)  # the policy wants a durable copy, and only the vault is
 
 
-def test_a_copy_on_a_store_that_is_away_does_not_count(kept, approved):
+@pytest.mark.fault
+def test_a_copy_on_a_store_that_is_away_does_not_count(kept, approved, figure):
     kept.media["vault"].uuid = "something else is mounted there"
     done = purge.run(kept.facility, approved, principal=ADMIN)
     assert (done.items, done.skipped) == (0, 3)
     assert kept.states() == ["verified"] * 3
+    figure("F12", injected="the store of the other copies away during a purge", found="0 deletes")
 
 
 def test_copies_of_which_none_is_to_spare_are_read_back_first(kept, approved):
