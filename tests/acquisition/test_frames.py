@@ -227,7 +227,7 @@ def test_a_replay_of_a_scan_keeps_its_angles_and_can_be_stopped(tmp_path: Path) 
     for message in source.messages():
         found.append(message)
         if isinstance(message, Frame) and message.number == 3:
-            source.stop()
+            source.stop({})
     frames = [each for each in found if isinstance(each, Frame)]
     assert [each.values["rotation_angle"] for each in frames] == [0, 30, 60, 90]
     assert isinstance(found[-1], End)

@@ -142,7 +142,8 @@ def test_a_failed_stage_that_is_begun_again_while_others_go_on_stays_in_its_flow
     facility: Facility, source: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "fail").touch()
-    text = MEAN + f'params = {{ folder = "{tmp_path}" }}\n' + COPY + '[[stage]]\nname = "other"\ntechnique = "gated"\n'
+    text = MEAN + f'params = {{ folder = "{tmp_path}" }}\n' + COPY
+    text += '[[stage]]\nname = "other"\ntechnique = "gated"\n'
     flows.adopt(facility, text, principal=ADA)
     _take_in(facility, source)
     queue: list[str] = []

@@ -86,6 +86,8 @@ class BlueskyRun:
     """What the detectors wrote, in the order of the documents."""
     exit_status: str = ""
     """`success`, `abort` or `fail`; empty: it has not stopped."""
+    reason: str = ""
+    """Why it ended as it did, where somebody said so."""
     texts: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -93,14 +95,14 @@ def read(path: Path) -> BlueskyRun:
     """Read the documents of a run. BadFile when they are none."""
     start: dict[str, Any] = {}
     files: dict[Path, None] = {}
-    status = ""
+    status = reason = ""
     try:
         for line in path.read_text("utf-8").splitlines():
             name, document = json.loads(line)
             if name == "start":
                 start = document
             elif name == "stop":
-                status = str(document.get("exit_status", ""))
+                status, reason = (str(document.get(key) or "") for key in ("exit_status", "reason"))
             elif (found := _file_of(name, document)) is not None:
                 files.setdefault(found)
         uid = str(start["uid"])
@@ -110,7 +112,7 @@ def read(path: Path) -> BlueskyRun:
         ) from error
     texts = {key: str(start[key]) for key in _KEPT if key in start}
     number = start.get("scan_id", uid[:8])
-    return BlueskyRun(uid, f"{start.get('plan_name', 'run')}_{number}", tuple(files), status, texts)
+    return BlueskyRun(uid, f"{start.get('plan_name', 'run')}_{number}", tuple(files), status, reason, texts)
 
 
 def _file_of(name: str, document: Mapping[str, Any]) -> Path | None:

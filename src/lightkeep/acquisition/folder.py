@@ -263,8 +263,8 @@ class FolderWatch:
             for each, known in self._known(entry).items():
                 self.taken.setdefault(each, known)
             self.changed_at[entry] = now
-        stamp, pending = _stamp(status), self._pending.get(path)
-        if stamp != (pending.stamp if pending else self.taken.get(path)):
+        stamp, waiting = _stamp(status), self._pending.get(path)
+        if stamp != (waiting.stamp if waiting else self.taken.get(path)):
             self.changed_at[entry] = now
             self._pending[path] = _Pending(stamp, now + self._rest(entry))
 

@@ -16,7 +16,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -90,15 +90,17 @@ class PvAccessSource:
             return
 
     def _acquire(self, wanted: int) -> None:
-        if not self._options.acquire:
-            return
+        if self._options.acquire:
+            self._put(self._options.acquire, wanted)
+
+    def _put(self, channel: str, value: int | dict[str, str]) -> None:
         from p4p.client.thread import RemoteError
 
         try:
-            self._context.put(self._options.acquire, wanted, timeout=5.0)
+            self._context.put(channel, value, timeout=5.0)
         except (TimeoutError, RemoteError) as error:
             raise SourceError(
-                f"cannot set {self._options.acquire} to {wanted}: {error}", remedy="check the name and the IOC"
+                f"cannot set {channel} to {value}: {error}", remedy="check the name and the IOC"
             ) from error
 
     def messages(self) -> Iterator[Begin | Frame | End | None]:
@@ -126,12 +128,15 @@ class PvAccessSource:
         found = {names.get(name, name): each for name, each in value.attrib.items() if name != "ColorMode"}
         return {name: float(each) for name, each in found.items() if isinstance(each, int | float)}
 
-    def stop(self) -> None:
-        """Set the Acquire channel to 0. SourceError: there is none, or it cannot be set."""
-        if not self._options.acquire:
+    def stop(self, why: Mapping[str, Any]) -> None:
+        """Ask the RunEngine to end its scan; set the Acquire channel to 0. SourceError: neither can be done."""
+        if not self._options.acquire and not self._options.request:
             raise SourceError(
-                f"{self._options.channel} cannot be stopped: no Acquire channel is known", remedy="set `acquire`"
+                f"{self._options.channel} cannot be stopped: no Acquire channel is known",
+                remedy="set `acquire`, or `request` where a RunEngine scans",
             )
+        if self._options.request:
+            self._put(self._options.request, {"value": json.dumps(why)})  # bare, it would be read as fields
         self._acquire(0)
 
     def close(self) -> None:
@@ -175,7 +180,7 @@ class ZeroMqSource:
                 continue
             yield parse(self._socket.recv_multipart())
 
-    def stop(self) -> None:
+    def stop(self, why: Mapping[str, Any]) -> None:  # noqa: ARG002
         """SourceError: frames only come this way, nothing goes back."""
         raise SourceError(
             "a ZeroMQ stream cannot be stopped from here", remedy="stop the detector, or use its EPICS channels"
@@ -291,7 +296,7 @@ class ReplaySource:
             if isinstance(each, h5py.Dataset) and each.shape == self._data.shape[:1]
         }
 
-    def stop(self) -> None:
+    def stop(self, why: Mapping[str, Any]) -> None:  # noqa: ARG002
         """End the series before the next frame."""
         self._is_stopped = True
 

@@ -62,6 +62,9 @@ class PvAccess(Frames):
 
     channel: str = Field(min_length=1, description="Channel, e.g. `2bmbSP1:Pva1:Image`.")
     acquire: str = Field("", description="Channel that is set to 1 when it starts and to 0 when it stops.")
+    request: str = Field(
+        "", description="Channel where a bluesky RunEngine is asked to end its scan, see `StopRequests`."
+    )
     angle: str = Field("rotation_angle", description="Attribute with a frame's rotation angle in degrees.")
     image_key: str = Field(
         "image_key",

@@ -45,6 +45,8 @@ LEASE: Final = timedelta(seconds=10)
 """After so long without a word from its process an acquisition is another one's to take."""
 _RENEW_S: Final = 1.0
 _STEP_S: Final = 0.1
+_LEAST_S: Final = 0.02
+"""Between two looks at a folder whose last step took longer than a step."""
 _AGAIN_S: Final = 1.0
 """Pause after something that was away."""
 _FINISH_S: Final = 30.0
@@ -127,7 +129,9 @@ class _Running:
                 self._leave()
 
     def _work(self) -> AcquisitionState:
-        while not self._ending.wait(_STEP_S):
+        began = time.monotonic()
+        while not self._ending.wait(max(_LEAST_S, began + _STEP_S - time.monotonic())):
+            began = time.monotonic()
             state = self._renew()
             if state is not AcquisitionState.RUNNING:
                 return state
@@ -364,7 +368,7 @@ class _Spooling:
             return
         self._enough = None
         try:
-            source.stop()
+            source.stop(why)
         except SourceError as error:
             self.recorder.counted.problem = error.message
             why = {**why, "error": error.message}

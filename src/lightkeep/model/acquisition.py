@@ -135,8 +135,13 @@ class FrameSource(Protocol):
         A frame outside a series begins one. The iterator ends when nothing more will come.
         """
 
-    def stop(self) -> None:
-        """Have the detector end its series: what is on its way still comes. SourceError: it cannot be told."""
+    def stop(self, why: Mapping[str, Any]) -> None:
+        """Have the detector end its series: what is on its way still comes. SourceError: it cannot be told.
+
+        Parameters
+        ----------
+        why: what the technique says that has seen enough: `reason`, frames `used`, `planned` ...
+        """
 
     def close(self) -> None:
         """Give the connection back."""
