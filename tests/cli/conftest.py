@@ -19,10 +19,10 @@ import pytest
 from lightkeep import config
 from lightkeep.cli import answer
 from lightkeep.cli.session import os_person
-from lightkeep.facility import create_facility
 from lightkeep.lifecycle import experiments, set_up
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Principal
+from lightkeep.testing.new_facility import new_facility
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def home(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "lightkeep.toml").write_text('[ingest]\nquiet_s = 0\n[engine]\nname = "inline"\n')
     admin = os_person()
-    with create_facility(config.load(folder / "lightkeep.toml", environ={}), admin=admin) as facility:
+    with new_facility(config.load(folder / "lightkeep.toml", environ={}), admin=admin) as facility:
         who = Principal(admin.id)
         set_up.add_station(facility, Station("2-BM", "Micro-tomography", ("tomography",)), principal=who)
         experiments.create(facility, Experiment("2026-11-lee-1", "2-BM", "Teeth"), principal=who)

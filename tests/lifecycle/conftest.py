@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.set_up import add_store
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
+from lightkeep.testing.new_facility import new_facility
 
 ADA = Principal("ada")
 
@@ -42,7 +43,7 @@ def clock() -> HandClock:
 def house(tmp_path: Path, clock: HandClock) -> Iterator[Facility]:
     """One station, one experiment, the stores `central` and `second`; its clock is the fixture `clock`."""
     config = Config(tmp_path / "house")
-    with create_facility(config, admin=Person("ada", "Ada", email="ada@example.org"), clock=clock) as made:
+    with new_facility(config, admin=Person("ada", "Ada", email="ada@example.org"), clock=clock) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility, open_facility
+from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle import acquire
 from lightkeep.lifecycle.acquire_keep import Keeper
 from lightkeep.lifecycle.acquire_run import run
@@ -28,6 +28,7 @@ from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.workflow.apart import WorkerApart
 
 ADA, LEE = Principal("ada"), Principal("lee")
@@ -37,7 +38,7 @@ WAIT_S = 60.0
 @pytest.fixture
 def hall(tmp_path: Path) -> Iterator[Facility]:
     """A facility with the machine's own clock; ada manages it, lee is the PI of experiment e1."""
-    with create_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

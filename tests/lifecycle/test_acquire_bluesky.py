@@ -17,7 +17,7 @@ from ophyd_async.sim import SimBlobDetector, SimMotor
 
 from lightkeep.acquisition.documents import Documents, read
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import acquire
 from lightkeep.lifecycle.acquire_run import run
 from lightkeep.lifecycle.manifest import all_files
@@ -25,6 +25,7 @@ from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
+from lightkeep.testing.new_facility import new_facility
 
 ADA = Principal("ada")
 WAIT_S = 60.0
@@ -32,7 +33,7 @@ WAIT_S = 60.0
 
 @pytest.fixture
 def hall(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import acquire
 from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.manifest import all_files
@@ -23,6 +23,7 @@ from lightkeep.model.acquisition import Acquisition, SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
+from lightkeep.testing.new_facility import new_facility
 
 pytestmark = pytest.mark.crash
 ADA = Principal("ada")
@@ -55,7 +56,7 @@ FRAME_STEPS = [
 
 @pytest.fixture
 def hall(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

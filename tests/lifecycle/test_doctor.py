@@ -10,20 +10,21 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility, open_facility
+from lightkeep.facility import Facility, open_facility
 from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.doctor import examine
 from lightkeep.lifecycle.findings import Severity
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Person, Principal
+from lightkeep.testing.new_facility import new_facility
 
 ADMIN = Principal("ada")
 
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         set_up.add_station(made, Station("2-BM"), principal=ADMIN)
         experiments.create(made, Experiment("exp", "2-BM"), principal=ADMIN)
         (tmp_path / "scan").mkdir()

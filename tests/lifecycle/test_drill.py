@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import drill, experiments, sentinels, set_up
 from lightkeep.lifecycle.doctor import examine
 from lightkeep.lifecycle.findings import Severity
@@ -19,6 +19,7 @@ from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.errors import Forbidden
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.populated import StillClock
 
 ADMIN = Principal("ada")
@@ -31,7 +32,7 @@ def clock() -> StillClock:
 
 @pytest.fixture
 def facility(tmp_path: Path, clock: StillClock) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada"), clock=clock) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada"), clock=clock) as made:
         set_up.add_station(made, Station("2-BM"), principal=ADMIN)
         experiments.create(made, Experiment("exp", "2-BM"), principal=ADMIN)
         for number in range(4):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.clock import SystemIds
@@ -21,6 +21,7 @@ from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, NotFound, SignInRequired
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import ANONYMOUS, SERVICE, Grant, Person, Principal, Role, Scope
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.populated import StillClock
 
 ADMIN, PI, STRANGER = Principal("admin"), Principal("pi"), Principal("stranger")
@@ -50,7 +51,7 @@ class Beam:
 @pytest.fixture
 def beam(tmp_path: Path) -> Iterator[Beam]:
     clock = StillClock()
-    with create_facility(
+    with new_facility(
         Config(tmp_path / "home"), admin=Person("admin", "Admin"), clock=clock, ids=SystemIds()
     ) as facility:
         set_up.add_station(facility, Station("2-BM"), principal=ADMIN)

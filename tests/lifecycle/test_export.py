@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.export import get
 from lightkeep.lifecycle.ingest import ingest
@@ -17,6 +17,7 @@ from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, Forbidden, NotFound, SourceError, StorageError
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
+from lightkeep.testing.new_facility import new_facility
 
 ADMIN = Principal("ada")
 CONTENT = {"a.txt": b"one", "deep/er/b.txt": b"two" * 1000, os.fsdecode(b"odd-\xff\n"): b"three", "empty": b""}
@@ -24,7 +25,7 @@ CONTENT = {"a.txt": b"one", "deep/er/b.txt": b"two" * 1000, os.fsdecode(b"odd-\x
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         set_up.add_station(made, Station("2-BM"), principal=ADMIN)
         experiments.create(made, Experiment("exp", "2-BM"), principal=ADMIN)
         yield made

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.manifest import all_files
@@ -36,6 +36,7 @@ from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.stores import Proof, ReplicaState
 from lightkeep.storage.posix import PosixStore
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.stores import CRASH, DROP, EIO, ENOSPC, FLIP, POWER, Crashed, Fault, FaultyStore
 from lightkeep.testing.suites.objects import ODD
 
@@ -44,7 +45,7 @@ ADA = Principal("ada")
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

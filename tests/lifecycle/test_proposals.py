@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightkeep.config import Config, ProposalsConfig
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import experiments, set_up
 from lightkeep.lifecycle.proposal_source import fetch
 from lightkeep.lifecycle.proposals import Act, experiment_name, from_source, plain_name, sync
@@ -27,6 +27,7 @@ from lightkeep.model.errors import Forbidden, InvalidInput, LightkeepError, NotF
 from lightkeep.model.experiments import ExperimentState, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.proposals import Member, Proposal
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.populated import StillClock
 
 ADMIN, SCIENTIST = Principal("admin"), Principal("scientist")
@@ -48,7 +49,7 @@ NAME = "2026-11-mueller-luedenscheidt-81234"
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(
+    with new_facility(
         Config(tmp_path / "home"), admin=Person("admin", "Admin"), clock=StillClock(), ids=SystemIds()
     ) as made:
         set_up.add_station(made, Station("2-BM-A"), principal=ADMIN)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.replicate import replicate
 from lightkeep.lifecycle.set_up import add_store
@@ -19,6 +19,7 @@ from lightkeep.model.errors import Conflict, Forbidden, InvalidInput
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.stores import ReplicaState
+from lightkeep.testing.new_facility import new_facility
 
 ADA = Principal("ada")
 NAMES = ("a", "b", "sub/c")
@@ -27,7 +28,7 @@ SIZE = 20_000
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

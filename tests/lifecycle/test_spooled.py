@@ -15,7 +15,7 @@ import pytest
 
 from lightkeep.acquisition.spool import Recorder, mark_of
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import acquire, guards
 from lightkeep.lifecycle.acquire_run import run
 from lightkeep.lifecycle.locate import local_path
@@ -27,13 +27,14 @@ from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
 from lightkeep.model.runs import LIVE, Run, RunState
 from lightkeep.model.stores import ReplicaState
+from lightkeep.testing.new_facility import new_facility
 
 ADA = Principal("ada")
 
 
 @pytest.fixture
 def hall(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "house"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import create_facility
 from lightkeep.lifecycle.set_up import add_store, set_store, together
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, StoreUnavailable
 from lightkeep.model.people import SERVICE, Person, Principal
 from lightkeep.model.stores import Tier
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.suites.objects import content_of, keep
 from lightkeep.testing.tape import TapeLibrary
 
@@ -21,7 +21,7 @@ ADA = Principal("ada")
 
 @pytest.fixture
 def facility(tmp_path: Path):
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         yield made
 
 

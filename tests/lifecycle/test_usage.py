@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import experiments, forecast, retain, scenarios, set_up, usage
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.clock import SystemIds
@@ -22,6 +22,7 @@ from lightkeep.model.retention import Hold, HoldKind, HoldScope
 from lightkeep.model.stores import ReplicaState
 from lightkeep.model.usage import Growth, Quota, Step
 from lightkeep.policy import document
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.populated import StillClock
 from lightkeep.testing.seed_facility import AS_OF, STATIONS, TB, seed_facility
 
@@ -38,7 +39,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facility]:
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(
+    with new_facility(
         Config(tmp_path / "home"), admin=Person("admin", "Ada Admin"), clock=StillClock(), ids=SystemIds()
     ) as made:
         set_up.add_station(made, Station("2-BM"), principal=ADMIN)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.lifecycle.locate import local_path
 from lightkeep.lifecycle.verify import verify
@@ -18,6 +18,7 @@ from lightkeep.model.errors import Corrupt, NotFound
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
 from lightkeep.model.stores import ReplicaState
+from lightkeep.testing.new_facility import new_facility
 
 ADA = Principal("ada")
 SIZE = 20_000
@@ -25,7 +26,7 @@ SIZE = 20_000
 
 @pytest.fixture
 def facility(tmp_path: Path) -> Iterator[Facility]:
-    with create_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
+    with new_facility(Config(tmp_path / "facility"), admin=Person("ada", "Ada")) as made:
         with made.catalog.change(SERVICE) as tx:
             tx.add_station(Station("2-BM"))
             tx.add_experiment(Experiment("e1", "2-BM"))

@@ -19,10 +19,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
-from lightkeep.catalog import Catalog
 from lightkeep.lifecycle import sign_in
 from lightkeep.lifecycle.sign_in import COOKIE
-from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.people import Principal
 from lightkeep.testing.beamline import simulate_tomography
 from lightkeep.testing.correlated import add_correlation
@@ -134,18 +132,9 @@ SCAN = {"a.h5": b"a" * 1500, "b.h5": b"b" * 2000}
 FLAT = {"c.h5": b"c" * 500}
 
 
-@pytest.fixture(scope="session")
-def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue with its tables: a copy costs a hundredth of making it."""
-    file = tmp_path_factory.mktemp("empty") / "catalog.db"
-    Catalog.open(f"sqlite:///{file}", clock=SystemClock(), ids=SystemIds()).close()
-    return file
-
-
 @pytest.fixture
-def kept(tmp_path: Path, empty_catalog: Path) -> Iterator[Retained]:
+def kept(tmp_path: Path) -> Iterator[Retained]:
     """An experiment past its three months: all of it may leave `central` now."""
-    shutil.copy(empty_catalog, tmp_path / "catalog.db")
     made = retained(tmp_path, capacity=5_000)
     settings = replace(made.facility.config.purge, max_fraction=1.0)
     made.facility = replace(made.facility, config=replace(made.facility.config, purge=settings))

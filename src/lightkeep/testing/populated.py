@@ -10,7 +10,7 @@ import numpy as np
 
 from lightkeep import formats
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.lifecycle import experiments, set_up, sign_in
 from lightkeep.lifecycle.ingest import ingest
 from lightkeep.model.clock import Clock, SystemIds
@@ -20,6 +20,7 @@ from lightkeep.model.formats import Output, Result
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.runs import Run, RunState
 from lightkeep.testing.beamline import simulate_tomography
+from lightkeep.testing.new_facility import new_facility
 
 STATION = "2-BM-A"
 EXPERIMENT = "2026-11-lee-81234"
@@ -80,7 +81,7 @@ def populate(root: Path, *, clock: Clock | None = None) -> Populated:
 
 def with_people(root: Path, *, clock: Clock | None = None) -> Facility:
     """Make the facility below `root`: a station, an experiment, a person for every role, and no data."""
-    facility = create_facility(
+    facility = new_facility(
         Config(root / "facility"),
         admin=Person("facility-admin", "Ada Admin"),
         password_hash=sign_in.hash_password(PASSWORD, hasher=sign_in.CHEAP),

@@ -26,6 +26,7 @@ from lightkeep.model.mail import Mail
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.retention import Notice, NoticeState
 from lightkeep.model.stores import Proof, Replica, ReplicaState, StoreRecord, Tier
+from lightkeep.testing.new_facility import write_tables
 from lightkeep.testing.populated import StillClock
 from lightkeep.testing.simulator.world import CountedIds
 from lightkeep.testing.stores import FaultyStore, Medium
@@ -185,6 +186,7 @@ def retained(
     """
     clock = StillClock(BEGIN)
     ids = CountedIds()
+    write_tables(folder / "catalog.db")
     catalog = Catalog.open(f"sqlite:///{folder / 'catalog.db'}", clock=clock, ids=ids)
     media = {name: Medium(f"medium-{name}", free=1 << 40) for name in _TIERS}
     stores = {name: FaultyStore(medium, id=name) for name, medium in media.items()}

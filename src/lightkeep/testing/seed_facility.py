@@ -8,12 +8,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from lightkeep.config import Config
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.model.clock import SystemIds
 from lightkeep.model.datasets import Dataset, DatasetKind, File, Metadata
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.people import SERVICE, Person
 from lightkeep.model.stores import Proof, Replica, ReplicaState, StoreRecord, Tier
+from lightkeep.testing.new_facility import new_facility
 from lightkeep.testing.populated import StillClock
 
 GB, TB = 10**9, 10**12
@@ -47,7 +48,7 @@ def seed_facility(root: Path, *, now: datetime = AS_OF, capacity: int = 1_500 * 
     """
     clock = StillClock(datetime(2017, 2, 1, tzinfo=UTC))
     admin = Person("admin", "Ada Admin", "admin@aps.example")
-    facility = create_facility(Config(root / "facility"), admin=admin, clock=clock, ids=SystemIds())
+    facility = new_facility(Config(root / "facility"), admin=admin, clock=clock, ids=SystemIds())
     with facility.catalog.change(SERVICE) as tx:
         central = facility.catalog.view(SERVICE).store("central")
         tx.set_store(replace(central, failure_domain="building-369", capacity=capacity))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,22 +19,8 @@ NewKept = Callable[..., Retained]
 CONTENTS = {"scan": {"a.h5": b"a" * 1000, "b.h5": b"b" * 2000}, "flat": {"c.h5": b"c" * 500}}
 
 
-@pytest.fixture(scope="session")
-def empty_catalog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalogue with its tables: a copy costs a hundredth of making it."""
-    folder = tmp_path_factory.mktemp("empty")
-    made = retained(folder, policy="")
-    made.facility.close()
-    made.restart()
-    fresh = folder / "fresh.db"
-    from lightkeep.catalog import Catalog
-
-    Catalog.open(f"sqlite:///{fresh}", clock=made.clock, ids=made.facility.ids).close()
-    return fresh
-
-
 @pytest.fixture
-def new_kept(empty_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewKept]:
+def new_kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewKept]:
     """A function that makes a facility with two datasets that have expired, told of and read back just now."""
     made: list[Retained] = []
 
@@ -48,7 +32,6 @@ def new_kept(empty_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> I
         **more: Any,
     ) -> Retained:
         folder = tmp_path_factory.mktemp("kept")
-        shutil.copy(empty_catalog, folder / "catalog.db")
         kept = retained(folder, **more)
         made.append(kept)
         for name, contents in CONTENTS.items():
