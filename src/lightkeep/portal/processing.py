@@ -63,7 +63,6 @@ def _form(
 ) -> Response:
     module = _technique(technique)
     dataset = here.view.dataset(dataset_id)
-    known = forms.fields(module.Params.model_json_schema())
     return here.render(
         "process.html",
         status=422 if error else 200,
@@ -71,12 +70,18 @@ def _form(
         technique=technique,
         summary=(module.__doc__ or "").strip().partition("\n")[0],
         verb=words.verb(technique),
-        fields=[_with_datasets(here, dataset, each) for each in known if each.reads in ("", dataset.format)],
+        fields=fields_for(here, dataset, technique),
         engines=here.facility.config.engines,
         engine=typed.get(_ENGINE, ""),
         typed=typed,
         error=error,
     )
+
+
+def fields_for(here: Visit, dataset: Dataset, technique: str) -> list[forms.Field]:
+    """Return what a technique can be told about a dataset. NotFound: there is no such technique."""
+    known = forms.fields(_technique(technique).Params.model_json_schema())
+    return [_with_datasets(here, dataset, each) for each in known if each.reads in ("", dataset.format)]
 
 
 def _with_datasets(here: Visit, dataset: Dataset, field: forms.Field) -> forms.Field:

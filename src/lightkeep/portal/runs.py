@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from anyio import to_thread
@@ -19,9 +20,12 @@ from lightkeep.model.runs import LIVE, Run, RunState
 from lightkeep.portal import forms
 from lightkeep.portal.page import PAGE_SIZE, Here, Name, Number, Visit, pages
 from lightkeep.portal.parameters import parameters
+from lightkeep.portal.processing import fields_for
 
 router = APIRouter()
 _FOLLOWED = ("xpcs", "tomography-live")
+_WITH_VALUES = "with_values"
+"""The field of the form with other values that is no parameter."""
 _LINES = 200
 """Of one task's log."""
 
@@ -103,34 +107,59 @@ async def retry(here: Here, request: Request, run_id: Name) -> Response:
 
 def _retry(here: Visit, run_id: str, typed: dict[str, str]) -> Response:
     run = here.view.run(run_id)
-    known = {field.name: field for field, _ in _edits(run)}
+    fields = _fields(here, run)
+    asked = _asked_for(run, fields)
+    known = {each.name: each for each in fields}
+    if _WITH_VALUES in typed:  # browsers say nothing of a box that is not ticked
+        typed = {**{each.name: "off" for each in fields if each.kind == "boolean"}, **typed}
     try:
         changes = {
             name: forms.values([known[name]], {name: text}).get(name)
             for name, text in typed.items()
-            if name in known
+            if name in known and text != asked.get(name, _usual(known[name]))
         }
         again = process.retry(here.facility, run_id, principal=here.principal, changes=changes)
     except InvalidInput as error:
-        return here.render("run.html", status=422, **_shown(here, run), wrong=error)
+        return here.render("run.html", status=422, **{**_shown(here, run), "typed": typed}, wrong=error)
     here.house.orchestrator.submit_run(again.id)
     return RedirectResponse(f"/runs/{again.id}", 303)
 
 
-def _edits(run: Run) -> list[tuple[forms.Field, Any]]:
-    """Return what of a run can be changed when it is started again, with the values that it was asked for."""
+def _fields(here: Visit, run: Run) -> list[forms.Field]:
+    """Return what of a run can be changed when it is started again."""
     if run.technique in techniques.names():
-        fields = forms.fields(techniques.get(run.technique).Params.model_json_schema())
-    else:
-        kinds = {int: "integer", float: "number"}
-        values = {**run.resolved, **run.params}
-        fields = [forms.field(name, {"type": kinds.get(type(value), "string")}) for name, value in values.items()]
-    return [(field, run.params.get(field.name, "")) for field in fields if field.kind != "boolean"]
+        return fields_for(here, here.view.dataset(run.dataset_id), run.technique)
+    kinds = {bool: "boolean", int: "integer", float: "number"}
+    values = {**run.resolved, **run.params}
+    return [forms.field(name, {"type": kinds.get(type(value), "string")}) for name, value in values.items()]
+
+
+def _usual(field: forms.Field) -> str:
+    """Return what a form sends of a field that nobody touched."""
+    if field.kind == "boolean":
+        return "off"
+    return "" if field.default is None else str(field.default)
+
+
+def _asked_for(run: Run, fields: list[forms.Field]) -> dict[str, str]:
+    """Return the values that a run was asked for, as the form takes them."""
+    texts = {
+        name: json.dumps(value) if isinstance(value, list | dict) else str(value)
+        for name, value in run.params.items()
+        if value is not None
+    }
+    for field in fields:
+        if field.kind == "boolean" and not run.params.get(field.name, field.default):
+            texts.pop(field.name, None)
+        elif field.kind == "boolean":
+            texts[field.name] = "on"
+    return texts
 
 
 def _shown(here: Visit, run: Run) -> dict[str, Any]:
     result: Dataset | None = None
     stack = None
+    fields = _fields(here, run) if run.state in (RunState.FAILED, RunState.CANCELLED) else []
     if run.result_id:
         try:
             result = here.view.dataset(run.result_id)
@@ -144,7 +173,8 @@ def _shown(here: Visit, run: Run) -> dict[str, Any]:
         "parameters": parameters(run, result, view=here.view),
         "stack": stack,
         "follows": _follows(here, run),
-        "edits": _edits(run) if run.state in (RunState.FAILED, RunState.CANCELLED) else [],
+        "fields": fields,
+        "typed": _asked_for(run, fields),
         "may_process": bool(here.view.can(Verb.PROCESS, run_id=run.id)),
     }
 
