@@ -407,7 +407,8 @@ def _mean_image(facility: Facility, datasets: Sequence[Dataset]) -> NDArray[np.f
         is_known = np.isfinite(values)
         total = total + frames * np.where(is_known, values, 0)
         weight = weight + frames * is_known
-    return np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    mean: NDArray[np.float64] = np.divide(total, weight, out=np.full(total.shape, np.nan), where=weight > 0)
+    return mean
 
 
 def _result(facility: Facility, dataset: Dataset) -> MultiTauResult:

@@ -27,7 +27,7 @@ Numbers = Annotated[tuple[int, ...], BeforeValidator(_numbers)]
 def _asked(
     default: Any, text: str, unit: str = "", *, title: str | None = None, reads: str = "", **more: Any
 ) -> Any:
-    extra = {key: value for key, value in {"unit": unit, "reads": reads}.items() if value}
+    extra: dict[str, Any] = {key: value for key, value in {"unit": unit, "reads": reads}.items() if value}
     return Field(default, title=title, description=text, json_schema_extra=extra or None, **more)
 
 

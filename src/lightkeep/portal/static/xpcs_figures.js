@@ -5,6 +5,17 @@ const DIFFUSION = 2;
 const COUNTS = 'counts / pixel / frame';
 export const MODELS = { single: 'single exponential', stretched: 'stretched exponential', double: 'double exponential' };
 
+// Tick labels of a logarithmic axis that spans few powers of ten: numbers, as a lone 10⁻¹ says little.
+function steps(values) {
+  const known = values.flat().filter((each) => each > 0);
+  const [low, high] = [Math.log10(Math.min(...known)), Math.log10(Math.max(...known))];
+  if (!known.length || high - low > 2.2) return {};
+  const leads = high - low > 1.1 ? [1, 2, 5] : [1, 2, 3, 5, 7];
+  const tickvals = [];
+  for (let power = Math.floor(low); power <= Math.ceil(high); power += 1) tickvals.push(...leads.map((lead) => lead * 10 ** power));
+  return { tickmode: 'array', tickvals, ticktext: tickvals.map((each) => number(each, 1)), minor: { ticks: '' } };
+}
+
 // A bin in words: its number, q, and azimuth where there are several of the same q.
 export function named({ bins, q, phi }, index) {
   const parts = [`bin ${bins[index]}`];
@@ -104,8 +115,8 @@ export const law = (curves, fit, chosen) => (look) => {
   return {
     data,
     layout: {
-      showlegend: Boolean(fit.law), xaxis: logarithmic(look, 'q / Å⁻¹', { dtick: 'D2' }),
-      yaxis: logarithmic(look, `decay time τ / ${curves.time_unit}`), margin: { l: 64, r: 12, t: 10, b: 44 },
+      showlegend: Boolean(fit.law), xaxis: logarithmic(look, 'q / Å⁻¹', steps(data.map((each) => each.x))),
+      yaxis: logarithmic(look, `decay time τ / ${curves.time_unit}`, steps(data.map((each) => each.y))), margin: { l: 64, r: 12, t: 10, b: 44 },
     },
   };
 };
@@ -122,8 +133,8 @@ export const saxs = (curves) => (look) => {
   return {
     data: [...parts, whole],
     layout: {
-      xaxis: hasQ ? logarithmic(look, 'q / Å⁻¹', { dtick: 'D2' }) : axis(look, 'static partition'),
-      yaxis: logarithmic(look, COUNTS), margin: { l: 64, r: 12, t: 10, b: 44 },
+      xaxis: hasQ ? logarithmic(look, 'q / Å⁻¹', steps(x)) : axis(look, 'static partition'),
+      yaxis: logarithmic(look, COUNTS, steps(curves.saxs_1d)), margin: { l: 64, r: 12, t: 10, b: 44 },
     },
   };
 };
