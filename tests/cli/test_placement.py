@@ -7,10 +7,10 @@ from typing import Any
 SMALL = ("--size", "64", "--rows", "4", "--angles", "64")
 
 
-def test_a_run_that_looked_for_the_earliest_end_tells_estimates_and_truth(cli: Any, shell: Any) -> None:
+def test_a_run_that_looked_for_the_earliest_end_tells_estimates_and_truth(cli: Any) -> None:
     cli("simulate", "tomography", "tooth.h5", *SMALL)
     cli("ingest", "tooth.h5")
-    told = shell("run", "tomography", "tooth", "--center", "31.5", "--engine", "auto")
+    told = cli("run", "tomography", "tooth", "--center", "31.5", "--engine", "auto")
     assert told.code == 0, told.err
     table = told.out[told.out.index("waits") :]
     assert [word for word in ("inline", "processes", "took", "measured") if word not in table] == []
