@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 
 from lightkeep.config import Config, EngineConfig
-from lightkeep.facility import Facility, create_facility
+from lightkeep.facility import Facility
 from lightkeep.formats.data_exchange import ScanHeader, write_scan
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
+from lightkeep.testing.new_facility import new_facility
 
 EXPERIMENT = "2026-11-curie-1"
 ADA = Principal("ada")
@@ -27,7 +28,7 @@ def config(root: Path, engine: str = "inline") -> Config:
 
 def build(root: Path, engine: str = "inline") -> Facility:
     """Make a facility with one station, one experiment and two persons."""
-    facility = create_facility(config(root, engine), admin=Person("ada", "Ada"))
+    facility = new_facility(config(root, engine), admin=Person("ada", "Ada"))
     furnish(facility)
     return facility
 
