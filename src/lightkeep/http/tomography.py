@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import Field
 
 from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape, Shown
@@ -23,6 +25,19 @@ Plane = Annotated[
 Index = Annotated[int, Path(ge=0, le=10**9, description="Along the axis that the plane is cut across.")]
 Longest = Annotated[int, Query(ge=16, le=2048, description="Pixels of the longer side.")]
 Level = Annotated[float | None, Query(allow_inf_nan=False)]
+
+
+Center = Annotated[float, Field(ge=0, le=10**6, allow_inf_nan=False)]
+Row = Annotated[int, Query(ge=0, le=10**6, description="Detector row.")]
+
+
+class Candidate(Shape):
+    """A slice, and the rotation centre that it was made with."""
+
+    center: float
+    """Column, 0-based."""
+    png: str
+    """A data URI."""
 
 
 class VolumeShape(Shape):
@@ -52,19 +67,22 @@ def volume(desk: AtDesk, view: Seen, response: Response, dataset_id: Name) -> Vo
     return VolumeShape.model_validate(slices.describe(desk.facility, view.dataset(dataset_id)))
 
 
-@router.get("/datasets/{dataset_id}/tomography/centers/{center}.png", response_class=Response, responses=_PNG)
-def candidate(
+@router.get("/datasets/{dataset_id}/tomography/centers")
+def candidates(
     desk: AtDesk,
     view: Seen,
+    response: Response,
     dataset_id: Name,
-    center: Annotated[float, Path(ge=0, le=10**6, allow_inf_nan=False, description="Column, 0-based.")],
-    row: Annotated[int, Query(ge=0, le=10**6, description="Detector row.")],
+    center: Annotated[list[Center], Query(min_length=1, max_length=32)],
+    row: Row,
     longest: Longest = 384,
-) -> Response:
-    """One slice of a scan as it would be with this rotation centre."""
+) -> list[Candidate]:
+    """One slice of a scan as it would be with each of several rotation centres, all with the same contrast."""
     view.require(Verb.READ, dataset_id=dataset_id)
-    png = slices.candidate(desk.facility, view.dataset(dataset_id), row=row, center=center, longest=longest)
-    return Response(png, media_type="image/png", headers=_KEEP)
+    response.headers.update(_KEEP)
+    pictures = slices.candidates(desk.facility, view.dataset(dataset_id), row=row, centers=center, longest=longest)
+    encoded = [f"data:image/png;base64,{b64encode(each).decode()}" for each in pictures]
+    return [Candidate(center=at, png=png) for at, png in zip(center, encoded, strict=True)]
 
 
 @router.get("/datasets/{dataset_id}/tomography/{plane}/{index}.png", response_class=Response, responses=_PNG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -99,36 +100,48 @@ def difference(
     return cast(bytes, png)
 
 
-def candidate(facility: Facility, dataset: Dataset, *, row: int, center: float, longest: int = 384) -> bytes:
-    """Return the slice of one detector row as it would be with this rotation centre, as PNG.
+def candidates(
+    facility: Facility, dataset: Dataset, *, row: int, centers: Sequence[float], longest: int = 384
+) -> list[bytes]:
+    """Return the slice of one detector row as it would be with each of several rotation centres, as PNG.
 
-    A preview: filtered back-projection with the least accurate gridding, of a row binned to 2048 columns.
+    Previews, all with one contrast: filtered back-projection with the least accurate gridding, of a row binned to
+    2048 columns.
 
     Parameters
     ----------
-    center: column, 0-based, may be fractional.
+    centers: columns, 0-based, may be fractional.
 
     Raises
     ------
-    NotFound: it is no scan with angles, or there is no such row. InvalidInput: the centre is not on the detector.
+    NotFound: it is no scan with angles, or there is no such row. InvalidInput: a centre is not on the detector.
     """
-    from lightkeep.analysis.tomography import reconstruct
+    from lightkeep.analysis.tomography import center_sweep
 
     path = main_file(facility, dataset)
     with shown_as(path, dataset):
         values, theta = _sinogram(path, dataset.format, row)
     columns = values.shape[1]
-    if not 0 <= center <= columns - 1:
-        raise InvalidInput(f"center {center:g} is outside the detector's {columns} columns")
+    for center in centers:
+        if not 0 <= center <= columns - 1:
+            raise InvalidInput(f"center {center:g} is outside the detector's {columns} columns")
     by = -(-columns // _WIDEST)
-    if by > 1:
-        kept = columns // by * by
-        values = values[:, :kept].reshape(values.shape[0], -1, by).mean(axis=2)
-        center = (center + 0.5) / by - 0.5
-    slice_ = reconstruct(values[None], theta, center, accuracy="preview")[0]
-    inside = slice_[slice_ != 0]
-    low, high = np.percentile(inside if inside.size else slice_, _PERCENTILES)
-    return slice_pictures.painted(slice_, low=float(low), high=float(high), palette="grey", longest=longest)
+    kept = columns // by * by
+    values = np.nan_to_num(values[:, :kept].reshape(values.shape[0], -1, by).mean(axis=2))
+    binned = np.clip((np.asarray(centers) + 0.5) / by - 0.5, 0, values.shape[1] - 1)
+    swept = center_sweep(values, theta, binned)
+    inside = swept[:, _circle(values.shape[1])]
+    low, high = np.percentile(inside, _PERCENTILES)
+    return [
+        slice_pictures.painted(each, low=float(low), high=float(high), palette="grey", longest=longest)
+        for each in swept
+    ]
+
+
+def _circle(size: int) -> NDArray[np.bool_]:
+    axis = np.arange(size) - (size - 1) / 2
+    inside: NDArray[np.bool_] = np.hypot(axis[:, None], axis) < 0.47 * size
+    return inside
 
 
 @lru_cache(maxsize=4)

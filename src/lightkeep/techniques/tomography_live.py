@@ -370,13 +370,14 @@ def _views(slices: Float32) -> dict[str, str]:
 
     rows, size, _ = slices.shape
     low, high = np.percentile(slices, (1, 99.8))
-    cuts = {"xy": slices[rows // 2], "xz": slices[:, size // 2], "yz": slices[:, :, size // 2]}
+    cuts = {"xy": slices[rows // 2], "xz": slices[:, size // 2], "zy": slices[:, :, size // 2].T}
     shown = {}
     for name, cut in cuts.items():
         grey = np.clip((cut - low) / max(float(high - low), 1e-12) * 255, 0, 255).astype(np.uint8)
-        width = min(_SHOWN_PX, size)
-        height = width if name == "xy" else max(1, width // 4)
+        long = min(_SHOWN_PX, size)
+        short = max(1, long // 4)  # few rows, spread over the detector
         file = io.BytesIO()
-        Image.fromarray(grey).resize((width, height)).save(file, "PNG")
+        size_px = {"xy": (long, long), "xz": (long, short), "zy": (short, long)}[name]
+        Image.fromarray(grey).resize(size_px).save(file, "PNG")
         shown[name] = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
     return shown

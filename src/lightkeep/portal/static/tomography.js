@@ -154,7 +154,11 @@ function planes(root) {
     });
   }
   const sizes = $('.planes.volume', root);
-  if (sizes) sizes.style.setProperty('--z', `${clamp(length.z / length.x, 0.3, 1)}fr`);
+  if (sizes) { // one scale in all three, so that the crosses line up; the facts need some width
+    const ratio = length.z / length.x;
+    sizes.style.setProperty('--z', `${Math.max(0.3, ratio)}fr`);
+    sizes.style.setProperty('--narrow', Math.min(1, ratio / 0.3));
+  }
   tell();
   figures.forEach(draw);
   root.dataset.ready = 'yes';
@@ -165,11 +169,12 @@ function planes(root) {
 function centers(root, at) {
   const form = $('form.fields', root);
   const strip = $('.strip-of-slices', root);
-  const large = latest($('.large img', root));
+  const large = $('.large img', root);
+  const told = $('[data-told]', root);
   const [columns, begin] = [Number(root.dataset.columns), Number(root.dataset.rowBegin)];
   let picked = Number(root.dataset.center);
   const row = () => at[root.dataset.rowOf] + begin;
-  const address = (center, longest) => `${root.dataset.centers}/${center}.png?row=${row()}&longest=${longest}`;
+  let asked = 0;
   const round = (value) => Math.round(value * 100) / 100;
   function pick(center) {
     picked = center;
@@ -177,35 +182,54 @@ function centers(root, at) {
       const is = Number(each.dataset.center) === center;
       each.setAttribute('aria-checked', is);
       each.tabIndex = is ? 0 : -1;
+      if (!is) continue;
+      large.src = $('img', each).src;
+      strip.scrollLeft = each.offsetLeft - strip.offsetLeft - (strip.clientWidth - each.offsetWidth) / 2;
     }
-    large(address(center, sharp()));
     const named = $('[data-picked]', root);
     if (named) {
       named.textContent = center;
       $('input[name=center]', root).value = center;
     }
   }
-  function show() {
+  // All at once: a sweep costs little more than one slice, and flicking from one to the next then waits for nothing.
+  async function show() {
     const step = Number(form.elements.step.value);
-    const middle = Number(form.elements.around.value);
+    const middle = clamp(Number(form.elements.around.value), 0, columns - 1);
     if (!Number.isFinite(middle)) return;
+    const mine = ++asked;
     const all = [-4, -3, -2, -1, 0, 1, 2, 3, 4].map((n) => round(middle + n * step));
-    strip.replaceChildren(...all.filter((center) => center >= 0 && center <= columns - 1).map((center) => {
-      const button = document.createElement('button');
-      button.type = 'button';
-      button.setAttribute('role', 'radio');
-      button.dataset.center = center;
-      const image = document.createElement('img');
-      image.alt = '';
-      image.src = address(center, 256);
-      const label = document.createElement('span');
-      label.className = 'num';
-      label.textContent = center;
-      button.append(image, label);
-      return button;
-    }));
-    $('.sweep', root).hidden = false;
-    pick(round(clamp(middle, 0, columns - 1)));
+    const wanted = all.filter((center) => center >= 0 && center <= columns - 1);
+    const ask = new URLSearchParams([['row', row()], ['longest', 640], ...wanted.map((center) => ['center', center])]);
+    root.setAttribute('aria-busy', true);
+    told.textContent = `Reconstructing row ${row()} with ${wanted.length} centres…`;
+    try {
+      const answer = await fetch(`${root.dataset.centers}?${ask}`);
+      const found = await answer.json();
+      if (mine !== asked) return;
+      if (!answer.ok) throw new Error(found.detail ?? found.title);
+      strip.replaceChildren(...found.map(candidate));
+      told.textContent = `Row ${row()}. Arrow keys go from one to the next.`;
+      $('.sweep', root).hidden = false;
+      pick(round(middle));
+    } catch (error) {
+      if (mine === asked) told.textContent = `No slices: ${error.message}`;
+    }
+    if (mine === asked) root.removeAttribute('aria-busy');
+  }
+  function candidate({ center, png }) {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.setAttribute('role', 'radio');
+    button.dataset.center = center;
+    const image = document.createElement('img');
+    image.alt = '';
+    image.src = png;
+    const label = document.createElement('span');
+    label.className = 'num';
+    label.textContent = center;
+    button.append(image, label);
+    return button;
   }
   strip.addEventListener('click', (event) => {
     const button = event.target.closest('button');

@@ -1,5 +1,5 @@
 // How good a reconstruction is by the number of projections: while they arrive, and of a result.
-import { $, $$, Figure, axis, get } from './plots.js';
+import { $, $$, Figure, axis, get, number } from './plots.js';
 
 const EVERY_MS = 1000;
 const SELDOM_MS = 5000;
@@ -37,15 +37,26 @@ function follow(root) {
       x: checks.map((each) => each[0]), y: checks.map((each) => each[1]), wanted: outputs.wanted,
       stopped: stopped?.used ?? null, planned,
     }));
-    for (const image of $$('img[data-view]', root)) {
-      image.hidden = !outputs.views[image.dataset.view];
-      if (!image.hidden) image.src = outputs.views[image.dataset.view];
+    for (const [name, source] of Object.entries(outputs.views)) {
+      $(`img[data-view=${name}]`, root).src = source;
+      $('.views', root).hidden = false;
     }
     const told = stopped ?? verdict;
     says.textContent = stopped
-      ? `Enough after ${stopped.used} of ${stopped.planned ?? 'unknown'} projections: ${stopped.reason}.`
-      : `${frames} projections so far${told ? `: ${told.reason}` : ''}.`;
+      ? `Enough after ${stopped.used} of ${stopped.planned} projections: ${stopped.reason}.`
+      : `${outputs.projections} projections so far${told ? `: ${told.reason}` : ''}.`;
+    if (told) facts(outputs, told);
     root.dataset.frames = frames;
+  }
+  function facts(outputs, told) {
+    const [, now, change] = outputs.checks.at(-1);
+    const values = {
+      used: `${outputs.stopped ? told.used : outputs.projections} of ${outputs.planned ?? 'unknown'}`,
+      'quality-now': now.toFixed(3), wanted: number(outputs.wanted), predicted: outputs.planned ? told.predicted.toFixed(3) : '–',
+      change: change === null ? '–' : `${number(100 * change, 2)} %`, centre: outputs.center.toFixed(2),
+    };
+    for (const [name, value] of Object.entries(values)) $(`[data-${name}]`, root).textContent = value;
+    $('.facts', root).hidden = false;
   }
   async function look() {
     const found = await get(root.dataset.tomographyLive);
