@@ -38,6 +38,18 @@ def test_frames_are_told_apart_by_their_image_key(tmp_path: Path) -> None:
         assert source.metadata.rest["notes"] == ["1 frames are marked invalid and are left out"]
 
 
+def test_the_order_of_the_frames_says_when_each_flat_was_taken(tmp_path: Path) -> None:
+    path = write_nxtomo(tmp_path / "scan.nxs")
+    with h5py.File(path, "r+") as file:
+        keys = file["entry/instrument/detector/image_key"]
+        projections = np.flatnonzero(keys[...] == 0)
+        keys[int(projections[2])] = keys[int(projections[-1])] = 1
+        expected = [int((keys[:at] == 0).sum()) for at in np.flatnonzero(keys[...] == 1)]
+    with FORMAT.open(path) as source:
+        assert source.arrays["flats_at"][:].tolist() == expected
+    assert {2, ANGLES - 2} <= set(expected)
+
+
 def test_typed_fields_are_found(tmp_path: Path) -> None:
     with FORMAT.open(write_nxtomo(tmp_path / "scan.nxs")) as source:
         found = source.metadata

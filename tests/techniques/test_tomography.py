@@ -277,3 +277,44 @@ def test_stripes_and_rings_are_removed_when_asked(tmp_path: Path, stripes: str) 
     )
     assert np.corrcoef(plain.ravel(), cleaned.ravel())[0, 1] > 0.8
     assert (plain != cleaned).any()
+
+
+def test_an_axis_that_leans_is_said_and_turned_upright(tmp_path: Path) -> None:
+    """Slices of the whole scan, of rows far from the middle, and in pieces."""
+    options = {"size": 64, "rows": 40, "angles": 120, "i0": 5e4, "center_offset": 2.0, "seed": 4}
+    truth = simulate_tomography(tmp_path / "straight.h5", **options)
+    simulate_tomography(tmp_path / "leans.h5", flaws=simulate.Flaws(tilt_deg=3.0), **options)
+    with formats.get("data-exchange").open(truth.path) as source:
+        straight = tomography.preflight(source, tomography.Params())
+        assert not any("lean" in warning for warning in straight.warnings)
+        assert abs(straight.facts["tilt_deg_seen"]) < 0.1
+    with formats.get("data-exchange").open(tmp_path / "leans.h5") as source:
+        told = tomography.preflight(source, tomography.Params())
+        assert any("tilt_deg 3.0" in warning or "tilt_deg 2.9" in warning for warning in told.warnings)
+        assert told.facts["tilt_deg_seen"] == pytest.approx(3.0, abs=0.1)
+        found = tomography.preflight(source, tomography.Params(tilt_deg=3.0))
+        assert found.params["center"] == pytest.approx(truth.center, abs=0.3)
+        whole, plain = slices(source, tilt_deg=3.0, window="hann"), slices(source, window="hann")
+        params = tomography.Params(**{**found.params, "window": "hann"})
+        part = tomography.run(source, params, lambda *_: None, 30, 36)["slices"]
+        np.testing.assert_array_equal(part, whole[30:36])
+    expected = truth.slices() * 1e4 / found.params["pixel_size_um"]
+    like = [np.corrcoef(each[38].ravel(), expected[38].ravel())[0, 1] for each in (whole, plain)]
+    assert like[0] > max(0.9, like[1] + 0.01), like
+
+
+def test_the_order_of_the_flats_in_the_file_says_how_the_beam_drifted(tmp_path: Path) -> None:
+    made = simulate.tomography_scan(
+        simulate.shepp_logan(), np.arange(90) * 2.0, rows=4, columns=64, rng=np.random.default_rng(2),
+        center=CENTER, i0=4e4, flats_after=20, flaws=simulate.Flaws(beam_drift=0.3),
+    )  # fmt: skip
+    arrays = {
+        "projections": made.projections,
+        "flats": made.flats,
+        "darks": made.darks,
+        "theta_deg": made.theta_deg,
+    }
+    ordered = source_of(tmp_path, **arrays, flats_at=made.flats_at)
+    told = slices(source_of(tmp_path, **arrays), center=CENTER, flats_after=20)
+    np.testing.assert_array_equal(slices(ordered, center=CENTER), told)
+    assert not np.array_equal(slices(ordered, center=CENTER, flats_after=0), told)

@@ -114,6 +114,7 @@ def _source(path: Path, file: h5py.File) -> Source:
     }
     arrays["theta_deg"] = theta = theta[keys == 0] if theta.size == keys.size else theta
     check_scan(path, arrays, _NAMES)
+    arrays["flats_at"] = np.cumsum(keys == 0)[keys == 1]
     arrays |= _recorded(path, file)
     check_angles(path, theta, name="rotation_angle")
     if (keys == 3).any():

@@ -38,7 +38,8 @@ class Source:
     """What it is a measurement of, e.g. `tomography`; empty when the format does not say."""
     arrays: Mapping[str, Array]
     """By role. Tomography: `projections` (angle, row, column), `flats`, `darks` (frame, row, column),
-    `theta_deg` (angle,). Any: `frames` (frame, row, column)."""
+    `theta_deg` (angle,), and where the file says it `flats_at` (flat,), how many projections were taken before.
+    Any: `frames` (frame, row, column)."""
     metadata: Metadata = field(default_factory=Metadata)
     resource: Any = None
     """What `close` closes."""

@@ -17,6 +17,17 @@ from lightkeep.model.errors import InvalidInput
 from lightkeep.model.formats import Source
 from lightkeep.model.quantity import Quantity
 from lightkeep.model.techniques import OutputSpec, Preflight, Report
+from lightkeep.techniques.tomography_reading import (
+    axis_of,
+    filter_length,
+    flats_lit,
+    line_integrals,
+    pixel_of,
+    prepared,
+    seen_tilt,
+    theta_of,
+    turned_halo,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,14 +42,10 @@ _PIECES = (64, 48, 32, 16, 8, 4, 2)
 """Rows of a piece, the best first: whole batches, then less; even, so that the same rows are paired in any cut."""
 _BATCH = 16
 """Rows that cost as much as one: as many are reconstructed at once."""
-_PROBE_ROWS = 5
-_MIN_ANGLES = 8
 _KEV = 1.602176634e-16
 """Joules; CODATA 2018, exact."""
 _FULL_TURN = 340.0
 """Degrees from which on a scan is stitched."""
-_SURE_PX, _UNSURE_PX = 0.1, 2.0
-"""Of an overlap that fits, and of one that does not."""
 
 
 class Params(BaseModel, extra="forbid"):
@@ -76,11 +83,11 @@ class Params(BaseModel, extra="forbid"):
     window: Literal["ramp", "shepp-logan", "hann"] = Field(
         "ramp", description="Filter: ramp is sharpest, hann is smoothest. Not used by cgls."
     )
-    flats_after: int = Field(
-        0,
+    flats_after: int | None = Field(
+        None,
         ge=0,
         description="How many of the flats, the last ones, were taken after the projections: the open beam is "
-        "interpolated between those before and those after.",
+        "interpolated between those before and after. From the file's order, where it has one, when left out.",
         json_schema_extra={"unit": "frames"},
     )
     zingers: float | None = Field(
@@ -95,6 +102,15 @@ class Params(BaseModel, extra="forbid"):
         ge=0,
         description="Columns at either edge that never see the sample; the beam's flicker is divided out by them.",
         json_schema_extra={"unit": "px"},
+    )
+    tilt_deg: float = Field(
+        0.0,
+        ge=-10,
+        le=10,
+        title="Tilt of the rotation axis",
+        description="About the beam; positive: the axis is seen further to the right in lower rows. The "
+        "projections are turned back by it.",
+        json_schema_extra={"unit": "deg"},
     )
     stripes: Literal["none", "vo", "wavelet"] = Field(
         "none",
@@ -182,7 +198,7 @@ def preflight(source: Source, params: Params) -> Preflight:
     """Find the rotation centre and the size of the work; refuse a scan that cannot be reconstructed."""
     projections = source.arrays["projections"]
     angles, rows, columns = projections.shape
-    theta = _theta_deg(source, params)
+    theta = theta_of(source, params)
     begin, end = params.row_begin, rows if params.row_end is None else params.row_end
     if not begin < end <= rows:
         raise InvalidInput(
@@ -190,12 +206,12 @@ def preflight(source: Source, params: Params) -> Preflight:
             remedy="choose row_begin < row_end, both within the detector",
         )
     _check_half_acquisition(params, theta)
-    lit = _lit_flats(source)
+    lit = flats_lit(source)
     warnings = [] if lit.all() else [f"{int((~lit).sum())} of {lit.size} flats are empty and were left out"]
     center = params.center
     facts: dict[str, Any] = {}
     if center is None:
-        center, facts = _find_center(source, params, theta, lit, begin, end)
+        center, facts = axis_of(source, params, theta, lit, begin, end)
         if facts["sigma"] >= 1:
             warnings.append(f"the rotation centre is uncertain: {center:.2f} +- {facts['sigma']:.2f} px")
         elif 3 * len(facts.get("center_outliers", ())) >= len(facts["center_per_method"]):
@@ -208,7 +224,8 @@ def preflight(source: Source, params: Params) -> Preflight:
     facts["flats_left_out"] = [index for index, is_lit in enumerate(lit.tolist()) if not is_lit]
     if params.method == "nufft" and params.accuracy == "preview":
         warnings.append("a preview, whose slices err by up to 3 %: choose accuracy standard before you measure")
-    pixel = params.pixel_size_um or _pixel_size_um(source)
+    facts |= seen_tilt(source, params.model_copy(update={"center": center}), theta, lit, warnings)
+    pixel = params.pixel_size_um or pixel_of(source)
     known = {"center": round(center, 3), "row_end": end, "pixel_size_um": pixel}
     params = _propagation(source, params.model_copy(update=known))
     wide = _width(params, columns)
@@ -236,12 +253,13 @@ def run(source: Source, params: Params, report: Report, begin: int, end: int) ->
 
     if params.center is None:
         raise InvalidInput("tomography needs its rotation centre here", remedy="run the preflight first")
-    theta, center = _theta_deg(source, params), params.center
+    theta, center = theta_of(source, params), params.center
     first, last = params.row_begin + begin, params.row_begin + end
-    low, high = max(0, first - _halo(params)), min(source.arrays["projections"].shape[1], last + _halo(params))
+    halo = _halo(source, params)
+    low, high = max(0, first - halo), min(source.arrays["projections"].shape[1], last + halo)
     report(0.0, "reading")
-    sinograms = _sinograms(source, params, slice(low, high), _lit_flats(source))[first - low : last - low]
-    _remove_stripes(sinograms, theta, params.stripes)
+    sinograms = line_integrals(source, params, slice(low, high), flats_lit(source))
+    sinograms = prepared(source, params, sinograms, low, rows=(first, last))
     if params.half_acquisition:
         stitched = stitch_360(sinograms, theta, center)
         sinograms, theta, center = stitched.sinograms, stitched.theta_deg, stitched.center
@@ -294,7 +312,7 @@ def _memory(params: Params, source: Source, rows: int) -> int:
     angles, all_rows, columns = projections.shape
     each = working_memory(angles, _width(params, columns), method=params.method, pad=params.pad)
     beam = columns * (8 * 3 + sum(stack.shape[0] * stack.dtype.itemsize for stack in (flats, darks)))
-    read = min(all_rows, rows + 2 * _halo(params))
+    read = min(all_rows, rows + 2 * _halo(source, params))
     return int(rows * _row_bytes(params, source) + (read - rows) * angles * columns * 8 + read * beam) + (
         min(get_num_threads(), -(-rows // _BATCH)) * each
     )
@@ -308,27 +326,12 @@ def _row_bytes(params: Params, source: Source) -> int:
     return int(columns * angles * (projections.dtype.itemsize + lines) + _width(params, columns) ** 2 * 4)
 
 
-def _halo(params: Params) -> int:
+def _halo(source: Source, params: Params) -> int:
     """Rows beyond each end of a piece that the steps before the reconstruction need to know."""
     from lightkeep.analysis.tomography import paganin_halo
 
-    return 0 if params.delta_beta is None else paganin_halo(_filter_length(params))
-
-
-def _filter_length(params: Params) -> float:
-    """Of Paganin's filter, in pixels."""
-    from lightkeep.analysis.tomography import paganin_length
-
-    known = {name: getattr(params, name) for name in ("energy_kev", "distance_mm", "pixel_size_um", "delta_beta")}
-    missing = [name for name, value in known.items() if value is None]
-    if missing:
-        raise InvalidInput(
-            f"phase retrieval needs {missing[0]}, which the file does not have", remedy=f"give {missing[0]}"
-        )
-    try:
-        return paganin_length(**known)
-    except ValueError as error:
-        raise InvalidInput(str(error), remedy="give the right one as a parameter") from error
+    phase = 0 if params.delta_beta is None else paganin_halo(filter_length(params))
+    return phase + turned_halo(source, params)
 
 
 def _propagation(source: Source, params: Params) -> Params:
@@ -344,7 +347,7 @@ def _propagation(source: Source, params: Params) -> Params:
         if getattr(params, name) is None and found is not None and found.unit_si == unit:
             known[name] = float(f"{found.value_si * factor:.9g}")
     filled = params.model_copy(update=known)
-    _filter_length(filled)  # refuses what is missing, and what cannot be
+    filter_length(filled)  # refuses what is missing, and what cannot be
     return filled
 
 
@@ -364,134 +367,9 @@ def _check_half_acquisition(params: Params, theta: Float64) -> None:
         )
 
 
-def _remove_stripes(sinograms: Float32, theta: Float64, method: str) -> None:
-    """Remove stripes in place."""
-    from numba import get_num_threads
-
-    from lightkeep.analysis.tomography import remove_stripes_vo, remove_stripes_wavelet
-
-    threads = get_num_threads()
-    if method == "wavelet":
-        remove_stripes_wavelet(sinograms, theta, threads=threads, out=sinograms)
-    elif method == "vo":
-        columns = sinograms.shape[2]  # 51 and 21 are for 2000 columns; a narrow detector's stripes are as narrow
-        large, small = min(51, columns // 8 * 2 + 1), min(21, columns // 64 * 2 + 3)
-        remove_stripes_vo(sinograms, theta, large=large, small=small, threads=threads, out=sinograms)
-
-
 def _seconds(params: Params, angles: int, columns: int) -> float:
     """Of one slice on one thread, about."""
     if params.method == "fbp":
         return 1.5e-9 * angles * columns**2
     steps = {"nufft": 0, "cgls": params.iterations or 10, "tv": params.iterations or 50}[params.method]
     return 4e-9 * angles * columns * params.pad + (5e-9 + 1e-8 * steps) * columns**2
-
-
-def _theta_deg(source: Source, params: Params) -> Float64:
-    import numpy as np
-
-    count = source.arrays["projections"].shape[0]
-    if params.theta_step_deg is not None:
-        theta: Float64 = (params.theta_start_deg or 0.0) + params.theta_step_deg * np.arange(
-            count, dtype=np.float64
-        )
-    else:
-        theta = np.asarray(source.arrays["theta_deg"][:], np.float64)
-        if params.theta_start_deg is not None:
-            theta = theta + params.theta_start_deg - theta[0]
-    if theta.shape != (count,) or not np.isfinite(theta).all():
-        raise InvalidInput(
-            f"{source.path.name}: {np.isfinite(theta).sum()} angles for {count} projections",
-            remedy="give theta_start_deg and theta_step_deg",
-        )
-    if count < _MIN_ANGLES:
-        raise InvalidInput(
-            f"{source.path.name}: {count} projections are too few; at least {_MIN_ANGLES} are needed",
-            remedy="choose a scan that was not cut short",
-        )
-    return theta
-
-
-def _pixel_size_um(source: Source) -> float | None:
-    found = source.metadata.quantities.get("pixel_size")
-    if found is None or found.unit_si != "m" or not found.value_si > 0:
-        return None
-    return float(f"{found.value_si * 1e6:.9g}")
-
-
-def _lit_flats(source: Source) -> NDArray[np.bool_]:
-    """Which flats saw the beam, by the same few rows for every piece of the work."""
-    from lightkeep.analysis.tomography import lit_flats
-
-    flats, darks = source.arrays["flats"], source.arrays["darks"]
-    rows = slice(0, flats.shape[1], max(1, flats.shape[1] // 16))
-    lit = lit_flats(flats[:, rows], darks[:, rows])
-    if not lit.any():
-        raise InvalidInput(
-            f"{source.path.name}: all {flats.shape[0]} flats are empty: no more counts than the darks",
-            remedy="take flats with the beam on and the sample out, and add them to the scan",
-        )
-    return lit
-
-
-def _sinograms(source: Source, params: Params, rows: slice, lit: NDArray[np.bool_]) -> Float32:
-    """Line integrals of some rows, after phase retrieval where it is asked for."""
-    import numpy as np
-    from numba import get_num_threads
-
-    from lightkeep.analysis.tomography import normalise, paganin
-
-    arrays, flats_at = source.arrays, None
-    angles, flats = arrays["projections"].shape[0], lit.size
-    if params.flats_after:
-        after = min(params.flats_after, flats)
-        flats_at = np.repeat([0.0, angles], [flats - after, after])[lit]
-    try:
-        sinograms = normalise(
-            arrays["projections"][:, rows],
-            arrays["flats"][:, rows][lit],
-            arrays["darks"][:, rows],
-            flats_at=flats_at,
-            zingers=params.zingers,
-            air=params.air,
-            log=params.delta_beta is None,
-        )
-    except ValueError as error:
-        raise InvalidInput(
-            f"{source.path.name}: rows {rows.start} to {rows.stop}: {error}",
-            remedy="choose rows that the beam lit",
-        ) from error
-    if params.delta_beta is not None:
-        paganin(sinograms, _filter_length(params), threads=get_num_threads(), out=sinograms)
-    return sinograms
-
-
-def _find_center(
-    source: Source, params: Params, theta: Float64, lit: NDArray[np.bool_], begin: int, end: int
-) -> tuple[float, dict[str, Any]]:
-    """Find the axis from a few rows spread over the middle of the selected ones."""
-    import numpy as np
-
-    from lightkeep.analysis.tomography import find_center, find_overlap
-
-    quarter = (end - begin) // 4
-    chosen = np.unique(np.linspace(begin + quarter, end - 1 - quarter, _PROBE_ROWS).astype(int))
-    absorbing = params.model_copy(update={"delta_beta": None})  # single rows: phase retrieval needs neighbours
-    try:
-        rows = [_sinograms(source, absorbing, slice(row, row + 1), lit) for row in chosen.tolist()]
-        if params.half_acquisition:
-            overlap = find_overlap(np.concatenate(rows), theta)
-            sigma = _SURE_PX if overlap.score > 0.5 else _UNSURE_PX
-            return overlap.center, {"sigma": sigma, "center_per_method": {"overlap": round(overlap.center, 3)}}
-        found = find_center(np.concatenate(rows), theta)
-    except ValueError as error:
-        raise InvalidInput(
-            f"{source.path.name}: {error}", remedy="give the rotation centre as `center`"
-        ) from error
-    return found.value, {
-        "sigma": round(found.sigma, 3),
-        "center_low": round(found.low, 3),
-        "center_high": round(found.high, 3),
-        "center_outliers": list(found.outliers),
-        "center_per_method": dict(found.per_method),
-    }

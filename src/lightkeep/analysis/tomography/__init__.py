@@ -17,6 +17,7 @@ from lightkeep.analysis.tomography.stop_rule import Check, StopRule, Verdict, de
 from lightkeep.analysis.tomography.streaming import Quality, StreamingReconstruction
 from lightkeep.analysis.tomography.stripes import remove_stripes_vo
 from lightkeep.analysis.tomography.stripes_wavelet import remove_stripes_wavelet
+from lightkeep.analysis.tomography.tilt import Tilt, find_tilt, tilt_halo, upright
 
 __all__ = [
     "Accuracy",
@@ -29,12 +30,14 @@ __all__ = [
     "Stitched",
     "StopRule",
     "StreamingReconstruction",
+    "Tilt",
     "Verdict",
     "angular_weights",
     "center_sweep",
     "decide",
     "find_center",
     "find_overlap",
+    "find_tilt",
     "lit_flats",
     "normalise",
     "paganin",
@@ -47,6 +50,8 @@ __all__ = [
     "remove_stripes_wavelet",
     "ring_correlation",
     "stitch_360",
+    "tilt_halo",
     "to_integers",
+    "upright",
     "working_memory",
 ]
