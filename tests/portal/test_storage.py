@@ -136,6 +136,15 @@ def test_a_scenario_of_ones_own_is_compared_and_a_wrong_one_comes_back(as_: As) 
     assert as_(MEMBER).post("/storage/forecast", data={"text": text}).status_code == 403
 
 
+def test_the_scenario_that_the_page_begins_with_can_be_compared_as_it_is(as_: As) -> None:
+    page = as_(ADMIN).get("/storage/forecast").text
+    (text,) = re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)
+    compared = as_(ADMIN).post("/storage/forecast", data={"text": unescape(text), "years": "1"})
+    assert compared.status_code == 200
+    assert "site-2" in re.findall(r"<tbody>(.*?)</tbody>", compared.text, re.DOTALL)[0]
+    assert "speed" in text
+
+
 @pytest.mark.parametrize("who", [None, Principal("stranger"), MEMBER, PI, MANAGER], ids=str)
 def test_an_invisible_experiment_changes_no_byte_of_anybodys_storage_pages(
     kept: Retained, as_: As, who: Principal | None

@@ -326,6 +326,7 @@ def _forecast(
         offered=ASSUMED,
         assume=assume,
         text=text,
+        home=here.facility.config.ingest.store,
         problem=problem,
     )
 
