@@ -40,7 +40,8 @@ def run() -> list[Figure]:
     ]
 
 
-def _stack(size: int, theta: Image, slices: int = SLICES) -> Image:
+def stack_of(size: int, theta: Image, slices: int = SLICES) -> Image:
+    """(slices, angles, size) exact line integrals of the head, the same in every row."""
     sinogram = simulate.shepp_logan().projections(theta, columns=size)[:, 0]
     return np.repeat(sinogram[None], slices, axis=0)
 
@@ -48,7 +49,7 @@ def _stack(size: int, theta: Image, slices: int = SLICES) -> Image:
 def _against_finufft(size: int, angles: int, goal: str) -> list[Figure]:
     theta = np.arange(angles) * 180 / angles
     middle = (size - 1) / 2
-    stack = _stack(size, theta)
+    stack = stack_of(size, theta)
     few, out = stack[:FEW], np.empty((SLICES, size, size), np.float32)
 
     def ours(accuracy: Any) -> Image:
@@ -61,7 +62,7 @@ def _against_finufft(size: int, angles: int, goal: str) -> list[Figure]:
         repetitions=REPETITIONS,
     )
     note = f"peer: finufft, a pair of slices with each transform; {size} x {size}, {angles} angles"
-    errors = [_error(each.result, middle) for each in (standard, preview, peer)]
+    errors = [error_of(each.result, middle) for each in (standard, preview, peer)]
     name = f"{size} x {size}"
     return [
         _times(f"slice {name} vs finufft", standard, SLICES, peer, FEW, goal, note),
@@ -77,7 +78,7 @@ def _against_back_projection(size: int, angles: int) -> list[Figure]:
 
     theta = np.arange(angles) * 180 / angles
     middle = (size - 1) / 2
-    stack = _stack(size, theta)
+    stack = stack_of(size, theta)
     # Both peers turn the other way round; iradon takes (columns, angles) with its axis at column N // 2.
     turned = np.deg2rad(-theta)
     shifted = simulate.shepp_logan().projections(theta, columns=size, center=size // 2)
@@ -96,7 +97,7 @@ def _against_back_projection(size: int, angles: int) -> list[Figure]:
             return np.asarray(list(pool.map(lambda _: iradon(columns_first, -theta), range(THREADS))))[0]
 
     a, b, c = interleaved(ours, algotom, skimage, repetitions=REPETITIONS)
-    error = _error(a.result, middle)
+    error = error_of(a.result, middle)
     figures = []
     for name, peer, slices, goal, axis in (
         ("algotom FBP", b, 1, "ratio >= 150", middle),
@@ -105,7 +106,7 @@ def _against_back_projection(size: int, angles: int) -> list[Figure]:
         note = f"peer: {name}; {size} x {size}, {angles} angles"
         figures += [
             _times(f"slice vs {name}", a, SLICES, peer, slices, goal, note),
-            _errors(f"RMSE vs {name}", error, _error(peer.result, axis), "ratio >= 1", note),
+            _errors(f"RMSE vs {name}", error, error_of(peer.result, axis), "ratio >= 1", note),
         ]
     return figures
 
@@ -129,7 +130,7 @@ def _noise(size: int) -> Figure:
 def _iterations(size: int, angles: int) -> list[Figure]:
     theta = np.arange(angles) * 180 / angles
     middle = (size - 1) / 2
-    stack = _stack(size, theta)
+    stack = stack_of(size, theta)
     transfer = Operator(geometry(theta.tobytes(), size, middle, None, 2, True, "precise")).transfer.T
     half = np.ascontiguousarray(transfer[:, : transfer.shape[1] // 2 + 1])
     images = np.random.default_rng(0).normal(size=(FEW, size, size)).astype(np.float32)
@@ -149,8 +150,8 @@ def _iterations(size: int, angles: int) -> list[Figure]:
     return [
         Figure("CGLS iteration vs scipy", each, 1e3 * peer.median / FEW, "ratio >= 4", REPETITIONS, THREADS, "ms",
                note=note),
-        Figure("CGLS RMSE after 11 iterations", _error(eleven.result, middle), None, "ours <= 0.045", REPETITIONS,
-               THREADS, "1/pixel"),
+        Figure("CGLS RMSE after 11 iterations", error_of(eleven.result, middle), None, "ours <= 0.045",
+               REPETITIONS, THREADS, "1/pixel"),
     ]  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def _stripes(size: int, angles: int) -> list[Figure]:
     from algotom.prep import removal
 
     rng = np.random.default_rng(0)
-    clean = 2 + _stack(size, np.arange(angles) * 180 / angles, 4)
+    clean = 2 + stack_of(size, np.arange(angles) * 180 / angles, 4)
     rows = (clean * (1 + 0.02 * rng.normal(size=(1, 1, size))) + rng.normal(0, 1e-2, clean.shape)).astype(
         np.float32
     )
@@ -186,7 +187,7 @@ def _errors(name: str, ours: float, peer: float, goal: str, note: str) -> Figure
     return Figure(name, ours, peer, goal, REPETITIONS, THREADS, "1/pixel", note=note)
 
 
-def _error(image: Image, axis: float) -> float:
+def error_of(image: Image, axis: float) -> float:
     """RMSE against the true slice, inside 0.95 of the circle about the axis' pixel index, (N - 1) / 2 or N / 2."""
     size = len(image)
     halves = round(2 * axis) - (size - 1)  # the truth is moved by so many half pixels

@@ -85,6 +85,13 @@ def part(function: F) -> F:
     return cast("F", dispatcher)
 
 
+def woven(function: F) -> F:
+    """Like `part`, but repeated wherever it is called: for a few lines that a call would outweigh."""
+    return cast(
+        "F", _NUMBA.njit(**_OPTIONS, forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
+    )
+
+
 def compile_unit(function: Any) -> tuple[bytes, str, int]:
     """Machine code of a `part` of whole numbers, its name in there, and its number of arguments.
 

@@ -41,7 +41,7 @@ class Operator:
         filter_ = np.ones(index.size) if scan.window is None else ramp(scan.length, scan.window)[index]
         weights = scan.weights[:, None] * filter_ / scan.length
         turn_ = 2 * np.pi / scan.size * index
-        x, y = (scan.directions[:-1, i, None] * turn_ for i in (0, 1))
+        x, y = (scan.directions[: scan.angles, i, None] * turn_ for i in (0, 1))
         lags = 2 * scan.columns - 1
         spread = finufft.nufft2d1(y.ravel(), x.ravel(), weights.ravel() + 0j, (lags, lags), eps=_EPS, nthreads=1)
         padded = np.zeros((self.size, self.size))
@@ -61,7 +61,8 @@ class Solver:
         self._worker = Worker(scan)
         n, size = operator.columns, operator.size
         self._plane = aligned(n, size + PAD, 2, LANES)
-        self._work = aligned(2 * size, 2, LANES)
+        self._work = aligned(3 * size + 1 + operator.plan.work_elements, 2, LANES)
+        self._one = np.ones(1, np.complex64)
         self._job = packed(
             Normal(
                 columns=n,
@@ -69,6 +70,7 @@ class Solver:
                 plan=operator.plan.address,
                 transfer=operator.transfer.ctypes.data,
                 plane=self._plane.ctypes.data,
+                ones=self._one.ctypes.data,
                 work=self._work.ctypes.data,
             )
         )

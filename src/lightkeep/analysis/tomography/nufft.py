@@ -63,7 +63,7 @@ class Geometry:
     kernel: Float32
     size: int
     """Cells of the plane along x and y."""
-    taper: Float32
+    taper: NDArray[np.complex64]
     spans: NDArray[np.int64]
     of_rays: FftPlan
     of_plane: FftPlan
@@ -96,11 +96,12 @@ def geometry(
     theta = np.deg2rad(theta_deg[order])
     direction = np.stack([np.cos(theta), np.sin(theta)], axis=1)
     half = (length - 1) // 2  # an even length's Nyquist sample is left out: it has no partner
-    index = np.arange(-half, half + 1)
+    index = np.rint(scipy.fft.fftfreq(length) * length)
     frequency = index / length
     filtered = np.exp(2j * np.pi * frequency * center) / length
+    filtered[np.abs(index) > half] = 0
     if window is not None:
-        filtered *= ramp(length, window)[index]
+        filtered *= ramp(length, window)
     # An even image's pixels lie half a pixel off the whole numbers that the FFT counts.
     shift = np.pi * (1 - columns % 2) * direction.sum(axis=1)
     phase = (shift[:, None] * frequency).astype(np.float32)
@@ -129,8 +130,8 @@ def geometry(
     )
 
 
-def _kernel(size: int, columns: int, width: int) -> tuple[Float32, Float32]:
-    """(STEPS, 8) weights of a Kaiser-Bessel kernel by position, (columns,) what undoes its taper."""
+def _kernel(size: int, columns: int, width: int) -> tuple[Float32, NDArray[np.complex64]]:
+    """(STEPS, 8) weights of a Kaiser-Bessel kernel by position; (size,) what undoes its taper, the FFT's way."""
     beta = np.pi * width * (1 - columns / size / 2)  # what lies beyond the image folds back least; measured
     ahead = (STEPS - 1 - np.arange(STEPS))[:, None] / STEPS - width / 2
     place = (ahead + np.arange(width)) * 2 / width
@@ -139,8 +140,9 @@ def _kernel(size: int, columns: int, width: int) -> tuple[Float32, Float32]:
     weights[-1, 0] = 0  # the edge, which the mirrored sample does not reach: the slices of a pair would leak
     x = np.arange(columns) - columns // 2
     root = np.sqrt(beta**2 - (np.pi * width * x / size) ** 2 + 0j)
-    transform = (width * np.sinh(root) / root).real
-    return weights, ((-1.0) ** x / transform).astype(np.float32)
+    taper = np.zeros(size, np.complex64)
+    taper[-x] = (-1.0) ** x / (width * np.sinh(root) / root).real
+    return weights, taper
 
 
 def spans(columns: int, mask: bool) -> NDArray[np.int64]:
@@ -153,17 +155,24 @@ def spans(columns: int, mask: bool) -> NDArray[np.int64]:
     return np.stack([first, columns - first], axis=1).astype(np.int64)
 
 
-class Worker:
-    """One thread's plane and what it works in."""
+def empty_plane(scan: Geometry) -> Float32:
+    """A plane without anything on it."""
+    return aligned(scan.size + 2 * BORDER, (scan.size + 2 * BORDER) | 1, 2, LANES)
+
+
+class Desk:
+    """What one thread works in beside planes."""
 
     def __init__(self, scan: Geometry) -> None:
         self._scan = scan
-        whole = scan.size + 2 * BORDER
-        self._plane = aligned(whole, whole, 2, LANES)
-        elements = 2 * max(scan.length, scan.size) + scan.columns * LANES
-        self._work = aligned(2 * elements + BATCH, LANES)
-        plane, work = self._plane.ctypes.data, self._work.ctypes.data
-        self._rays = packed(
+        of_rays = scan.length + LANES + scan.of_rays.work_elements
+        of_plane = scan.size + scan.columns + 3 * LANES + scan.of_plane.work_elements
+        self._work = aligned(max(of_rays, of_plane), 2, LANES)
+
+    def add(self, scan: Geometry, rows: NDArray[Any], plane: Float32) -> None:
+        """Spread sinograms (at most BATCH rows, angles, columns), of any angles, onto a plane."""
+        whole = _floats(rows)
+        job = packed(
             Rays(
                 angles=scan.angles,
                 columns=scan.columns,
@@ -174,33 +183,51 @@ class Worker:
                 factors=scan.factors.ctypes.data,
                 kernel=scan.kernel.ctypes.data,
                 size=scan.size,
-                plane=plane,
+                plane=plane.ctypes.data,
                 ahead=_AHEAD,
-                work=work,
+                work=self._work.ctypes.data,
             )
         )
-        self._finish = packed(
+        add_rays(job.ctypes.data, whole.ctypes.data, whole.strides[1], whole.strides[0], scan.width)
+
+    def images_of(self, source: Float32, plane: Float32) -> NDArray[np.int64]:
+        """What the functions of `kernels.image` are told, to make images of one plane and use up another."""
+        scan = self._scan
+        return packed(
             Plane(
                 size=scan.size,
-                plane=plane,
+                source=source.ctypes.data,
+                plane=plane.ctypes.data,
                 plan=scan.of_plane.address,
                 columns=scan.columns,
                 taper=scan.taper.ctypes.data,
                 spans=scan.spans.ctypes.data,
-                work=work,
+                work=self._work.ctypes.data,
             )
         )
+
+
+class Worker:
+    """One thread's plane and what it works in."""
+
+    def __init__(self, scan: Geometry) -> None:
+        self._scan = scan
+        self._desk = Desk(scan)
+        self._plane = empty_plane(scan)
+        self._is_used = False
+        self._images = self._desk.images_of(self._plane, self._plane)
 
     @property
     def finish_address(self) -> int:
         """What the functions of `kernels.image` are told."""
-        return int(self._finish.ctypes.data)
+        return int(self._images.ctypes.data)
 
     def add(self, rows: NDArray[Any]) -> None:
         """Fill the plane from at most BATCH rows."""
-        whole = _floats(rows)
-        self._plane[:] = 0
-        add_rays(self._rays.ctypes.data, whole.ctypes.data, whole.strides[1], whole.strides[0], self._scan.width)
+        if self._is_used:
+            self._plane[:] = 0
+        self._is_used = True
+        self._desk.add(self._scan, rows, self._plane)
 
     def run(self, rows: NDArray[Any], out: Float32) -> None:
         """Reconstruct at most BATCH rows."""

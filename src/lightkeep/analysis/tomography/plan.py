@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import mmap
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 _LINE = 64
-_RADICES = (4, 2, 3, 5)
+_HUGE = 1 << 21
+"""Bytes of a large page of memory."""
 
 
 def fast_length(least: int, *, even: bool = False) -> int:
@@ -27,10 +31,20 @@ def _rest(length: int) -> int:
 
 
 def aligned(*shape: int, dtype: Any = np.float32) -> NDArray[Any]:
-    """Zeros that begin at a line of the cache: a vector across two lines costs twice."""
+    """Zeros that begin at a line of the cache: a vector across two lines costs twice.
+
+    Much memory is asked for in large pages, where the system has them: it is there at once, and its addresses are
+    found at once.
+    """
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(count + _LINE, np.uint8)
-    begin = -memory.ctypes.data % _LINE
+    if count >= 2 * _HUGE:
+        block = mmap.mmap(-1, count + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            block.madvise(mmap.MADV_HUGEPAGE)
+        memory, line = np.frombuffer(block, np.uint8), _HUGE
+    else:
+        memory, line = np.zeros(count + _LINE, np.uint8), _LINE
+    begin = -memory.ctypes.data % line
     found: NDArray[Any] = memory[begin : begin + count].view(dtype).reshape(shape)
     return found
 
@@ -39,22 +53,63 @@ class FftPlan:
     """Radices and twiddle factors of one length, as `kernels.fft.transform` reads them."""
 
     def __init__(self, length: int) -> None:
-        radices, left = [], length
-        for radix in _RADICES:
-            while left % radix == 0:
-                radices.append(radix)
-                left //= radix
-        if left != 1:
+        if _rest(length) != 1:
             raise ValueError(f"the length {length} has a prime factor above 5")
-        tables, size = [np.zeros(0, np.complex64)], length
-        for radix in radices:
-            turns = np.arange(size // radix)[:, None] * np.arange(1, radix) / size
-            tables.append(np.exp(-2j * np.pi * turns).astype(np.complex64).ravel())
-            size //= radix
-        self._twiddles = np.concatenate(tables)
-        self._numbers = np.array([length, len(radices), self._twiddles.ctypes.data, *radices], np.int64)
+        first, second = _split(length)
+        a, b = math.prod(first), math.prod(second)
+        turns = np.arange(b)[:, None] * np.arange(a) / length
+        self._tables = [np.exp(-2j * np.pi * turns).astype(np.complex64), _twiddles(first), _twiddles(second)]
+        grid, inner, outer = (table.ctypes.data for table in self._tables)
+        stage = [len(first), a, inner, *_passes(first)]
+        numbers = [a, b, grid, 8 * len(stage), *stage, len(second), b, outer, *_passes(second)]
+        self._numbers = np.array(numbers, np.int64)
+        self.work_elements = 2 * max(a, b) + a * (b + 1)
+        """What a transform works in."""
 
     @property
     def address(self) -> int:
         """Where it is; valid as long as this object."""
         return int(self._numbers.ctypes.data)
+
+
+def _split(length: int) -> tuple[list[int], list[int]]:
+    """Radices of two factors of about the same size; the second are none where there is one radix only.
+
+    >>> _split(1024)
+    ([8, 4], [8, 4])
+    """
+    twos = 0
+    while length % 2 == 0:
+        length, twos = length // 2, twos + 1
+    eights = twos // 3 - (twos % 3 == 1 and twos > 1)  # 4 x 4 rather than 8 x 2
+    radices = [8] * eights + [4] * ((twos - 3 * eights) // 2) + [2] * ((twos - 3 * eights) % 2)
+    for factor in (5, 3):
+        while length % factor == 0:
+            length //= factor
+            radices.append(factor)
+    radices.sort(reverse=True)
+    best, whole = radices, math.prod(radices)
+    for count in range(1, len(radices)):
+        for chosen in combinations(radices, count):
+            if abs(math.log(math.prod(chosen) ** 2 / whole)) < abs(math.log(math.prod(best) ** 2 / whole)):
+                best = list(chosen)
+    rest = list(radices)
+    for radix in best:
+        rest.remove(radix)
+    return best, rest
+
+
+def _passes(radices: list[int]) -> list[int]:
+    """Each radix, and how many elements lie between those that its pass combines."""
+    left = [math.prod(radices[at + 1 :]) for at in range(len(radices))]
+    return [number for pair in zip(radices, left, strict=True) for number in pair]
+
+
+def _twiddles(radices: list[int]) -> NDArray[np.complex64]:
+    """Of all steps but the last."""
+    tables, size = [np.zeros(0, np.complex64)], math.prod(radices)
+    for radix in radices[:-1]:
+        turns = np.arange(size // radix)[:, None] * np.arange(radix) / size
+        tables.append(np.exp(-2j * np.pi * turns).astype(np.complex64).ravel())
+        size //= radix
+    return np.concatenate(tables)

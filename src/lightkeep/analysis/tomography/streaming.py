@@ -12,26 +12,22 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightkeep.analysis.simd.units import packed
-from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.angles import angular_weights
 from lightkeep.analysis.tomography.filters import Window, ramp
-from lightkeep.analysis.tomography.kernels.image import Plane, finish
-from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER, Rays, add_rays
-from lightkeep.analysis.tomography.nufft import Accuracy, Geometry, geometry
-from lightkeep.analysis.tomography.plan import aligned
+from lightkeep.analysis.tomography.kernels.image import finish
+from lightkeep.analysis.tomography.kernels.rays import BATCH
+from lightkeep.analysis.tomography.nufft import Accuracy, Desk, Geometry, empty_plane, geometry
 from lightkeep.analysis.tomography.quality import RingCorrelation, halves, ring_correlation
 from lightkeep.analysis.tomography.reconstruction import reconstruct
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
-_AHEAD: Final = 2.5
 _PROBES: Final = 8
 """Rows whose halves are compared, at most: as many as share one batch."""
 _LEAST: Final = 8
@@ -95,7 +91,7 @@ class StreamingReconstruction:
         self._leaving: list[tuple[Float32, float, float]] = []
         scan = self._scan(np.zeros(1), np.zeros(1, np.float32))
         self._scratch = [_Scratch(scan) for _ in range(min(self._threads, -(-rows // BATCH)))]
-        self._planes = [_empty(scan) for _ in range(0, rows, BATCH)]
+        self._planes = [empty_plane(scan) for _ in range(0, rows, BATCH)]
         self._images: Float32 | None = None
         self._before: Float32 | None = None
 
@@ -202,7 +198,7 @@ class StreamingReconstruction:
             for batch in range(thread, len(self._planes), len(self._scratch)):
                 part = slice(batch * BATCH, (batch + 1) * BATCH)
                 if scan is not None:
-                    _add(scan, self._planes[batch], stack[part], scratch)
+                    scratch.desk.add(scan, stack[part], self._planes[batch])
                 scratch.image(self._planes[batch], images[part])
 
         if len(self._scratch) == 1:
@@ -215,63 +211,19 @@ class StreamingReconstruction:
     def _scan(self, theta: Float64, shares: Float32) -> Geometry:
         """Tables of some angles with any shares, also negative ones."""
         unit = geometry(theta.tobytes(), self.shape[1], self._center, None, self._pad, self._mask, self._accuracy)
-        half = (unit.length - 1) // 2
-        filter_ = ramp(unit.length, self._filter)[np.arange(-half, half + 1)].astype(np.float32)
+        filter_ = ramp(unit.length, self._filter).astype(np.float32)
         factors = unit.factors * filter_ * shares[unit.order][:, None]
         return Geometry(**{**vars(unit), "factors": factors})
 
 
-def _empty(scan: Geometry) -> Float32:
-    whole = scan.size + 2 * BORDER
-    return aligned(whole, whole, 2, LANES)
-
-
 class _Scratch:
-    """What one thread works in: a copy of a plane, which making its image uses up."""
+    """What one thread works in, and a plane that making images uses up."""
 
     def __init__(self, scan: Geometry) -> None:
-        self._scan = scan
-        self._plane = _empty(scan)
-        elements = 2 * max(scan.length, scan.size) + scan.columns * LANES
-        self.work = aligned(2 * elements + BATCH, LANES)
-        self._finish = packed(
-            Plane(
-                size=scan.size,
-                plane=self._plane.ctypes.data,
-                plan=scan.of_plane.address,
-                columns=scan.columns,
-                taper=scan.taper.ctypes.data,
-                spans=scan.spans.ctypes.data,
-                work=self.work.ctypes.data,
-            )
-        )
+        self.desk = Desk(scan)
+        self._plane = empty_plane(scan)
 
     def image(self, plane: Float32, out: Float32) -> None:
         """Make at most BATCH slices of a plane, which stays."""
-        self._plane[:] = plane
-        finish(self._finish.ctypes.data, out.ctypes.data, len(out))
-
-
-def _add(scan: Geometry, plane: Float32, rows: NDArray[Any], scratch: _Scratch) -> None:
-    """Spread sinograms (at most BATCH rows, angles, columns) onto a plane."""
-    stack = rows
-    if len(rows) < BATCH:
-        stack = np.zeros((BATCH, *rows.shape[1:]), np.float32)
-        stack[: len(rows)] = rows
-    rays = packed(
-        Rays(
-            angles=scan.angles,
-            columns=scan.columns,
-            length=scan.length,
-            plan=scan.of_rays.address,
-            order=scan.order.ctypes.data,
-            directions=scan.directions.ctypes.data,
-            factors=scan.factors.ctypes.data,
-            kernel=scan.kernel.ctypes.data,
-            size=scan.size,
-            plane=plane.ctypes.data,
-            ahead=_AHEAD,
-            work=scratch.work.ctypes.data,
-        )
-    )
-    add_rays(rays.ctypes.data, stack.ctypes.data, stack.strides[1], stack.strides[0], scan.width)
+        job = self.desk.images_of(plane, self._plane)
+        finish(job.ctypes.data, out.ctypes.data, len(out))

@@ -1,4 +1,4 @@
-"""From the Fourier plane to slices: an inverse FFT along rows, then along columns, and out of the lanes."""
+"""From the Fourier plane to slices: an inverse FFT along columns, then along rows, and out of the lanes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import load, splat, store, transpose
-from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_i64, prefetch
+from lightkeep.analysis.simd.lanes import load, store, transpose
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_i64
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
-from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER
+from lightkeep.analysis.tomography.kernels.rays import BORDER, pitch_of
 
 
 class Plane(NamedTuple):
@@ -19,37 +19,41 @@ class Plane(NamedTuple):
 
     size: int
     """Cells of the plane along x and y, without border."""
+    source: int
+    """The plane, (size + 2 BORDER) rows `pitch_of(size)` bytes apart; what is on its border is folded back."""
     plane: int
-    """(size + 2 BORDER, size + 2 BORDER) elements."""
+    """As much memory, which is used up; may be the same."""
     plan: int
     """FFT of `size`."""
     columns: int
     """Width and height of a slice."""
     taper: int
-    """(columns,) float32: what a slice is multiplied by along x, and along y."""
+    """(size,) complex64: what a slice is multiplied by along x, and along y, by the number in the FFT."""
     spans: int
     """(columns, 2) int64: the first pixel of a row that is kept, and the one after the last."""
     work: int
-    """2 size + columns LANES elements."""
+    """size + columns + 3 LANES elements, and what the FFT works in."""
 
 
 plane_at = record(Plane)
+AHEAD = 2
+"""Columns that are fetched from memory before they are needed."""
 
 
 @part
 def add_elements(source: int, target: int, count: int) -> int:
-    """Add elements in memory."""
+    """Move elements in memory onto others."""
     for i in range(2 * count):
         at = target + i * IMAGINARY
         store(at, load(at) + load(source + i * IMAGINARY))
+    clear_bytes(source, count * ELEMENT)
     return 0
 
 
 @part
 def fold(plane: int, size: int) -> int:
-    """Add what lies on the border to the opposite side: the plane is periodic."""
-    whole = size + 2 * BORDER
-    pitch = whole * ELEMENT
+    """Move what lies on the border to the opposite side: the plane is periodic."""
+    whole, pitch = size + 2 * BORDER, pitch_of(size)
     for row in range(whole):
         at = plane + row * pitch
         add_elements(at, at + size * ELEMENT, BORDER)
@@ -60,8 +64,32 @@ def fold(plane: int, size: int) -> int:
     return 0
 
 
-AHEAD = 4
-"""Columns that are fetched from memory before they are needed."""
+@part
+def finish_columns(job_address: int) -> int:
+    """Transform all columns, from one plane to the other."""
+    job = plane_at(job_address)
+    fold(job.source, job.size)
+    pitch = pitch_of(job.size)
+    work = job.work + (job.size + job.columns + 3 * LANES) * ELEMENT
+    ahead = AHEAD * ELEMENT
+    for column in range(job.size):
+        at = BORDER * pitch + (BORDER + column) * ELEMENT
+        x, z = job.source + at, job.plane + at
+        transform(x, pitch, z, pitch, job.taper, 8, job.plan, work, ahead, ahead * (z != x))
+    return 0
+
+
+@part
+def finish_row(job_address: int, y: int) -> int:
+    """Transform the row of a slice's y to the work, behind LANES elements: its last ones once more."""
+    job = plane_at(job_address)
+    pitch, left = pitch_of(job.size), job.columns // 2
+    found = job.work + LANES * ELEMENT
+    work = job.work + (job.size + job.columns + 3 * LANES) * ELEMENT
+    at = job.plane + (BORDER + left - y + job.size * (y > left)) * pitch + BORDER * ELEMENT
+    transform(at, ELEMENT, found, ELEMENT, job.taper, 8, job.plan, work, -pitch, 0)
+    copy_bytes(found + (job.size - LANES) * ELEMENT, job.work, LANES * ELEMENT)
+    return 0
 
 
 @part
@@ -69,90 +97,34 @@ def copy_strided(source: int, source_step: int, target: int, target_step: int, c
     """Copy elements that are steps apart."""
     for i in range(count):
         at, to = source + i * source_step, target + i * target_step
-        prefetch(at + AHEAD * ELEMENT)
         store(to, load(at))
         store(to + IMAGINARY, load(at + IMAGINARY))
     return 0
 
 
 @part
-def finish_row(job_address: int, row: int) -> int:
-    """Transform one row and keep the pixels of the slice, the first at the start of the row."""
+def leave(job_address: int, y: int, out: int, slices: int) -> int:
+    """Write one row of each slice, zero outside of its span."""
     job = plane_at(job_address)
-    at = job.plane + (row + BORDER) * (job.size + 2 * BORDER) * ELEMENT
-    first = at + BORDER * ELEMENT
-    found = transform(first, job.work, job.plan, IMAGINARY, 0)
-    left = job.columns // 2
-    right = (job.columns - left) * ELEMENT
-    spare = job.work
-    if found == first:  # a whole row further on, so that nothing is read after it was written
-        spare = job.work + job.size * ELEMENT
-        copy_bytes(found, spare, right)
-    copy_bytes(found + (job.size - left) * ELEMENT, at, left * ELEMENT)
-    copy_bytes(spare, at + left * ELEMENT, right)
-    return 0
-
-
-@part
-def finish_columns(job_address: int, begin: int, count: int, block: int, step: int) -> int:
-    """Transform some columns into as many elements at `block`, its rows `step` bytes apart."""
-    job = plane_at(job_address)
-    pitch = (job.size + 2 * BORDER) * ELEMENT
-    left = job.columns // 2
-    for column in range(count):
-        copy_strided(job.plane + BORDER * pitch + (begin + column) * ELEMENT, pitch, job.work, ELEMENT, job.size)
-        found = transform(job.work, job.work + job.size * ELEMENT, job.plan, IMAGINARY, 0)
-        across = get_f32(job.taper, begin + column)
-        for y in range(job.columns):
-            at = found + (y - left + job.size * (y < left)) * ELEMENT
-            to = block + y * step + column * ELEMENT
-            factor = splat(across * get_f32(job.taper, y))
-            store(to, load(at) * factor)
-            store(to + IMAGINARY, load(at + IMAGINARY) * factor)
-    return 0
-
-
-@part
-def leave(job_address: int, begin: int, count: int, block: int, step: int, out: int, slices: int) -> int:
-    """Write `count` columns, at most LANES, from elements at `block` into the slices."""
-    job = plane_at(job_address)
-    size = job.columns * job.columns * 4
-    spare = job.work
-    for y in range(job.columns):
-        at = block + y * step
-        to = out + (y * job.columns + begin) * 4
-        if count == LANES and slices == BATCH:
-            transpose(at, ELEMENT, to, 2 * size)
-            transpose(at + IMAGINARY, ELEMENT, to + size, 2 * size)
-        else:
-            transpose(at, ELEMENT, spare, 2 * IMAGINARY)
-            transpose(at + IMAGINARY, ELEMENT, spare + IMAGINARY, 2 * IMAGINARY)
-            for i in range(slices):
-                copy_bytes(spare + i * IMAGINARY, to + i * size, count * 4)
-    return 0
-
-
-@part
-def finish_rows(job_address: int) -> int:
-    """Transform all rows."""
-    job = plane_at(job_address)
-    fold(job.plane, job.size)
-    for row in range(job.size):
-        finish_row(job_address, row)
-    return 0
-
-
-@part
-def cut(job_address: int, out: int, slices: int) -> int:
-    """Zero what is outside the spans."""
-    job = plane_at(job_address)
-    row_bytes = job.columns * 4
+    line = (job.columns + 2 * LANES) * 4
+    rows = job.work + (job.size + LANES) * ELEMENT
+    first, last = get_i64(job.spans, 2 * y), get_i64(job.spans, 2 * y + 1)
     for i in range(slices):
-        for y in range(job.columns):
-            at = out + (i * job.columns + y) * row_bytes
-            first, last = get_i64(job.spans, 2 * y), get_i64(job.spans, 2 * y + 1)
-            clear_bytes(at, first * 4)
-            clear_bytes(at + last * 4, (job.columns - last) * 4)
+        to = out + (i * job.columns + y) * job.columns * 4
+        clear_bytes(to, first * 4)
+        copy_bytes(rows + i * line + first * 4, to + first * 4, (last - first) * 4)
+        clear_bytes(to + last * 4, (job.columns - last) * 4)
+    return 0
+
+
+@part
+def turn(job_address: int, source: int, step: int, begin: int) -> int:
+    """Take LANES elements, `step` bytes apart, out of the lanes: to column `begin` of what `leave` writes."""
+    job = plane_at(job_address)
+    line = (job.columns + 2 * LANES) * 4
+    to = job.work + (job.size + LANES) * ELEMENT + begin * 4
+    transpose(source, step, to, 2 * line)
+    transpose(source + IMAGINARY, step, to + line, 2 * line)
     return 0
 
 
@@ -160,13 +132,14 @@ def cut(job_address: int, out: int, slices: int) -> int:
 def finish(job_address: int, out: int, slices: int) -> int:
     """Make `slices` slices of float32, at most BATCH, from the plane."""
     job = plane_at(job_address)
-    finish_rows(job_address)
-    block, step = job.work + 2 * job.size * ELEMENT, LANES * ELEMENT
-    for begin in range(0, job.columns, LANES):
-        count = min(LANES, job.columns - begin)
-        finish_columns(job_address, begin, count, block, step)
-        leave(job_address, begin, count, block, step, out, slices)
-    cut(job_address, out, slices)
+    left = job.columns // 2
+    finish_columns(job_address)
+    for y in range(job.columns):
+        finish_row(job_address, y)
+        for begin in range(0, job.columns, LANES):
+            at = LANES + left - begin + job.size * (begin > left)
+            turn(job_address, job.work + at * ELEMENT, -ELEMENT, begin)
+        leave(job_address, y, out, slices)
     return 0
 
 
@@ -174,8 +147,14 @@ def finish(job_address: int, out: int, slices: int) -> int:
 def finish_in_lanes(job_address: int, image: int) -> int:
     """Make (columns, columns) elements from the plane."""
     job = plane_at(job_address)
-    finish_rows(job_address)
-    finish_columns(job_address, 0, job.columns, image, job.columns * ELEMENT)
+    left = job.columns // 2
+    finish_columns(job_address)
+    for y in range(job.columns):
+        finish_row(job_address, y)
+        found, at = job.work + LANES * ELEMENT, image + y * job.columns * ELEMENT
+        copy_strided(found + left * ELEMENT, -ELEMENT, at, ELEMENT, left + 1)
+        last = found + (job.size - 1) * ELEMENT
+        copy_strided(last, -ELEMENT, at + (left + 1) * ELEMENT, ELEMENT, job.columns - left - 1)
     return 0
 
 
@@ -183,8 +162,8 @@ def finish_in_lanes(job_address: int, image: int) -> int:
 def release(job_address: int, image: int, out: int, slices: int) -> int:
     """Make slices of float32 from (columns, columns) elements; LANES elements behind them are read as well."""
     job = plane_at(job_address)
-    for begin in range(0, job.columns, LANES):
-        at, count = image + begin * ELEMENT, min(LANES, job.columns - begin)
-        leave(job_address, begin, count, at, job.columns * ELEMENT, out, slices)
-    cut(job_address, out, slices)
+    for y in range(job.columns):
+        for begin in range(0, job.columns, LANES):
+            turn(job_address, image + (y * job.columns + begin) * ELEMENT, ELEMENT, begin)
+        leave(job_address, y, out, slices)
     return 0

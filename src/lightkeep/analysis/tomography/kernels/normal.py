@@ -14,7 +14,7 @@ from lightkeep.analysis.simd.lanes import add_to_f64, fmuladd, load, splat, stor
 from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
-from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
+from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, fetch, transform
 from lightkeep.analysis.tomography.kernels.image import copy_strided
 
 
@@ -30,12 +30,16 @@ class Normal(NamedTuple):
     """(size, size) float32, by x and y: what the image's spectrum is multiplied by, 1 / size^2 included."""
     plane: int
     """(columns, size + PAD) elements."""
+    ones: int
+    """One complex64: 1."""
     work: int
-    """2 size elements."""
+    """3 size + 1 elements, and what the FFT works in."""
 
 
-PAD = 8
+PAD = 9
 """Elements between the rows of the plane: a step that is a power of two would use few lines of the cache."""
+AHEAD = 4
+"""Columns that are fetched from memory before they are needed."""
 normal_at = record(Normal)
 
 
@@ -43,12 +47,12 @@ normal_at = record(Normal)
 def enter_rows(job_address: int, image: int) -> int:
     """Transform the rows of an image."""
     job = normal_at(job_address)
-    row = job.columns * ELEMENT
+    row, work = job.columns * ELEMENT, job.work + (3 * job.size + 1) * ELEMENT
+    clear_bytes(job.work + row, (job.size - job.columns) * ELEMENT)
     for y in range(job.columns):
         copy_bytes(image + y * row, job.work, row)
-        clear_bytes(job.work + row, (job.size - job.columns) * ELEMENT)
-        found = transform(job.work, job.work + job.size * ELEMENT, job.plan, 0, IMAGINARY)
-        copy_bytes(found, job.plane + y * (job.size + PAD) * ELEMENT, job.size * ELEMENT)
+        to = job.plane + y * (job.size + PAD) * ELEMENT
+        transform(job.work, ELEMENT, to, ELEMENT, job.ones, 0, job.plan, work, 0, 0)
     return 0
 
 
@@ -57,20 +61,23 @@ def turn_columns(job_address: int) -> int:
     """Transform columns, multiply, transform back."""
     job = normal_at(job_address)
     pitch = (job.size + PAD) * ELEMENT
-    other = job.work + job.size * ELEMENT
+    found, last = job.work + job.size * ELEMENT, job.work + 2 * job.size * ELEMENT
+    work = job.work + (3 * job.size + 1) * ELEMENT
+    clear_bytes(job.work + job.columns * ELEMENT, (job.size - job.columns) * ELEMENT)
     for x in range(job.size):
         column = job.plane + x * ELEMENT
+        fetch(column + AHEAD * ELEMENT, pitch, job.columns)
         copy_strided(column, pitch, job.work, ELEMENT, job.columns)
-        clear_bytes(job.work + job.columns * ELEMENT, (job.size - job.columns) * ELEMENT)
-        found = transform(job.work, other, job.plan, 0, IMAGINARY)
+        transform(job.work, ELEMENT, found, ELEMENT, job.ones, 0, job.plan, work, 0, 0)
         factors = job.transfer + x * job.size * 4
         for y in range(job.size):
             at = found + y * ELEMENT
             factor = splat(get_f32(factors, y))
             store(at, load(at) * factor)
             store(at + IMAGINARY, load(at + IMAGINARY) * factor)
-        spare = other if found == job.work else job.work
-        copy_strided(transform(found, spare, job.plan, IMAGINARY, 0), ELEMENT, column, pitch, job.columns)
+        transform(found, ELEMENT, last, ELEMENT, job.ones, 0, job.plan, work, 0, 0)
+        copy_bytes(last, last + job.size * ELEMENT, ELEMENT)
+        copy_strided(last + job.size * ELEMENT, -ELEMENT, column, pitch, job.columns)
     return 0
 
 
@@ -93,11 +100,13 @@ def apply(job_address: int, image: int, out: int, dots: int) -> int:
     job = normal_at(job_address)
     enter_rows(job_address, image)
     turn_columns(job_address)
-    row = job.columns * ELEMENT
+    row, work = job.columns * ELEMENT, job.work + (3 * job.size + 1) * ELEMENT
     for y in range(job.columns):
         at = job.plane + y * (job.size + PAD) * ELEMENT
-        found = transform(at, job.work, job.plan, IMAGINARY, 0)
-        copy_bytes(found, out + y * row, row)
+        transform(at, ELEMENT, job.work, ELEMENT, job.ones, 0, job.plan, work, 0, 0)
+        end = job.work + job.size * ELEMENT
+        copy_bytes(job.work, end, ELEMENT)
+        copy_strided(end, -ELEMENT, out + y * row, ELEMENT, job.columns)
         add_products(image + y * row, out + y * row, job.columns, dots)
     return 0
 

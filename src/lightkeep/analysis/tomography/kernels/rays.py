@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import load, splat, transpose
-from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_f64, get_i64, prefetch
+from lightkeep.analysis.simd.lanes import load, transpose
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f64, get_i64, prefetch
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
@@ -53,30 +53,42 @@ class Rays(NamedTuple):
     directions: int
     """(angles + 1, 2) float64: cells per sample of the spectrum in x and y, in that order; the last one again."""
     factors: int
-    """(angles, 2 K + 1) complex64 with K = (length - 1) // 2: filter, weight and phase, in that order."""
+    """(angles, length) complex64: filter, weight and phase of each sample in the FFT's order, in that order."""
     kernel: int
     """(STEPS, 8) float32: weights by position."""
     size: int
     """Cells of the plane along x and y, without border."""
     plane: int
-    """(size + 2 BORDER, size + 2 BORDER) elements."""
+    """(size + 2 BORDER) rows of elements, `pitch_of(size)` bytes apart."""
     ahead: float
     """How many cells aside of a projection those are that are fetched for the next one; may be a fraction."""
     work: int
-    """2 `length` elements and BATCH * LANES float32."""
+    """`length` + LANES elements, and what the FFT works in."""
 
 
 rays_at = record(Rays)
 
 
 @part
-def enter(source: int, step: int, columns: int, to: int, spare: int) -> int:
-    """Turn BATCH rows of `columns` float32, `step` bytes apart, into as many elements."""
+def pitch_of(size: int) -> int:
+    """Bytes from row to row of a plane: an odd number of elements, so a column is spread over the whole cache."""
+    return ((size + 2 * BORDER) | 1) * ELEMENT
+
+
+@part
+def enter(source: int, step: int, columns: int, to: int, spare: int, ahead: int) -> int:
+    """Turn BATCH rows of `columns` float32, `step` bytes apart, into as many elements.
+
+    ahead: bytes to the rows that come next.
+    """
     blocks = columns // LANES
-    for block in range(blocks):
-        at, z = source + block * LANES * 4, to + block * LANES * ELEMENT
-        transpose(at, 2 * step, z, ELEMENT)
-        transpose(at + step, 2 * step, z + IMAGINARY, ELEMENT)
+    for pair in range(0, blocks, 2):
+        for side in range(2):  # lines of the cache are used up before others of the same place come
+            for block in range(pair, min(pair + 2, blocks)):
+                at = source + side * step + block * LANES * 4
+                transpose(at, 2 * step, to + block * LANES * ELEMENT + side * IMAGINARY, ELEMENT)
+        for row in range(BATCH):
+            prefetch(source + ahead + row * step + pair * LANES * 4)
     rest = columns - blocks * LANES
     if rest:
         clear_bytes(spare, BATCH * LANES * 4)
@@ -101,7 +113,7 @@ def fetch_ahead(job_address: int, angle: int, k: int) -> int:
     job = rays_at(job_address)
     dx, dy = get_f64(job.directions, 2 * angle + 2), get_f64(job.directions, 2 * angle + 3)
     middle = job.size // 2 + BORDER
-    pitch = (job.size + 2 * BORDER) * ELEMENT
+    pitch = pitch_of(job.size)
     side = job.ahead if k > 0 else -job.ahead
     x, y = middle + k * dx - side * dy, middle + k * dy + side * dx
     at = job.plane + int(y) * pitch + int(x) * ELEMENT
@@ -141,19 +153,13 @@ def add_pairs(job_address: int, spectrum: int, angle: int) -> int:
     half = (length - 1) // 2
     dx, dy = get_f64(job.directions, 2 * angle), get_f64(job.directions, 2 * angle + 1)
     middle = job.size // 2 + BORDER
-    pitch = (job.size + 2 * BORDER) * ELEMENT
-    factors = job.factors + (angle * (2 * half + 1) + half) * 8
+    pitch = pitch_of(job.size)
     turned = dy < 0  # the one that is further up comes first
     for i in range(half):
         k = 2 * i - half
         j, k = k + turned, k + 1 - turned
         at, to = spectrum + (j + length * (j < 0)) * ELEMENT, spectrum + (k + length * (k < 0)) * ELEMENT
-        c, s = splat(get_f32(factors + 8 * j, 0)), splat(get_f32(factors + 8 * j, 1))
-        pr, pi = load(at), load(at + IMAGINARY)
-        vr, vi = pr * c - pi * s, pr * s + pi * c
-        c, s = splat(get_f32(factors + 8 * k, 0)), splat(get_f32(factors + 8 * k, 1))
-        pr, pi = load(to), load(to + IMAGINARY)
-        zr, zi = pr * c - pi * s, pr * s + pi * c
+        vr, vi, zr, zi = load(at), load(at + IMAGINARY), load(to), load(to + IMAGINARY)
         x, y = place(middle + j * dx, 4), place(middle + j * dy, 4)
         u, v = place(middle + k * dx, 4), place(middle + k * dy, 4)
         wx, wy = kernel + (x & (STEPS - 1)) * 32, kernel + (y & (STEPS - 1)) * 32
@@ -173,18 +179,14 @@ def add_ray(job_address: int, spectrum: int, angle: int, width: int) -> int:
     half = (length - 1) // 2
     dx, dy = get_f64(job.directions, 2 * angle), get_f64(job.directions, 2 * angle + 1)
     middle = job.size // 2 + BORDER
-    pitch = (job.size + 2 * BORDER) * ELEMENT
+    pitch = pitch_of(job.size)
     first = -half
     if width == 4 and dx * dx + dy * dy < NEIGHBOURS:
         add_pairs(job_address, spectrum, angle)
         first = half
-    factor = job.factors + (angle * (2 * half + 1) + half + first) * 8
     for k in range(first, half + 1):
         at = spectrum + (k + length * (k < 0)) * ELEMENT
-        c, s = splat(get_f32(factor, 0)), splat(get_f32(factor, 1))
-        factor += 8
-        pr, pi = load(at), load(at + IMAGINARY)
-        vr, vi = pr * c - pi * s, pr * s + pi * c
+        vr, vi = load(at), load(at + IMAGINARY)
         x, y = place(middle + k * dx, width), place(middle + k * dy, width)
         wx = kernel + (x & (STEPS - 1)) * 32
         wy = kernel + (y & (STEPS - 1)) * 32
@@ -204,12 +206,17 @@ def add_rays(job_address: int, source: int, row_step: int, slice_step: int, widt
     """Add BATCH sinograms of float32 to the plane; steps in bytes."""
     job = rays_at(job_address)
     x = job.work
-    y = x + job.length * ELEMENT
-    spare = y + job.length * ELEMENT
+    spare = x + job.length * ELEMENT
+    work = spare + LANES * ELEMENT
+    filled = -(-job.columns // LANES) * LANES * ELEMENT
     for angle in range(job.angles):
         row = source + get_i64(job.order, angle) * row_step
-        enter(row, slice_step, job.columns, x, spare)
-        filled = -(-job.columns // LANES) * LANES * ELEMENT
+        following = source + get_i64(job.order, min(angle + 1, job.angles - 1)) * row_step
+        enter(row, slice_step, job.columns, x, spare, following - row)
         clear_bytes(x + filled, job.length * ELEMENT - filled)
-        add_ray(job_address, transform(x, y, job.plan, 0, IMAGINARY), angle, width)
+        factors = job.factors + angle * job.length * 8
+        for line in range(job.length * 8, 2 * job.length * 8, 64):  # the next one's, which are not read in turn
+            prefetch(factors + line)
+        transform(x, ELEMENT, x, ELEMENT, factors, 8, job.plan, work, 0, 0)
+        add_ray(job_address, x, angle, width)
     return 0
