@@ -49,7 +49,7 @@ function follow(root) {
     root.dataset.frames = frames;
   }
   function facts(outputs, told) {
-    const [, now, change] = outputs.checks.at(-1);
+    const [, now, change] = outputs.checks.find(([count]) => count === told.used) ?? outputs.checks.at(-1);
     const values = {
       used: `${outputs.stopped ? told.used : outputs.projections} of ${outputs.planned ?? 'unknown'}`,
       'quality-now': now.toFixed(3), wanted: number(outputs.wanted), predicted: outputs.planned ? told.predicted.toFixed(3) : '–',
