@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ def resident(what: str) -> int:
     return int(found[1]) * 1024
 
 
-def main(angles: int, rows: int, columns: int) -> None:
+def main(angles: int, rows: int, columns: int, options: dict[str, Any]) -> None:
     theta = np.arange(angles) * 180 / angles
     arrays = {
         "projections": Counts(900, angles, rows, columns),
@@ -45,8 +46,11 @@ def main(angles: int, rows: int, columns: int) -> None:
     analysis.reconstruct(np.ones((2, 16, 32), np.float32), np.arange(16) * 11.0, 15.5)
     few = np.full((16, 2, 32), 9, np.uint16)
     analysis.normalise(few, few, few[:1] // 9)
-    found = tomography.preflight(source, tomography.Params(center=columns / 2))
+    asked = tomography.Params(center=columns / 2, **options)
+    found = tomography.preflight(source, asked)
     params = tomography.Params(**found.params)
+    if options:
+        tomography.run(source, params, lambda _fraction, _text: None, 0, 2)
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     tomography.run(source, params, lambda _fraction, _text: None, 0, min(found.piece, rows))
@@ -54,4 +58,4 @@ def main(angles: int, rows: int, columns: int) -> None:
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    main(*map(int, sys.argv[1:4]), json.loads(sys.argv[4]))

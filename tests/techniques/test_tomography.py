@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -200,10 +201,11 @@ def test_too_little_memory_is_refused_with_the_least_that_works(tmp_path: Path) 
     assert found.memory_bytes <= 1e9 * float(named[1])
 
 
-def test_a_run_never_takes_more_memory_than_it_said() -> None:
+@pytest.mark.parametrize("options", [{}, {"stripes": "vo", "tilt_deg": 0.5, "rings": True}])
+def test_a_run_never_takes_more_memory_than_it_said(options: dict[str, Any]) -> None:
     """Measured by the kernel in a process of its own, on a scan whose counts are made when they are read."""
     out = subprocess.run(
-        [sys.executable, Path(__file__).with_name("peak_memory.py"), "360", "32", "512"],
+        [sys.executable, Path(__file__).with_name("peak_memory.py"), "360", "32", "512", json.dumps(options)],
         capture_output=True,
         text=True,
         check=True,

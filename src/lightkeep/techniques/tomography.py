@@ -23,6 +23,7 @@ from lightkeep.techniques.tomography_reading import (
     flats_lit,
     line_integrals,
     pixel_of,
+    preparation_memory,
     prepared,
     seen_tilt,
     theta_of,
@@ -313,9 +314,10 @@ def _memory(params: Params, source: Source, rows: int) -> int:
     each = working_memory(angles, _width(params, columns), method=params.method, pad=params.pad)
     beam = columns * (8 * 3 + sum(stack.shape[0] * stack.dtype.itemsize for stack in (flats, darks)))
     read = min(all_rows, rows + 2 * _halo(source, params))
-    return int(rows * _row_bytes(params, source) + (read - rows) * angles * columns * 8 + read * beam) + (
-        min(get_num_threads(), -(-rows // _BATCH)) * each
-    )
+    threads = get_num_threads()
+    taken = rows * _row_bytes(params, source) + (read - rows) * angles * columns * 8 + read * beam
+    copies = preparation_memory(source, params, read, threads=threads)
+    return int(taken + copies) + min(threads, -(-rows // _BATCH)) * each
 
 
 def _row_bytes(params: Params, source: Source) -> int:

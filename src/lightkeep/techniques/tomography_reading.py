@@ -246,3 +246,18 @@ def filter_length(params: Params) -> float:
         return paganin_length(**known)
     except ValueError as error:
         raise InvalidInput(str(error), remedy="give the right one as a parameter") from error
+
+
+def preparation_memory(source: Source, params: Params, rows: int, *, threads: int) -> int:
+    """Bytes of the copies that the steps before and after the reconstruction of so many rows make, about."""
+    angles, _, columns = source.arrays["projections"].shape
+    found = 0
+    if params.delta_beta is not None:  # a mask of what is finite; padded projections and their spectra
+        found += rows * angles * columns + threads * 4 * rows * columns * 20
+    if params.stripes != "none":  # a mask; sorted values, their places and what is left, in one row by each thread
+        found += rows * angles * columns + threads * angles * columns * 32
+    if params.tilt_deg:
+        found += rows * angles * columns * 4
+    if params.rings:
+        found += threads * columns**2 * 24
+    return int(found)
