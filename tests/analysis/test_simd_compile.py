@@ -38,6 +38,7 @@ def run(folder: Path, **environment: str) -> list[str]:
         **os.environ,
         "PYTHONPATH": str(folder),
         "NUMBA_CACHE_DIR": str(folder / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",  # it would hide an edit of the same size in the same second
         **environment,
     }
     done = subprocess.run(

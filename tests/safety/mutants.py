@@ -233,7 +233,7 @@ def plant(mutant: Mutant, folder: Path) -> None:
     for real, linked in ((source, target), (source / room, target / room)):
         linked.mkdir()
         for each in real.iterdir():
-            if each.name != room and each != source / mutant.file:
+            if each.name not in (room, "__pycache__") and each != source / mutant.file:
                 (linked / each.name).symlink_to(each)
     (target / mutant.file).write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
 
