@@ -86,7 +86,8 @@ async function result(root) {
   const read = (path) => get(`${root.dataset.quality}?path=${encodeURIComponent(path)}&format=json`);
   try {
     const [y, x] = await Promise.all([read('/entry/quality/data'), read('/entry/quality/projections')]);
-    figure.draw(quality({ x, y, wanted: null, stopped: null, planned: null }));
+    const [, stopped, planned] = (root.dataset.says.match(/stopped at (\d+) of (\d+)/) ?? []).map(Number);
+    figure.draw(quality({ x, y, wanted: null, stopped: stopped ?? null, planned: planned ?? null }));
     figure.says(root.dataset.says);
   } catch (error) {
     figure.none(`No curve: ${error.message}`);
