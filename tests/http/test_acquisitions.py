@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
@@ -82,7 +83,8 @@ def test_a_wrong_option_is_a_problem_that_names_it(web: TestClient, house: Popul
 
 
 def test_the_portal_shows_where_each_kind_takes_its_data_from(web: TestClient, house: Populated) -> None:
-    options = {
+    options: dict[SourceKind, dict[str, Any]] = {
+        SourceKind.FOLDER: {"path": "/data/h5", "include": ["*.h5"], "exclude": ["*.tmp"], "done": "{name}.done"},
         SourceKind.PVACCESS: {"channel": "SIM:Image"},
         SourceKind.ZEROMQ: {"address": "tcp://eiger:9999"},
         SourceKind.BLUESKY: {"path": "/data/documents"},
@@ -102,6 +104,7 @@ def test_the_portal_shows_where_each_kind_takes_its_data_from(web: TestClient, h
     assert page.status_code == 200
     for given in options.values():
         assert next(iter(given.values())) in page.text
+    assert "only *.h5 without *.tmp done by {name}.done" in page.text
 
 
 @pytest.mark.parametrize(("role", "sees_button"), [("pi", True), ("member", False)])
