@@ -146,7 +146,7 @@ def test_a_killed_job_is_replaced_and_its_finished_pieces_stay(tmp_path: Path, k
         os.kill(parent_of(worker), signal.SIGKILL)
     assert ended == [[None, None]]
     assert (tries(tmp_path, 1), tries(tmp_path / "late", 1)) == ([1], [2])
-    assert [job.state for job in (*jobs(key, 1), *jobs(key, 2))] == ["FAILED", "COMPLETED"]
+    until(lambda: [job.state for job in (*jobs(key, 1), *jobs(key, 2))] == ["FAILED", "COMPLETED"])
 
 
 def parent_of(pid: int) -> int:

@@ -34,6 +34,7 @@ _BUNDLES = 512
 _REFILL_S = 2.0
 """Pause between two looks for lost workers."""
 _CONNECT_S = 10.0
+_LOST, _LOOK = "the Dask scheduler was lost", "look at its log, then start the run again"
 _SETTINGS = {
     "distributed.scheduler.allowed-failures": 1,  # a worker that dies costs its task one retry
     "distributed.deploy.lost-worker-timeout": "1s",
@@ -299,8 +300,12 @@ class _Map:
                 index = self._first[future.key]
                 self._failures[index] = _lost(index, self._tasks[index], future.exception())
             elif future.status in ("cancelled", "lost") and not self._failures:
-                raise RunFailed("the Dask scheduler was lost", remedy="look at its log, then start the run again")
-        for future, answers in zip(good, self._client.gather(good), strict=True):
+                raise RunFailed(_LOST, remedy=_LOOK)
+        try:
+            gathered = self._client.gather(good)
+        except OSError as error:
+            raise RunFailed(_LOST, remedy=_LOOK) from error
+        for future, answers in zip(good, gathered, strict=True):
             for index, (succeeded, value) in enumerate(answers, self._first[future.key]):
                 if not succeeded:
                     self._failures[index] = value
