@@ -211,7 +211,7 @@ def test_a_run_never_takes_more_memory_than_it_said(options: dict[str, Any]) -> 
         check=True,
     )
     said, taken = map(int, out.stdout.split())
-    assert 0.5 * said < taken < said
+    assert 0.3 * said < taken < said, (said, taken)
 
 
 @pytest.mark.parametrize(
