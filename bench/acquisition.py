@@ -20,8 +20,8 @@ from sqlalchemy import text
 from bench._harness import Figure
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.acquire_keep import Keeper
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_keep import Keeper
 from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person

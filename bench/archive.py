@@ -20,11 +20,11 @@ from bench._harness import Figure, Timing, interleaved
 from bench.ingest import by_hand, drop, new_name, rounds, warm
 from lightkeep.config import Config, ScrubConfig
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle import restore
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.scrub import scrub
-from lightkeep.lifecycle.set_up import add_store
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people.set_up import add_store
+from lightkeep.lifecycle.replicas import restore
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.scrub import scrub
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal

@@ -20,7 +20,7 @@ from pathlib import Path
 from bench._harness import Figure, Timing
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench._harness import Figure
 from lightkeep.catalog.columns import to_microseconds
 from lightkeep.config import Config, PurgeConfig
-from lightkeep.lifecycle import purge_plan
+from lightkeep.lifecycle.retention import purge_plan
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import SERVICE

@@ -17,9 +17,9 @@ from pathlib import Path
 from bench._harness import Figure
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle import live
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.process import process
+from lightkeep.lifecycle.acquisitions import live
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import process
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal
 from lightkeep.testing.beamline import Colloid, simulate_xpcs

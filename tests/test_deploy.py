@@ -13,7 +13,7 @@ import pytest
 from lightkeep import config
 from lightkeep.facility import create_facility
 from lightkeep.http import metrics as server
-from lightkeep.lifecycle import metrics
+from lightkeep.lifecycle.health import metrics
 from lightkeep.model.people import SERVICE, Person
 
 DEPLOY = Path(__file__).parents[1] / "deploy"

@@ -144,8 +144,8 @@ sys.path.insert(0, sys.argv[2])
 from house import ADA, EXPERIMENT, build, config, scan
 from lightkeep import telemetry
 from lightkeep.facility import open_facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.process import request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import request
 from lightkeep.workflow import open_workflow
 telemetry.start("worker", traces=sys.argv[1])
 root = Path(sys.argv[3])

@@ -19,8 +19,8 @@ from lightkeep.facility import Facility, open_facility
 from lightkeep.http.app import create_api
 from lightkeep.http.guard import Guard
 from lightkeep.http.metrics import Meter
-from lightkeep.lifecycle.preview import Previews
-from lightkeep.lifecycle.sign_in import Attempts
+from lightkeep.lifecycle.people.sign_in import Attempts
+from lightkeep.lifecycle.pictures.preview import Previews
 from lightkeep.portal.app import create_portal
 from lightkeep.workflow import Orchestrator, open_workflow
 

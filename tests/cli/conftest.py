@@ -19,7 +19,7 @@ import pytest
 from lightkeep import config
 from lightkeep.cli import answer
 from lightkeep.cli.session import os_person
-from lightkeep.lifecycle import experiments, set_up
+from lightkeep.lifecycle.people import experiments, set_up
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Principal
 from lightkeep.testing.new_facility import new_facility

@@ -13,8 +13,8 @@ import pytest
 
 from lightkeep.cli.output import printable, size, table
 from lightkeep.cli.settings import without_password
-from lightkeep.lifecycle.results import command
-from lightkeep.lifecycle.scratch import Plan
+from lightkeep.lifecycle.processing.results import command
+from lightkeep.lifecycle.processing.scratch import Plan
 from lightkeep.model.runs import Run
 
 from .conftest import Cli, run

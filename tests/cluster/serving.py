@@ -18,7 +18,7 @@ from typing import Any
 
 from lightkeep.config import WorkerConfig
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.sign_in import new_api_token
+from lightkeep.lifecycle.people.sign_in import new_api_token
 from lightkeep.model.people import Person
 
 TESTS = Path(__file__).parents[1]

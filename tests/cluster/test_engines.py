@@ -19,9 +19,9 @@ from lightkeep.config import Config
 from lightkeep.engines.slurm import job_name
 from lightkeep.engines.slurm_commands import Slurm
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import cancel, process, request, sweep
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import cancel, process, request, sweep
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.engines import Task
 from lightkeep.model.errors import RunCancelled

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
 from lightkeep.model.runs import RunState
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -15,8 +15,8 @@ import pytest
 from lightkeep.catalog import View
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.process import request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import request
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.people import SERVICE, Person
 from lightkeep.model.runs import Priority, Run, RunState

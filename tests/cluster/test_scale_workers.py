@@ -26,10 +26,10 @@ POINTS = [
     "lightkeep.workflow.chain:Chain._choose",
     "lightkeep.workflow.chain:Chain._request",
     "lightkeep.workflow.orchestrator:Orchestrator.submit_run",
-    "lightkeep.lifecycle.process:_plan",
-    "lightkeep.lifecycle.process:_compute",
-    "lightkeep.lifecycle.process:keep_result",
-    "lightkeep.lifecycle.process:_finish",
+    "lightkeep.lifecycle.processing.process:_plan",
+    "lightkeep.lifecycle.processing.process:_compute",
+    "lightkeep.lifecycle.processing.process:keep_result",
+    "lightkeep.lifecycle.processing.process:_finish",
 ]
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.process import cancel
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import cancel
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import RunState

@@ -24,9 +24,9 @@ import pytest
 
 from lightkeep.engines.sites.parts import JobIs
 from lightkeep.engines.sites.ssh import SshSite
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import process, request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import process, request
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.engines import Engine, Task
 from lightkeep.model.errors import BadFile, ConfigError, RunCancelled, RunFailed
 from lightkeep.model.people import SERVICE

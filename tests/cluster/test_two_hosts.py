@@ -30,9 +30,9 @@ from sqlalchemy import make_url
 
 from lightkeep.config import WorkerConfig
 from lightkeep.facility import create_facility
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import request
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.processing.process import request
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.acquisition import AcquisitionState, SourceKind
 from lightkeep.model.datasets import DatasetKind, DatasetState
 from lightkeep.model.people import SERVICE, Person

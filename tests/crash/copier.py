@@ -18,10 +18,10 @@ from tests.crash.victim import answer
 from lightkeep.catalog import Catalog
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.restore import request, run_queue
-from lightkeep.lifecycle.transfer import Pace
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.restore import request, run_queue
+from lightkeep.lifecycle.replicas.transfer import Pace
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import SERVICE

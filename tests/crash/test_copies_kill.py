@@ -19,9 +19,9 @@ from tests.crash.test_kill import POINTS, chosen
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.set_up import add_store
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people.set_up import add_store
+from lightkeep.lifecycle.replicas.archive import archive
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal

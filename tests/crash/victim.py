@@ -16,8 +16,8 @@ from pathlib import Path
 from lightkeep.catalog import Catalog
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.transfer import Pace
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.replicas.transfer import Pace
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.people import SERVICE

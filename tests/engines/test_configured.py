@@ -10,7 +10,7 @@ import pytest
 from lightkeep import config, engines
 from lightkeep.engines.slurm import SlurmEngine
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.engines import engines as look
+from lightkeep.lifecycle.processing.engines import engines as look
 from lightkeep.model.errors import ConfigError
 from lightkeep.model.people import Person
 

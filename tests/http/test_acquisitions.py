@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.people.sign_in import COOKIE
 from lightkeep.model.acquisition import AcquisitionState, SourceKind
 from lightkeep.model.people import SERVICE
 from lightkeep.testing.populated import ROLES, Populated

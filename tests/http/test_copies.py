@@ -11,9 +11,10 @@ from starlette.testclient import TestClient
 
 from lightkeep.asgi import compose
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import asked_copies, sign_in
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.set_up import add_store
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import sign_in
+from lightkeep.lifecycle.people.set_up import add_store
+from lightkeep.lifecycle.replicas import asked_copies
 from lightkeep.model.people import SERVICE
 from lightkeep.testing.populated import EXPERIMENT, ROLES, with_people
 from lightkeep.workflow import open_workflow

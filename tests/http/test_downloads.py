@@ -10,8 +10,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from lightkeep.asgi import compose
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import ReplicaState

@@ -6,7 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from lightkeep.http.guard import MAX_BODY
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.people.sign_in import COOKIE
 from lightkeep.testing.populated import Populated
 
 

@@ -12,8 +12,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from lightkeep.asgi import compose
-from lightkeep.lifecycle import notices, outbox, purge_plan, sign_in
-from lightkeep.lifecycle.purge_destroy import destroy
+from lightkeep.lifecycle import outbox
+from lightkeep.lifecycle.people import sign_in
+from lightkeep.lifecycle.retention import notices, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy
 from lightkeep.model.people import SERVICE
 from lightkeep.model.stores import ReplicaState
 from lightkeep.testing.retained import ADMIN, EXPERIMENT, MANAGER, MEMBER, PI, Retained, retained

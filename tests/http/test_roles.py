@@ -10,8 +10,8 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from starlette.routing import Mount
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle import sign_in
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.people import sign_in
+from lightkeep.lifecycle.people.sign_in import COOKIE
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import Restore
 from lightkeep.model.workflows import Flow, FlowState

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import sign_in
+from lightkeep.lifecycle.people import sign_in
 from lightkeep.model.errors import Forbidden, InvalidInput, SignInRequired
 from lightkeep.model.people import ANONYMOUS, Principal
 from lightkeep.testing.populated import PASSWORD, StillClock, with_people

@@ -11,8 +11,8 @@ from starlette.testclient import TestClient
 
 from lightkeep.asgi import compose
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import experiments, sign_in
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, sign_in
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
 from lightkeep.testing.populated import EXPERIMENT, ROLES, STATION, with_people

@@ -11,8 +11,8 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.set_up import add_store
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people.set_up import add_store
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal

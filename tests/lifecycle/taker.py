@@ -14,7 +14,7 @@ from driver import die_after
 
 from lightkeep.config import Config
 from lightkeep.facility import open_facility
-from lightkeep.lifecycle.acquire_run import run
+from lightkeep.lifecycle.acquisitions.acquire_run import run
 
 
 def main(root: Path, acquisition_id: str, point: str = "") -> None:

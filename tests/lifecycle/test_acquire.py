@@ -19,10 +19,10 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.acquire_keep import Keeper
-from lightkeep.lifecycle.acquire_run import run
-from lightkeep.lifecycle.manifest import all_files
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_keep import Keeper
+from lightkeep.lifecycle.acquisitions.acquire_run import run
+from lightkeep.lifecycle.replicas.manifest import all_files
 from lightkeep.model.acquisition import Acquisition, AcquisitionState, SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput

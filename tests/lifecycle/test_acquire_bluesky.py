@@ -18,9 +18,9 @@ from ophyd_async.sim import SimBlobDetector, SimMotor
 from lightkeep.acquisition.documents import Documents, read
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.acquire_run import run
-from lightkeep.lifecycle.manifest import all_files
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_run import run
+from lightkeep.lifecycle.replicas.manifest import all_files
 from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.experiments import Experiment, Station

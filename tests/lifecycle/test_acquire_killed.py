@@ -16,9 +16,9 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.manifest import all_files
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.replicas.locate import local_path
+from lightkeep.lifecycle.replicas.manifest import all_files
 from lightkeep.model.acquisition import Acquisition, SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.experiments import Experiment, Station
@@ -28,8 +28,8 @@ from lightkeep.testing.new_facility import new_facility
 pytestmark = pytest.mark.crash
 ADA = Principal("ada")
 TAKER = Path(__file__).parent / "taker.py"
-INGEST = "lightkeep.lifecycle.ingest:Intake"
-TAKE = "lightkeep.lifecycle.acquire_take"
+INGEST = "lightkeep.lifecycle.intake.ingest:Intake"
+TAKE = "lightkeep.lifecycle.acquisitions.acquire_take"
 SPOOL = "lightkeep.acquisition.spool"
 FOLDER_STEPS = [
     "lightkeep.catalog.acquisitions:AcquisitionChanges.lease_acquisition",
@@ -40,7 +40,7 @@ FOLDER_STEPS = [
     f"{INGEST}.commit",
     f"{TAKE}:Growing.take",
     f"{TAKE}:FolderTaker.step",
-    "lightkeep.lifecycle.acquire_run:_Running._renew",
+    "lightkeep.lifecycle.acquisitions.acquire_run:_Running._renew",
     f"{TAKE}:Growing.complete",
 ]
 FRAME_STEPS = [

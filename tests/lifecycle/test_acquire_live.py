@@ -12,9 +12,9 @@ import numpy as np
 
 from lightkeep.analysis.xpcs import QMap
 from lightkeep.formats import qmap
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.acquire_run import run
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_run import run
+from lightkeep.lifecycle.intake.ingest import ingest
 from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.people import SERVICE

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import acquire, process
-from lightkeep.lifecycle.acquire_run import run
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_run import run
+from lightkeep.lifecycle.processing import process
 from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.people import SERVICE

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.export import get
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.scrub import scrub
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.export import get
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.scrub import scrub
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.errors import Forbidden
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.stores import ReplicaState, split_member
@@ -99,7 +99,7 @@ def test_a_bad_source_is_marked_and_left_out_or_replaced(house, measure, how):
 
 
 def test_a_bad_source_with_a_good_copy_elsewhere_is_archived_from_there(house, measure, tmp_path):
-    from lightkeep.lifecycle.set_up import add_store
+    from lightkeep.lifecycle.people.set_up import add_store
 
     dataset = measure()
     add_store(house, "third", tmp_path / "third", principal=ADA)

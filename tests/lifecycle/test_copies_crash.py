@@ -22,13 +22,13 @@ import pytest
 from lightkeep.catalog import Catalog
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.restore import request, run_queue
-from lightkeep.lifecycle.scrub import scrub
-from lightkeep.lifecycle.transfer import Pace
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.restore import request, run_queue
+from lightkeep.lifecycle.replicas.scrub import scrub
+from lightkeep.lifecycle.replicas.transfer import Pace
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.errors import Conflict, LightkeepError
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope

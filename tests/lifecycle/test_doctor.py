@@ -11,10 +11,10 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import experiments, set_up
-from lightkeep.lifecycle.doctor import examine
-from lightkeep.lifecycle.findings import Severity
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.health.doctor import examine
+from lightkeep.lifecycle.health.findings import Severity
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Person, Principal
 from lightkeep.testing.new_facility import new_facility

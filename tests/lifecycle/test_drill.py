@@ -12,10 +12,11 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import drill, experiments, sentinels, set_up
-from lightkeep.lifecycle.doctor import examine
-from lightkeep.lifecycle.findings import Severity
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.health import drill, sentinels
+from lightkeep.lifecycle.health.doctor import examine
+from lightkeep.lifecycle.health.findings import Severity
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
 from lightkeep.model.errors import Forbidden
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Person, Principal

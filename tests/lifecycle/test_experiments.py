@@ -14,8 +14,8 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import experiments, set_up
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
 from lightkeep.model.clock import SystemIds
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, NotFound, SignInRequired

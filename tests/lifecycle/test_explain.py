@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle import holds, policies, purge, purge_plan
-from lightkeep.lifecycle.explain import explain
+from lightkeep.lifecycle.retention import holds, policies, purge, purge_plan
+from lightkeep.lifecycle.retention.explain import explain
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, NotFound, SignInRequired
 from lightkeep.model.people import ANONYMOUS, SERVICE, Principal
 from lightkeep.model.retention import HoldScope

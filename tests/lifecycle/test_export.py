@@ -10,9 +10,9 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import experiments, set_up
-from lightkeep.lifecycle.export import get
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
+from lightkeep.lifecycle.replicas.export import get
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, Forbidden, NotFound, SourceError, StorageError
 from lightkeep.model.experiments import Experiment, Station

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config, PurgeConfig
-from lightkeep.lifecycle import forecast, notices, outbox, purge, purge_plan
-from lightkeep.lifecycle.purge_destroy import destroy
+from lightkeep.lifecycle import outbox
+from lightkeep.lifecycle.capacity import forecast
+from lightkeep.lifecycle.retention import notices, purge, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy
 from lightkeep.model.errors import Conflict
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE

@@ -14,11 +14,11 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.manifest import all_files
-from lightkeep.lifecycle.transfer import Pace
-from lightkeep.lifecycle.walk import SourceTree
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.replicas.locate import local_path
+from lightkeep.lifecycle.replicas.manifest import all_files
+from lightkeep.lifecycle.replicas.transfer import Pace
+from lightkeep.lifecycle.replicas.walk import SourceTree
 from lightkeep.model.datasets import DatasetKind, DatasetState
 from lightkeep.model.errors import (
     BadFile,

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import process, request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import process, request
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope

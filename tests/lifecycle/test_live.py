@@ -18,10 +18,10 @@ from lightkeep import formats
 from lightkeep.analysis.xpcs import FrameBlock, QMap
 from lightkeep.facility import Facility
 from lightkeep.formats import imm, qmap
-from lightkeep.lifecycle import following, live
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import cancel, process, request
+from lightkeep.lifecycle.acquisitions import following, live
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import cancel, process, request
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset, DatasetKind, DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound, RunCancelled, SourceError
 from lightkeep.model.people import SERVICE
@@ -41,7 +41,7 @@ import sys
 from pathlib import Path
 from lightkeep.config import Config
 from lightkeep.facility import open_facility
-from lightkeep.lifecycle.process import process
+from lightkeep.lifecycle.processing.process import process
 with open_facility(Config(Path(sys.argv[1]))) as facility:
     process(facility, sys.argv[2])
 """

@@ -10,8 +10,8 @@ import pytest
 
 from lightkeep.analysis.xpcs.blocks import FrameBlock
 from lightkeep.formats import eiger_writer, imm, metadata_8id, rigaku
-from lightkeep.lifecycle.examine import look_into
-from lightkeep.lifecycle.walk import SourceTree
+from lightkeep.lifecycle.intake.examine import look_into
+from lightkeep.lifecycle.replicas.walk import SourceTree
 from lightkeep.model.datasets import Metadata
 from lightkeep.model.quantity import Quantity
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from lightkeep.lifecycle import experiments
-from lightkeep.lifecycle.place import lacks, place, tick
-from lightkeep.lifecycle.set_up import add_store
+from lightkeep.lifecycle.people import experiments
+from lightkeep.lifecycle.people.set_up import add_store
+from lightkeep.lifecycle.replicas.place import lacks, place, tick
 from lightkeep.model.errors import Forbidden
 from lightkeep.model.people import SERVICE, Person, Principal
 

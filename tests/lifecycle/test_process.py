@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import process as processing
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import cut, process, request, retry
-from lightkeep.lifecycle.scratch import Scratch
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing import process as processing
+from lightkeep.lifecycle.processing.process import cut, process, request, retry
+from lightkeep.lifecycle.processing.scratch import Scratch
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound, RunCancelled, RunFailed, SignInRequired
 from lightkeep.model.people import ANONYMOUS, SERVICE

@@ -19,9 +19,9 @@ from lightkeep import formats
 from lightkeep.analysis import simulate
 from lightkeep.facility import Facility
 from lightkeep.formats.data_exchange import ScanHeader, write_scan
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import folder_of, process, request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import folder_of, process, request
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import Run

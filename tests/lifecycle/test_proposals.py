@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from lightkeep.config import Config, ProposalsConfig
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import experiments, set_up
-from lightkeep.lifecycle.proposal_source import fetch
-from lightkeep.lifecycle.proposals import Act, experiment_name, from_source, plain_name, sync
+from lightkeep.lifecycle.people import experiments, set_up
+from lightkeep.lifecycle.people.proposal_source import fetch
+from lightkeep.lifecycle.people.proposals import Act, experiment_name, from_source, plain_name, sync
 from lightkeep.model.clock import SystemIds
 from lightkeep.model.errors import Forbidden, InvalidInput, LightkeepError, NotFound, SourceError
 from lightkeep.model.experiments import ExperimentState, Station
@@ -369,7 +369,7 @@ def test_a_service_that_is_not_there_is_said_so() -> None:
 
 
 def test_link_local_addresses_are_not_asked() -> None:
-    from lightkeep.lifecycle.proposal_source import _check_peer
+    from lightkeep.lifecycle.people.proposal_source import _check_peer
 
     for address in ("169.254.169.254", "fe80::1%eth0", "::ffff:169.254.169.254", "0.0.0.0", "ff02::1"):
         with pytest.raises(OSError, match="not one of a proposal system"):

@@ -14,10 +14,10 @@ from lightkeep import formats
 from lightkeep.analysis.xpcs import QMap
 from lightkeep.facility import Facility
 from lightkeep.formats import events, qmap, rigaku
-from lightkeep.lifecycle import live
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import process, request
+from lightkeep.lifecycle.acquisitions import live
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import process, request
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput
 

@@ -12,11 +12,13 @@ from sqlalchemy import select
 from lightkeep.catalog import schema
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility, open_facility
-from lightkeep.lifecycle import guards, records, set_up
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.rebuild import rebuild
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import set_up
+from lightkeep.lifecycle.replicas import records
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.rebuild import rebuild
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.errors import Conflict, InvalidInput, NotFound
 from lightkeep.model.people import SERVICE, Person
 from lightkeep.model.stores import ReplicaState, Tier

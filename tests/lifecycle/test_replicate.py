@@ -10,10 +10,10 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.set_up import add_store
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people.set_up import add_store
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput
 from lightkeep.model.experiments import Experiment, Station

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.export import get
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.restore import request, run_queue, tick
-from lightkeep.lifecycle.set_up import add_store
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.people.set_up import add_store
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.export import get
+from lightkeep.lifecycle.replicas.locate import local_path
+from lightkeep.lifecycle.replicas.restore import request, run_queue, tick
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.errors import Archived, Conflict, Forbidden, InvalidInput, NotFound, SignInRequired
 from lightkeep.model.people import ANONYMOUS, SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.retention import RestoreState
@@ -146,7 +146,7 @@ def test_the_queue_reads_units_in_their_order_whoever_asked_first(house, measure
     for each in reversed(datasets):
         for path in ("b", "a"):
             request(house, principal=ADA, dataset_id=each.id, paths=(path,))
-    from lightkeep.lifecycle.transfer import Pace
+    from lightkeep.lifecycle.replicas.transfer import Pace
 
     run_queue(house, pace=Pace(threads=1))
     members = [key for key in opened if "!" in key]

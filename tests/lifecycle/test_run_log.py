@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import run_log
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.process import process, request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing import run_log
+from lightkeep.lifecycle.processing.process import process, request
 from lightkeep.model.errors import Forbidden, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope
 from lightkeep.model.runs import Run

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle.repair import repair_files
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.scrub import freshness, scrub, tick
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.replicas.repair import repair_files
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.scrub import freshness, scrub, tick
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.errors import Forbidden
 from lightkeep.model.people import SERVICE, Person, Principal
 from lightkeep.model.stores import ReplicaState
@@ -170,7 +170,7 @@ def test_two_different_harms_on_two_stores_are_two_corrupt_copies(house, twice):
 
 
 def test_a_good_third_copy_shows_that_two_equal_bad_ones_are_bad(house, twice, tmp_path):
-    from lightkeep.lifecycle.set_up import add_store
+    from lightkeep.lifecycle.people.set_up import add_store
 
     add_store(house, "third", tmp_path / "third", principal=ADA)
     replicate(house, twice.id, principal=ADA, store_id="third")

@@ -16,11 +16,12 @@ import pytest
 from lightkeep.acquisition.spool import Recorder, mark_of
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import acquire, guards
-from lightkeep.lifecycle.acquire_run import run
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.spooled import clear
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_run import run
+from lightkeep.lifecycle.acquisitions.spooled import clear
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.replicas.locate import local_path
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.acquisition import Begin, Frame, SourceKind
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.experiments import Experiment, Station

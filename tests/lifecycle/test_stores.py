@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lightkeep.config import Config
-from lightkeep.lifecycle.set_up import add_store, set_store, together
+from lightkeep.lifecycle.people.set_up import add_store, set_store, together
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, StoreUnavailable
 from lightkeep.model.people import SERVICE, Person, Principal
 from lightkeep.model.stores import Tier

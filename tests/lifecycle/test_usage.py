@@ -12,8 +12,10 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import experiments, forecast, retain, scenarios, set_up, usage
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.capacity import forecast, scenarios, usage
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
+from lightkeep.lifecycle.retention import retain
 from lightkeep.model.clock import SystemIds
 from lightkeep.model.errors import Forbidden, InvalidInput, SignInRequired, SourceError, StoreFull
 from lightkeep.model.experiments import Experiment, ExperimentState, Station

@@ -10,9 +10,9 @@ import pytest
 
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.replicas.locate import local_path
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Corrupt, NotFound
 from lightkeep.model.experiments import Experiment, Station

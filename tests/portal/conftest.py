@@ -19,8 +19,8 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle import sign_in
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.people import sign_in
+from lightkeep.lifecycle.people.sign_in import COOKIE
 from lightkeep.model.people import Principal
 from lightkeep.testing.beamline import simulate_tomography
 from lightkeep.testing.correlated import add_correlation
@@ -68,7 +68,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def _slow_scan(made: Populated, root: Path) -> str:
-    from lightkeep.lifecycle.ingest import ingest
+    from lightkeep.lifecycle.intake.ingest import ingest
     from lightkeep.model.people import SERVICE
 
     scan = simulate_tomography(root / "slow.h5", size=160, rows=32, angles=90, flats=2, darks=2).path

@@ -10,7 +10,8 @@ from html import unescape
 import pytest
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle import purge, purge_plan, restore
+from lightkeep.lifecycle.replicas import restore
+from lightkeep.lifecycle.retention import purge, purge_plan
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.mail import Mail
 from lightkeep.model.people import SERVICE, Person, Principal
@@ -73,7 +74,7 @@ def test_a_hold_until_a_day_ends_with_that_day_and_a_wrong_day_is_refused(kept: 
 
 
 def test_releasing_a_hold_never_leads_to_another_site(kept: Retained, as_: As) -> None:
-    from lightkeep.lifecycle import holds
+    from lightkeep.lifecycle.retention import holds
 
     for back in ("//evil.example", "https://evil.example", "/datasets/\\evil", "/datasets//evil.example"):
         until = kept.clock.at + timedelta(days=1)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle import experiments
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments
+from lightkeep.lifecycle.people.sign_in import COOKIE
 from lightkeep.model import errors
 from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE

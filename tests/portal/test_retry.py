@@ -7,8 +7,8 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from lightkeep.lifecycle.process import request
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.people.sign_in import COOKIE
+from lightkeep.lifecycle.processing.process import request
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import Run, RunState
 from lightkeep.testing.populated import Populated

@@ -18,9 +18,11 @@ from playwright.sync_api import Browser, Page, expect
 from starlette.testclient import TestClient
 
 from lightkeep.asgi import compose
-from lightkeep.lifecycle import forecast, plan_approval, policies, purge_plan, sign_in, usage
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.set_up import set_store
+from lightkeep.lifecycle.capacity import forecast, usage
+from lightkeep.lifecycle.people import sign_in
+from lightkeep.lifecycle.people.set_up import set_store
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.retention import plan_approval, policies, purge_plan
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Principal, Scope
 from lightkeep.model.retention import PlanReason, PlanState

@@ -15,9 +15,9 @@ from playwright.sync_api import Page, expect
 from starlette.testclient import TestClient
 
 from lightkeep.analysis.tomography import reconstruct
-from lightkeep.lifecycle import slice_pictures
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.people.sign_in import COOKIE
+from lightkeep.lifecycle.pictures import slice_pictures
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.people import SERVICE
 from lightkeep.testing.populated import Populated
 from lightkeep.testing.served import Server

@@ -10,8 +10,8 @@ from playwright.sync_api import Page, expect
 
 from lightkeep.config import load
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import acquire
-from lightkeep.lifecycle.acquire_run import run
+from lightkeep.lifecycle.acquisitions import acquire
+from lightkeep.lifecycle.acquisitions.acquire_run import run
 from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import LIVE

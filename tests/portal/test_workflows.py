@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from lightkeep.config import load
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import flows
-from lightkeep.lifecycle.sign_in import COOKIE
+from lightkeep.lifecycle.people.sign_in import COOKIE
+from lightkeep.lifecycle.processing import flows
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import RunState
 from lightkeep.testing.populated import Populated

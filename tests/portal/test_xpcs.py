@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from lightkeep.config import load
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import live, process
-from lightkeep.lifecycle.scratch import Scratch
+from lightkeep.lifecycle.acquisitions import live
+from lightkeep.lifecycle.processing import process
+from lightkeep.lifecycle.processing.scratch import Scratch
 from lightkeep.model.people import Principal
 from lightkeep.testing.correlated import BINS, EXPERIMENT
 from lightkeep.testing.served import Server

@@ -33,10 +33,18 @@ import sqlalchemy.dialects.sqlite  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
 PURGE, RETENTION, SPANS = "policy/purge.py", "policy/retention.py", "policy/spans.py"
-CASES, SESSION, DESTROY = "catalog/cases.py", "lifecycle/purge_session.py", "lifecycle/purge_destroy.py"
-RUN, PLANNER, GUARDS = "lifecycle/purge.py", "lifecycle/purge_plan.py", "lifecycle/guards.py"
-PURGER, PLANS, ACCESS = "lifecycle/purger.py", "catalog/plans.py", "policy/access.py"
-VERIFY, AUDIT, DOCUMENT = "lifecycle/verify.py", "catalog/audit.py", "policy/document.py"
+CASES, SESSION, DESTROY = (
+    "catalog/cases.py",
+    "lifecycle/retention/purge_session.py",
+    "lifecycle/retention/purge_destroy.py",
+)
+RUN, PLANNER, GUARDS = (
+    "lifecycle/retention/purge.py",
+    "lifecycle/retention/purge_plan.py",
+    "lifecycle/health/guards.py",
+)
+PURGER, PLANS, ACCESS = "lifecycle/retention/purger.py", "catalog/plans.py", "policy/access.py"
+VERIFY, AUDIT, DOCUMENT = "lifecycle/replicas/verify.py", "catalog/audit.py", "policy/document.py"
 
 RULES = ("tests/policy/test_purge.py",)
 DATES = ("tests/policy/test_spans.py", "tests/policy/test_retention.py")

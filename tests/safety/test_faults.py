@@ -22,14 +22,15 @@ import pytest
 from lightkeep.catalog import Catalog
 from lightkeep.config import Config
 from lightkeep.facility import Facility, create_facility, empty_facility
-from lightkeep.lifecycle import records, set_up
-from lightkeep.lifecycle.doctor import examine
-from lightkeep.lifecycle.export import get
-from lightkeep.lifecycle.findings import Severity
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.rebuild import rebuild
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.health.doctor import examine
+from lightkeep.lifecycle.health.findings import Severity
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import set_up
+from lightkeep.lifecycle.replicas import records
+from lightkeep.lifecycle.replicas.export import get
+from lightkeep.lifecycle.replicas.rebuild import rebuild
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.errors import Conflict, LightkeepError
 from lightkeep.model.experiments import Experiment, Station
@@ -227,7 +228,7 @@ import sys
 from pathlib import Path
 from lightkeep import config
 from lightkeep.facility import open_facility
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
 from lightkeep.model.people import SERVICE
 with open_facility(config.Config(Path(sys.argv[1]))) as facility:
     done = ingest(facility, Path(sys.argv[2]), experiment_id="e1", principal=SERVICE, quiet_s=0.0)

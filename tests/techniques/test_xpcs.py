@@ -15,7 +15,7 @@ import pytest
 
 from lightkeep.analysis import xpcs as analysis
 from lightkeep.formats import events, imm, metadata_8id, rigaku
-from lightkeep.lifecycle.pieces import blocks
+from lightkeep.lifecycle.processing.pieces import blocks
 from lightkeep.model.datasets import Dataset, DatasetKind, Metadata
 from lightkeep.model.errors import BadFile, InvalidInput
 from lightkeep.model.formats import Source

@@ -13,7 +13,7 @@ from driver import die_after
 from house import config
 
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle import flows, process
+from lightkeep.lifecycle.processing import flows, process
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import RunState

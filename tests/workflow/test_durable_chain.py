@@ -19,9 +19,9 @@ import pytest
 from dbos import DBOSClient
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import request, retry
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import request, retry
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import InvalidInput, NotFound, SourceError
 from lightkeep.model.people import SERVICE
@@ -34,7 +34,7 @@ sys.path.insert(0, str(HERE.parent / "plugin"))
 from house import ADA, EXPERIMENT, build, mean_of_scan, scan  # noqa: E402
 
 CHAIN = "lightkeep.workflow.chain:Chain"
-PROCESS = "lightkeep.lifecycle.process"
+PROCESS = "lightkeep.lifecycle.processing.process"
 POINTS = [
     "lightkeep.workflow.orchestrator:Orchestrator.submit_ingest",
     f"{CHAIN}._take_in",

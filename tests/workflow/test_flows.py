@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import flows
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.locate import local_path
-from lightkeep.lifecycle.process import process, retry
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing import flows
+from lightkeep.lifecycle.processing.process import process, retry
+from lightkeep.lifecycle.replicas.locate import local_path
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, LightkeepError
 from lightkeep.model.people import SERVICE

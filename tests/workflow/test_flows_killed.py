@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.lifecycle import flows
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing import flows
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import RunState
 from lightkeep.model.workflows import FlowState
@@ -39,8 +39,8 @@ to = ["ada@example.org"]
 on = ["done"]
 """
 STEPS = [
-    "lightkeep.lifecycle.flows:_begin",
-    "lightkeep.lifecycle.process:process",
+    "lightkeep.lifecycle.processing.flows:_begin",
+    "lightkeep.lifecycle.processing.process:process",
     "lightkeep.catalog.workflows:WorkflowChanges.update_flow",
 ]
 

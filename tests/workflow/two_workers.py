@@ -18,8 +18,8 @@ from sqlalchemy import create_engine, make_url, text
 
 from lightkeep.config import Config, WorkerConfig
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.process import request
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing.process import request
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.people import SERVICE, Grant, Person, Role, Scope
 from lightkeep.model.runs import Run, RunState

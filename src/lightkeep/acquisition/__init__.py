@@ -6,5 +6,5 @@
     documents.Documents     a callback for a RunEngine; `documents.read` says which files a run wrote
     options.checked         the options of each kind, checked
 
-Nothing here knows the catalogue: `lifecycle.acquire` brings both together.
+Nothing here knows the catalogue: `lifecycle.acquisitions.acquire` brings both together.
 """

@@ -7,7 +7,7 @@
 
 A file without its mark belongs to a process that died, or to one that works. What a dead one left is salvaged: its
 whole frames are written again as `<series>-salvaged.h5`; the file itself stays. Complete files are removed by
-`lifecycle.spooled`; their marks stay.
+`lifecycle.acquisitions.spooled`; their marks stay.
 """
 
 from __future__ import annotations

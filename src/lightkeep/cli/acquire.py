@@ -106,7 +106,7 @@ def _option(name: str, field: FieldInfo) -> click.Option:
 def _adder(kind: SourceKind) -> Callable[..., None]:
     def callback(name: str, *, experiment: str | None, host: str, **given: Any) -> None:
         from lightkeep.acquisition.options import KINDS
-        from lightkeep.lifecycle import acquire as lifecycle
+        from lightkeep.lifecycle.acquisitions import acquire as lifecycle
 
         session: Session = click.get_current_context().obj
         fields = KINDS[kind].model_fields
@@ -160,7 +160,7 @@ _experiment = click.option("-e", "--experiment", help="Its experiment; the only 
 @click.pass_obj
 def start(session: Session, which: str, experiment: str | None) -> None:
     """Have it run: a worker takes it up within seconds."""
-    from lightkeep.lifecycle import acquire as lifecycle
+    from lightkeep.lifecycle.acquisitions import acquire as lifecycle
 
     with session.opened() as work:
         done = lifecycle.start(work.facility, _named(work, which, experiment).id, principal=work.principal)
@@ -173,7 +173,7 @@ def start(session: Session, which: str, experiment: str | None) -> None:
 @click.pass_obj
 def stop(session: Session, which: str, experiment: str | None) -> None:
     """Have it end: what is there is still taken in, and its datasets are completed."""
-    from lightkeep.lifecycle import acquire as lifecycle
+    from lightkeep.lifecycle.acquisitions import acquire as lifecycle
 
     with session.opened() as work:
         done = lifecycle.stop(work.facility, _named(work, which, experiment).id, principal=work.principal)
@@ -241,8 +241,8 @@ def run(session: Session, which: str, experiment: str | None) -> None:
 
     The process alone writes its data to disk, whatever else is away.
     """
-    from lightkeep.lifecycle import acquire as lifecycle
-    from lightkeep.lifecycle.acquire_run import run as run_here
+    from lightkeep.lifecycle.acquisitions import acquire as lifecycle
+    from lightkeep.lifecycle.acquisitions.acquire_run import run as run_here
 
     ending = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):

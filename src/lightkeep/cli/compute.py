@@ -171,7 +171,7 @@ def start(
     waits: bool,
 ) -> None:
     """Ask for a run, wait for its end unless told otherwise, and print it."""
-    from lightkeep.lifecycle import process
+    from lightkeep.lifecycle.processing import process
 
     with session.opened() as work:
         found = work.dataset(asked, experiment)
@@ -230,7 +230,7 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
     ------
     RunFailed, RunCancelled: how it ended, when it did not end well.
     """
-    from lightkeep.lifecycle import awaited
+    from lightkeep.lifecycle.processing import awaited
     from lightkeep.workflow import open_workflow
 
     run = work.view.run(run_id)
@@ -253,7 +253,8 @@ def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) ->
 
 def _bring_near(session: Session, work: Work, run: Run) -> None:
     """Have here what a run waits for: somebody looks on, and a worker need not be there."""
-    from lightkeep.lifecycle import awaited, restore
+    from lightkeep.lifecycle.processing import awaited
+    from lightkeep.lifecycle.replicas import restore
 
     if asked := awaited.under_way(work.facility, run):
         with progress(session, "Restoring") as report:
@@ -263,7 +264,7 @@ def _bring_near(session: Session, work: Work, run: Run) -> None:
 @contextmanager
 def cancelled_on_interrupt(work: Work, run_id: str) -> Iterator[None]:
     """Cancel the run when Ctrl-C is pressed inside: who stops waiting for a run here does not want it."""
-    from lightkeep.lifecycle import process
+    from lightkeep.lifecycle.processing import process
 
     try:
         yield

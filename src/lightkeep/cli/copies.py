@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.pass_obj
 def replicate(session: Session, datasets: tuple[str, ...], experiment: str | None, store: str) -> None:
     """Put a copy of every file of datasets on another store, hashed on the way and read back."""
-    from lightkeep.lifecycle import replicate as lifecycle
+    from lightkeep.lifecycle.replicas import replicate as lifecycle
 
     answers = []
     failed = ""
@@ -63,7 +63,7 @@ def archive(session: Session, experiment: str | None, dataset: str | None, store
 
     Only what the store lacks is packed. A unit is one tar with checksums, written once and read back.
     """
-    from lightkeep.lifecycle import archive as lifecycle
+    from lightkeep.lifecycle.replicas import archive as lifecycle
 
     with session.opened() as work:
         what = work.dataset(dataset, experiment) if dataset else work.view.experiment(work.experiment(experiment))
@@ -127,7 +127,7 @@ def restore(
     is_list: bool,
 ) -> None:
     """Bring DATASET, some of its files, or all of an experiment back from the archive, for a while."""
-    from lightkeep.lifecycle import restore as lifecycle
+    from lightkeep.lifecycle.replicas import restore as lifecycle
 
     with session.opened() as work:
         if is_list:

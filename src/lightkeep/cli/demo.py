@@ -112,7 +112,7 @@ def _invite(answer: dict[str, Any]) -> None:
 
 def _people_and_places(work: Work, *, with_xpcs: bool) -> str:
     """Make stations, experiments and a person where they are not there; return that person's new password."""
-    from lightkeep.lifecycle import experiments, set_up, sign_in
+    from lightkeep.lifecycle.people import experiments, set_up, sign_in
 
     facility, who = work.facility, work.principal
     if all(each.id != USER for each in work.view.people()):
@@ -275,7 +275,7 @@ def _tell_files(answer: dict[str, Any], before: float, tell: Callable[[str], Non
 
 
 def _answer(work: Work, dataset: Dataset, run: Run, result: Dataset) -> dict[str, Any]:
-    from lightkeep.lifecycle.locate import local_path
+    from lightkeep.lifecycle.replicas.locate import local_path
 
     files = work.view.files(result.id, limit=1000).items
     shown = [each for each in files if not each.path.endswith((".tif", ".tiff"))] or files[:1]

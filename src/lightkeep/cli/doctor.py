@@ -19,8 +19,8 @@ UNHEALTHY = 1
 @click.pass_context
 def doctor(ctx: click.Context, full: bool) -> None:
     """Look for what is wrong; change nothing. The exit code is 1 when there is an error."""
-    from lightkeep.lifecycle.doctor import examine
-    from lightkeep.lifecycle.findings import Severity
+    from lightkeep.lifecycle.health.doctor import examine
+    from lightkeep.lifecycle.health.findings import Severity
 
     session: Session = ctx.obj
     with session.opened() as work:

@@ -19,7 +19,7 @@ def drill(ctx: click.Context) -> None:
     Nothing is changed. `lightkeep serve` and `lightkeep upkeep` hold a drill every month. The exit code is 1 when
     anything did not come back.
     """
-    from lightkeep.lifecycle import drill as verb
+    from lightkeep.lifecycle.health import drill as verb
 
     session: Session = ctx.obj
     with session.opened() as work, progress(session, "Restoring") as report:

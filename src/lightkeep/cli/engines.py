@@ -16,7 +16,7 @@ def engines(session: Session) -> None:
 
     Engines of the facility's own are tables of lightkeep.toml, e.g. [engines.realtime] with kind = "slurm".
     """
-    from lightkeep.lifecycle.engines import engines as look
+    from lightkeep.lifecycle.processing.engines import engines as look
 
     with session.opened() as work:
         found = look(work.facility)

@@ -15,7 +15,7 @@ from lightkeep.model.experiments import Experiment, ExperimentState
 from lightkeep.model.people import Grant, Role, Scope
 
 if TYPE_CHECKING:
-    from lightkeep.lifecycle.experiments import Closed
+    from lightkeep.lifecycle.people.experiments import Closed
 
 _WHEN = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"])
 _ROLES = click.Choice([each.value for each in Role if each not in (Role.FACILITY_ADMIN, Role.PUBLIC)])
@@ -86,7 +86,7 @@ def create(
         starts.astimezone() if starts else None,
         ends.astimezone() if ends else None,
     )
-    from lightkeep.lifecycle import experiments
+    from lightkeep.lifecycle.people import experiments
 
     with session.opened() as work:
         experiments.create(work.facility, made, principal=work.principal)
@@ -114,7 +114,7 @@ def sync(session: Session, experiment_id: str, place: str, number: str, dry_run:
 
 
 def _synchronise(session: Session, place: str, **given: Any) -> None:
-    from lightkeep.lifecycle import proposals
+    from lightkeep.lifecycle.people import proposals
 
     with session.opened() as work:
         done = proposals.from_source(work.facility, principal=work.principal, place=place, **given)
@@ -194,7 +194,7 @@ def show(session: Session, experiment_id: str) -> None:
 @click.pass_obj
 def reopen(session: Session, experiment_id: str) -> None:
     """Open an experiment: raw data may be taken in. A closed one again: the clock of its policy stops."""
-    from lightkeep.lifecycle import experiments
+    from lightkeep.lifecycle.people import experiments
 
     with session.opened() as work:
         done = experiments.open_(work.facility, experiment_id, principal=work.principal)
@@ -207,7 +207,7 @@ def reopen(session: Session, experiment_id: str) -> None:
 @click.pass_obj
 def close(session: Session, experiment_id: str, anyway: bool) -> None:
     """Close an experiment: its raw data are complete and read-only, the clock of its policy starts."""
-    from lightkeep.lifecycle import experiments
+    from lightkeep.lifecycle.people import experiments
 
     with session.opened() as work:
         done = experiments.close(work.facility, experiment_id, principal=work.principal, anyway=anyway)
@@ -231,7 +231,7 @@ def _emit_closed(session: Session, done: Closed, text: str) -> None:
 @click.pass_obj
 def extend(session: Session, experiment_id: str, days: int | None, until: datetime | None, reason: str) -> None:
     """Keep an experiment's data longer than its policy would: nothing of it is deleted until then."""
-    from lightkeep.lifecycle import experiments
+    from lightkeep.lifecycle.people import experiments
 
     if (days is None) == (until is None):
         raise InvalidInput("until when?", remedy="give either --days 90 or --until 2027-03-01")
@@ -254,7 +254,7 @@ def extend(session: Session, experiment_id: str, days: int | None, until: dateti
 @click.pass_obj
 def release(session: Session, experiment_id: str, at: datetime | None, withdraw: bool) -> None:
     """Make a closed experiment public: everybody may see and read its data, now or from a day on."""
-    from lightkeep.lifecycle import experiments
+    from lightkeep.lifecycle.people import experiments
 
     with session.opened() as work:
         if withdraw:
@@ -273,7 +273,7 @@ def release(session: Session, experiment_id: str, at: datetime | None, withdraw:
 @click.pass_obj
 def report(session: Session, experiment_id: str) -> None:
     """Show an experiment on one page: what it has where, until when and why, who may do what."""
-    from lightkeep.lifecycle import retain
+    from lightkeep.lifecycle.retention import retain
 
     with session.opened() as work:
         found = retain.report(work.facility, experiment_id, principal=work.principal)
@@ -321,7 +321,7 @@ def report(session: Session, experiment_id: str) -> None:
 def grant(session: Session, experiment_id: str, person: str, role: str, remove: bool) -> None:
     """Give a person a role in an experiment, or take it back."""
     made = Grant(person, Role(role), Scope.EXPERIMENT, experiment_id)
-    from lightkeep.lifecycle import set_up
+    from lightkeep.lifecycle.people import set_up
 
     with session.opened() as work:
         set_up.grant(work.facility, made, principal=work.principal, remove=remove)

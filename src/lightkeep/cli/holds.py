@@ -57,7 +57,7 @@ def add(
     Without an end it holds until it is released. What was announced about it is void: before anything of it goes,
     people are told anew.
     """
-    from lightkeep.lifecycle import holds
+    from lightkeep.lifecycle.retention import holds
 
     with session.opened() as work:
         made = holds.add(
@@ -78,7 +78,7 @@ def add(
 @click.pass_obj
 def release(session: Session, hold_id: str, reason: str) -> None:
     """End a hold now. Nothing goes before people were told anew."""
-    from lightkeep.lifecycle import holds
+    from lightkeep.lifecycle.retention import holds
 
     with session.opened() as work:
         ended = holds.release(work.facility, hold_id, principal=work.principal, reason=reason)

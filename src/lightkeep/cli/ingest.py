@@ -54,7 +54,7 @@ def ingest(
 
     The sources are never changed. Running it again adds only what is new.
     """
-    from lightkeep.lifecycle import ingest as lifecycle
+    from lightkeep.lifecycle.intake import ingest as lifecycle
 
     if name and len(sources) > 1:
         raise InvalidInput("one name for several sources", remedy="leave out --name, or take them in one by one")

@@ -99,8 +99,8 @@ def _follow(
     idle_s: float,
     wait_s: float,
 ) -> None:
-    from lightkeep.lifecycle import live as following
-    from lightkeep.lifecycle.process import process
+    from lightkeep.lifecycle.acquisitions import live as following
+    from lightkeep.lifecycle.processing.process import process
 
     with session.opened() as work:
         run = following.request(

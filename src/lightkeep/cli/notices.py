@@ -42,7 +42,7 @@ def show_all(session: Session, experiment_id: str, limit: int) -> None:
 @click.pass_obj
 def acknowledge(session: Session, notice_id: str) -> None:
     """Say that the files of a notice may go."""
-    from lightkeep.lifecycle import notices as lifecycle
+    from lightkeep.lifecycle.retention import notices as lifecycle
 
     with session.opened() as work:
         done = lifecycle.acknowledge(work.facility, notice_id, principal=work.principal)

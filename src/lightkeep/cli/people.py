@@ -40,7 +40,7 @@ def _password(ask: bool, from_stdin: bool) -> str:
 @click.pass_obj
 def add(session: Session, user: str, name: str, email: str, admin: bool, ask: bool, password_stdin: bool) -> None:
     """Make an account. USER is the name to sign in with, and the user on this machine."""
-    from lightkeep.lifecycle import set_up, sign_in
+    from lightkeep.lifecycle.people import set_up, sign_in
 
     with session.opened() as work:
         wants = ask or password_stdin
@@ -75,7 +75,7 @@ def show_all(session: Session) -> None:
 @click.pass_obj
 def password(session: Session, user: str, password_stdin: bool) -> None:
     """Set a person's password for the portal: your own, or as an administrator anybody's."""
-    from lightkeep.lifecycle import sign_in
+    from lightkeep.lifecycle.people import sign_in
 
     with session.opened() as work:
         typed = _password(True, password_stdin)
@@ -92,7 +92,7 @@ def password(session: Session, user: str, password_stdin: bool) -> None:
 @click.pass_obj
 def token(session: Session, user: str, label: str, days: int) -> None:
     """Make a token: scripts call the HTTP API as this person with it. It is shown once."""
-    from lightkeep.lifecycle import sign_in
+    from lightkeep.lifecycle.people import sign_in
 
     with session.opened() as work:
         if user != work.principal.id:

@@ -14,8 +14,8 @@ from lightkeep.cli.session import Session
 from lightkeep.model.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from lightkeep.lifecycle.explain import Answer, Explanation
-    from lightkeep.lifecycle.policies import Simulated
+    from lightkeep.lifecycle.retention.explain import Answer, Explanation
+    from lightkeep.lifecycle.retention.policies import Simulated
 
 _EXAMPLES = (
     "lightkeep policy check retention.toml     is it right?",
@@ -54,7 +54,7 @@ _default = click.option("--default", "is_default", is_flag=True, help="The packa
 @click.pass_obj
 def check(session: Session, file: Path | None, is_default: bool) -> None:
     """Read FILE and say what is wrong with it, or what may not be meant. Nothing is adopted."""
-    from lightkeep.lifecycle import policies
+    from lightkeep.lifecycle.retention import policies
 
     found = policies.check(_read(file, is_default))
 
@@ -82,7 +82,7 @@ def _yes(flag: bool) -> str:
 @click.pass_obj
 def adopt(session: Session, file: Path | None, is_default: bool) -> None:
     """Adopt FILE as the next version of its policy. It decides from now on; the versions before stay readable."""
-    from lightkeep.lifecycle import policies
+    from lightkeep.lifecycle.retention import policies
 
     text = _read(file, is_default)
     with session.opened() as work:
@@ -123,7 +123,7 @@ def show(session: Session, policy_id: str, version: int) -> None:
 @click.pass_obj
 def assign(session: Session, experiment: str, policy_id: str) -> None:
     """Give an experiment a policy of its own; without POLICY it follows that of its station again."""
-    from lightkeep.lifecycle import policies
+    from lightkeep.lifecycle.retention import policies
 
     with session.opened() as work:
         policies.assign(work.facility, experiment, policy_id, principal=work.principal)
@@ -152,7 +152,7 @@ def assign(session: Session, experiment: str, policy_id: str) -> None:
 @click.pass_obj
 def simulate(session: Session, file: Path | None, is_default: bool, at: datetime | None, limit: int) -> None:
     """Show how much would go from each store by a day, by experiment. Nothing is deleted."""
-    from lightkeep.lifecycle import policies
+    from lightkeep.lifecycle.retention import policies
 
     given = [policies.check(_read(file, is_default)).policy] if file or is_default else None
     with session.opened() as work:
@@ -187,7 +187,7 @@ def _print_simulated(found: Simulated, limit: int) -> None:
 @click.pass_obj
 def explain(session: Session, dataset: str, path: str, verbose: bool) -> None:
     """Say where a dataset is, until when, and why: each condition, and the date on which it turns true."""
-    from lightkeep.lifecycle import explain as verb
+    from lightkeep.lifecycle.retention import explain as verb
 
     with session.opened() as work:
         found = verb.explain(work.facility, work.dataset(dataset).id, principal=work.principal, path=path)

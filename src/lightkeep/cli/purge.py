@@ -17,7 +17,7 @@ from lightkeep.model.retention import BY_POLICY, ItemState, PlanReason, PurgeIte
 from lightkeep.model.stores import StoreRecord
 
 if TYPE_CHECKING:
-    from lightkeep.lifecycle.purge import Purged
+    from lightkeep.lifecycle.retention.purge import Purged
 
 _EXAMPLES = (
     "lightkeep purge plan central              what has expired",
@@ -39,7 +39,7 @@ def purge() -> None:
 @click.pass_obj
 def plan(session: Session, store: str, pressure: bool, emergency: bool, experiments: tuple[str, ...]) -> None:
     """Freeze a list of what may go from a store. Nothing is deleted."""
-    from lightkeep.lifecycle import plan_approval, purge_plan
+    from lightkeep.lifecycle.retention import plan_approval, purge_plan
 
     reason = PlanReason.EMERGENCY if emergency else PlanReason.PRESSURE if pressure else PlanReason.EXPIRY
     with session.opened() as work:
@@ -88,7 +88,7 @@ def show_all(session: Session, store_id: str, limit: int) -> None:
 @click.pass_obj
 def show(session: Session, plan_id: str, why: bool, limit: int) -> None:
     """Show a plan: what is on it, and what became of each item."""
-    from lightkeep.lifecycle import plan_approval, purge_plan
+    from lightkeep.lifecycle.retention import plan_approval, purge_plan
 
     with session.opened() as work:
         made = work.view.plan(plan_id)
@@ -118,7 +118,7 @@ def show(session: Session, plan_id: str, why: bool, limit: int) -> None:
 @click.pass_obj
 def approve(session: Session, plan_id: str) -> None:
     """Approve a plan after looking at it. It may run when enough people have."""
-    from lightkeep.lifecycle import purge_plan
+    from lightkeep.lifecycle.retention import purge_plan
 
     with session.opened() as work:
         made = purge_plan.approve(work.facility, plan_id, principal=work.principal)
@@ -133,7 +133,7 @@ def approve(session: Session, plan_id: str) -> None:
 @click.pass_obj
 def cancel(session: Session, plan_id: str) -> None:
     """Give a plan up before it runs."""
-    from lightkeep.lifecycle import purge_plan
+    from lightkeep.lifecycle.retention import purge_plan
 
     with session.opened() as work:
         made = purge_plan.cancel(work.facility, plan_id, principal=work.principal)
@@ -145,7 +145,7 @@ def cancel(session: Session, plan_id: str) -> None:
 @click.pass_obj
 def run(session: Session, plan_id: str) -> None:
     """Move what an approved plan names to the trash. Again: go on where it was stopped."""
-    from lightkeep.lifecycle import purge as lifecycle
+    from lightkeep.lifecycle.retention import purge as lifecycle
 
     with session.opened() as work:
         made = work.view.plan(plan_id)
@@ -161,7 +161,7 @@ def run(session: Session, plan_id: str) -> None:
 @click.pass_obj
 def undo(session: Session, plan_id: str, replicas: tuple[str, ...]) -> None:
     """Give what a plan put into the trash its place back."""
-    from lightkeep.lifecycle import purge as lifecycle
+    from lightkeep.lifecycle.retention import purge as lifecycle
 
     with session.opened() as work:
         done = lifecycle.undo(work.facility, plan_id, principal=work.principal, replica_ids=list(replicas) or None)
@@ -173,7 +173,7 @@ def undo(session: Session, plan_id: str, replicas: tuple[str, ...]) -> None:
 @click.pass_obj
 def destroy(session: Session, plan_id: str) -> None:
     """Empty the trash of what has been there long enough. Every condition is asked once more."""
-    from lightkeep.lifecycle.purge_destroy import destroy as lifecycle
+    from lightkeep.lifecycle.retention.purge_destroy import destroy as lifecycle
 
     with session.opened() as work:
         done = lifecycle(work.facility, principal=work.principal, plan_id=plan_id)
@@ -191,7 +191,7 @@ def destroy(session: Session, plan_id: str) -> None:
 @click.pass_obj
 def status(session: Session) -> None:
     """Say whether purges may run, how full the stores are, and what is in the trash."""
-    from lightkeep.lifecycle import guards
+    from lightkeep.lifecycle.health import guards
 
     with session.opened() as work:
         found = guards.status(work.facility)
@@ -236,7 +236,7 @@ class _Fullness:
 
 
 def _fullness(work: Work, record: StoreRecord) -> _Fullness:
-    from lightkeep.lifecycle.purge_plan import need_of
+    from lightkeep.lifecycle.retention.purge_plan import need_of
 
     held = work.view.bytes_held(record.id)
     _, trash, until = work.view.trash_of(record.id)
@@ -259,7 +259,7 @@ def on(session: Session) -> None:
 
 
 def _switch(session: Session, *, on: bool, reason: str) -> None:
-    from lightkeep.lifecycle import guards
+    from lightkeep.lifecycle.health import guards
 
     with session.opened() as work:
         found = guards.switch(work.facility, on=on, principal=work.principal, why=reason)
@@ -270,7 +270,7 @@ def _switch(session: Session, *, on: bool, reason: str) -> None:
 @click.pass_obj
 def confirm_clock(session: Session) -> None:
     """Say that this machine's clock is right, after it jumped or nobody had looked at it for long."""
-    from lightkeep.lifecycle import guards
+    from lightkeep.lifecycle.health import guards
 
     with session.opened() as work:
         now = guards.confirm_clock(work.facility, principal=work.principal)
@@ -281,7 +281,7 @@ def confirm_clock(session: Session) -> None:
 @click.pass_obj
 def confirm_catalog(session: Session) -> None:
     """Say that the catalogue is the newest one; reads every byte of every store first."""
-    from lightkeep.lifecycle import guards
+    from lightkeep.lifecycle.health import guards
 
     with session.opened() as work:
         guards.confirm_catalog(work.facility, principal=work.principal)

@@ -28,7 +28,7 @@ def rebuild(ctx: click.Context, folders: tuple[Path, ...]) -> None:
     missing.
     """
     from lightkeep.facility import empty_facility
-    from lightkeep.lifecycle import rebuild as verb
+    from lightkeep.lifecycle.replicas import rebuild as verb
 
     session: Session = ctx.obj
     with empty_facility(session.load()) as facility, progress(session, "Rebuilding") as report:

@@ -94,7 +94,7 @@ def show(session: Session, run_id: str) -> None:
 @click.pass_obj
 def log(session: Session, run_id: str) -> None:
     """Print what the tasks of a run said: where each ran, how long, and all of an error."""
-    from lightkeep.lifecycle import run_log
+    from lightkeep.lifecycle.processing import run_log
 
     with session.opened() as work:
         lines = run_log.read(work.facility, run_id, principal=work.principal)
@@ -113,7 +113,7 @@ def log(session: Session, run_id: str) -> None:
 @click.pass_obj
 def cancel(session: Session, run_id: str) -> None:
     """Cancel a run that is queued or running."""
-    from lightkeep.lifecycle import process
+    from lightkeep.lifecycle.processing import process
 
     with session.opened() as work:
         found = process.cancel(work.facility, run_id, principal=work.principal)
@@ -125,7 +125,7 @@ def cancel(session: Session, run_id: str) -> None:
 @click.pass_obj
 def stop(session: Session, run_id: str) -> None:
     """End a live run early, with the frames that it has."""
-    from lightkeep.lifecycle import live
+    from lightkeep.lifecycle.acquisitions import live
 
     with session.opened() as work:
         found = live.stop(work.facility, run_id, principal=work.principal)
@@ -142,7 +142,7 @@ def stop(session: Session, run_id: str) -> None:
 @click.pass_obj
 def retry(session: Session, run_id: str, changes: tuple[str, ...], no_wait: bool) -> None:
     """Start again what a run that is over was asked for, as a new run. A workflow that it failed goes on."""
-    from lightkeep.lifecycle import process
+    from lightkeep.lifecycle.processing import process
 
     with session.opened() as work:
         edits = {name: value if value != "" else None for name, value in _values(changes).items()}
@@ -190,7 +190,7 @@ def reprocess(
     session: Session, technique: str, find: str, values: tuple[str, ...], engine: str, dry_run: bool
 ) -> None:
     """Compute everything that a search finds again, behind all other work."""
-    from lightkeep.lifecycle.reprocess import reprocess as verb
+    from lightkeep.lifecycle.processing.reprocess import reprocess as verb
     from lightkeep.workflow import open_workflow
 
     with session.opened() as work:

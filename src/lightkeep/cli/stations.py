@@ -22,7 +22,7 @@ def station() -> None:
 @click.pass_obj
 def add(session: Session, station_id: str, name: str, techniques: tuple[str, ...]) -> None:
     """Register a station under the name that the facility uses, e.g. 2-BM-A."""
-    from lightkeep.lifecycle import set_up
+    from lightkeep.lifecycle.people import set_up
 
     with session.opened() as work:
         set_up.add_station(work.facility, Station(station_id, name, techniques), principal=work.principal)

@@ -61,7 +61,8 @@ def add(
 
     With --kind hpss it is a path on the archive, and may end in options: /home/beamline/lightkeep?hsi=/opt/bin/hsi
     """
-    from lightkeep.lifecycle import scenarios, set_up
+    from lightkeep.lifecycle.capacity import scenarios
+    from lightkeep.lifecycle.people import set_up
 
     with session.opened() as work:
         record = set_up.add_store(
@@ -113,7 +114,8 @@ def set_(
     low: float | None,
 ) -> None:
     """Change what is said of a store; what is left out stays."""
-    from lightkeep.lifecycle import scenarios, set_up
+    from lightkeep.lifecycle.capacity import scenarios
+    from lightkeep.lifecycle.people import set_up
 
     with session.opened() as work:
         old = work.view.store(store_id)

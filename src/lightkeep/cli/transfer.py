@@ -15,7 +15,7 @@ from lightkeep.cli.session import Session
 from lightkeep.model.errors import Corrupt, InvalidInput, StorageError, StoreUnavailable
 
 if TYPE_CHECKING:
-    from lightkeep.lifecycle.verify import VerifyReport
+    from lightkeep.lifecycle.replicas.verify import VerifyReport
 
 
 @click.command(
@@ -40,7 +40,7 @@ def get(
 
     An interrupted copy goes on where it stopped. A file that is there with other content is never overwritten.
     """
-    from lightkeep.lifecycle import export
+    from lightkeep.lifecycle.replicas import export
 
     with session.opened() as work:
         found = work.dataset(dataset, experiment)
@@ -79,7 +79,7 @@ def verify(
     session: Session, datasets: tuple[str, ...], experiment: str | None, repair: bool, due: bool, rate: str | None
 ) -> None:
     """Read every byte of datasets back from the stores and compare checksums."""
-    from lightkeep.lifecycle import verify as lifecycle
+    from lightkeep.lifecycle.replicas import verify as lifecycle
 
     if due:
         _verify_due(session, rate)
@@ -106,7 +106,7 @@ def verify(
 
 def _verify_due(session: Session, rate: str | None) -> None:
     """Scrub until nothing is due, and say how old the proofs are."""
-    from lightkeep.lifecycle import scrub
+    from lightkeep.lifecycle.replicas import scrub
 
     with session.opened() as work:
         done = scrub.scrub(

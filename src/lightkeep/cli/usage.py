@@ -19,8 +19,8 @@ from lightkeep.model.people import Scope
 from lightkeep.model.usage import Growth, Quota, Step
 
 if TYPE_CHECKING:
-    from lightkeep.lifecycle.forecast import Outlook
-    from lightkeep.lifecycle.usage import Row, Series
+    from lightkeep.lifecycle.capacity.forecast import Outlook
+    from lightkeep.lifecycle.capacity.usage import Row, Series
     from lightkeep.policy.forecast import Path as Course
 
 _BY = ("station", "store", "tier", "experiment", "technique", "kind")
@@ -86,7 +86,7 @@ def usage(
 
 
 def _table(session: Session, work: Work, by: str, station_id: str, as_csv: bool) -> None:
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     rows = verbs.table(work.facility, by, principal=work.principal, station_id=station_id)
     full = [each for each in verbs.quotas(work.facility, principal=work.principal) if each.is_warning]
@@ -134,7 +134,7 @@ def _print_rows(by: str, rows: Sequence[Row]) -> None:
 
 
 def _over_time(session: Session, work: Work, by: str, station_id: str, as_csv: bool) -> None:
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     series = verbs.history(work.facility, by, principal=work.principal, station_id=station_id)
     if as_csv:
@@ -159,7 +159,7 @@ def _course_ends(series: Series) -> str:
 
 
 def _forecast(session: Session, work: Work, days: int, scenario: Path | None) -> None:
-    from lightkeep.lifecycle import forecast, scenarios
+    from lightkeep.lifecycle.capacity import forecast, scenarios
 
     given = scenarios.read(scenario, work.view.stores()) if scenario else []
     found = forecast.outlooks(work.facility, given, principal=work.principal, days=days)
@@ -265,8 +265,8 @@ def set_growth(
     technique: str,
 ) -> None:
     """Set the growth of a station; several --step follow the calendar."""
-    from lightkeep.lifecycle import scenarios
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import scenarios
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     upgrades = tuple(Step(day.date(), factor) for day, factor in steps)
     made = Growth(station_id, technique, float(scenarios.size(per_day)), per_year, upgrades)
@@ -304,7 +304,7 @@ def _step(step: Step) -> str:
 @click.pass_obj
 def remove_growth(session: Session, station_id: str, technique: str) -> None:
     """Go back to what was measured."""
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     with session.opened() as work:
         verbs.unset_growth(work.facility, station_id, principal=work.principal, technique=technique)
@@ -335,8 +335,8 @@ def set_quota(
     session: Session, amount: str, experiment_id: str, station_id: str, hard: bool, warn_at: float
 ) -> None:
     """Set a quota on all copies on managed stores."""
-    from lightkeep.lifecycle import scenarios
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import scenarios
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     made = Quota(*_place(experiment_id, station_id), scenarios.size(amount), hard, warn_at)
     with session.opened() as work:
@@ -348,7 +348,7 @@ def set_quota(
 @click.pass_obj
 def list_quotas(session: Session) -> None:
     """List the quotas and how far each is used."""
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     with session.opened() as work:
         found = verbs.quotas(work.facility, principal=work.principal)
@@ -373,7 +373,7 @@ def list_quotas(session: Session) -> None:
 @click.pass_obj
 def remove_quota(session: Session, experiment_id: str, station_id: str) -> None:
     """Take a quota away."""
-    from lightkeep.lifecycle import usage as verbs
+    from lightkeep.lifecycle.capacity import usage as verbs
 
     scope, scope_id = _place(experiment_id, station_id)
     with session.opened() as work:

@@ -41,7 +41,7 @@ _file = click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.pass_obj
 def check(session: Session, file: Path) -> None:
     """Read FILE and say what is wrong with it, with the line. Nothing is adopted."""
-    from lightkeep.lifecycle import flows
+    from lightkeep.lifecycle.processing import flows
 
     found = flows.check(_read(file))
 
@@ -63,7 +63,7 @@ def check(session: Session, file: Path) -> None:
 @click.pass_obj
 def adopt(session: Session, file: Path) -> None:
     """Adopt FILE as the next version of its workflow. Flows that have begun keep the version they began with."""
-    from lightkeep.lifecycle import flows
+    from lightkeep.lifecycle.processing import flows
 
     text = _read(file)
     with session.opened() as work:
@@ -104,7 +104,7 @@ def show(session: Session, workflow_id: str, version: int) -> None:
 @click.pass_obj
 def start(session: Session, workflow_id: str, dataset: str) -> None:
     """Begin a workflow on a dataset; a running `lightkeep serve` or `lightkeep worker` does it."""
-    from lightkeep.lifecycle import flows
+    from lightkeep.lifecycle.processing import flows
 
     with session.opened() as work:
         found = work.dataset(dataset)
@@ -169,7 +169,7 @@ def flow(session: Session, flow_id: str) -> None:
 @click.pass_obj
 def cancel(session: Session, flow_id: str) -> None:
     """End a flow and what runs of it."""
-    from lightkeep.lifecycle import flows
+    from lightkeep.lifecycle.processing import flows
 
     with session.opened() as work:
         found = flows.cancel(work.facility, flow_id, principal=work.principal)

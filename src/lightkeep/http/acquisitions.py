@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who
 from lightkeep.http.shapes import Facts, PageOf, Shape, Shown
-from lightkeep.lifecycle import acquire
+from lightkeep.lifecycle.acquisitions import acquire
 from lightkeep.model.acquisition import AcquisitionState, SourceKind
 
 router = APIRouter(tags=["acquisitions"])

@@ -25,8 +25,8 @@ from lightkeep.http import (
     xpcs,
 )
 from lightkeep.http.desk import Desk
-from lightkeep.lifecycle.preview import Previews
-from lightkeep.lifecycle.sign_in import Attempts
+from lightkeep.lifecycle.people.sign_in import Attempts
+from lightkeep.lifecycle.pictures.preview import Previews
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility

@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field
 
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word
 from lightkeep.http.shapes import PageOf, Shape, Shown
-from lightkeep.lifecycle import asked_copies, scrub
-from lightkeep.lifecycle import restore as lifecycle
+from lightkeep.lifecycle.replicas import asked_copies, scrub
+from lightkeep.lifecycle.replicas import restore as lifecycle
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import RestoreState
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import Depends, Path, Query, Request
 
 from lightkeep.http.download import Integrity
-from lightkeep.lifecycle.preview import Previews
-from lightkeep.lifecycle.sign_in import COOKIE, Attempts, principal_of
+from lightkeep.lifecycle.people.sign_in import COOKIE, Attempts, principal_of
+from lightkeep.lifecycle.pictures.preview import Previews
 from lightkeep.model.errors import SignInRequired
 from lightkeep.model.people import Principal
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
-from lightkeep.lifecycle.copies import LIVE, archived, is_near
-from lightkeep.lifecycle.leases import leased
-from lightkeep.lifecycle.purge_destroy import gone
+from lightkeep.lifecycle.replicas.copies import LIVE, archived, is_near
+from lightkeep.lifecycle.replicas.leases import leased
+from lightkeep.lifecycle.retention.purge_destroy import gone
 from lightkeep.model.datasets import File
 from lightkeep.model.errors import Corrupt, StorageError, StoreUnavailable
 from lightkeep.model.people import SERVICE

@@ -9,7 +9,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from lightkeep.http.desk import AtDesk, Name, Seen, Who
 from lightkeep.http.shapes import ExperimentShape, GrantShape, Shape, Shown
-from lightkeep.lifecycle import experiments, proposals, retain
+from lightkeep.lifecycle.people import experiments, proposals
+from lightkeep.lifecycle.retention import retain
 from lightkeep.model.experiments import Experiment, ExperimentState
 
 router = APIRouter(prefix="/experiments", tags=["experiments"])

@@ -16,8 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lightkeep import telemetry
 from lightkeep.http.desk import AtDesk, Who
-from lightkeep.lifecycle import metrics
-from lightkeep.lifecycle.metrics import Gauge
+from lightkeep.lifecycle.health import metrics
+from lightkeep.lifecycle.health.metrics import Gauge
 
 router = APIRouter(tags=["metrics"])
 

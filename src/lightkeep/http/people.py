@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from lightkeep.http.desk import AtDesk, Name, Seen, Who, token_of
 from lightkeep.http.shapes import GrantShape, MeShape, PersonShape, SignInRequest, TokenRequest, TokenShape
-from lightkeep.lifecycle import sign_in
+from lightkeep.lifecycle.people import sign_in
 from lightkeep.model.errors import SignInRequired
 
 router = APIRouter(tags=["people"])

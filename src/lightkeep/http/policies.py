@@ -9,8 +9,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Text, Who, Word
 from lightkeep.http.shapes import Facts, PageOf, Shape, Shown
-from lightkeep.lifecycle import explain as explaining
-from lightkeep.lifecycle import policies
+from lightkeep.lifecycle.retention import explain as explaining
+from lightkeep.lifecycle.retention import policies
 from lightkeep.model.errors import SignInRequired
 
 router = APIRouter(tags=["retention"])

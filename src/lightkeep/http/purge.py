@@ -19,7 +19,8 @@ from lightkeep.http.purge_shapes import (
     PurgeStatusShape,
 )
 from lightkeep.http.shapes import PageOf
-from lightkeep.lifecycle import guards, holds, notices, plan_approval, purge, purge_plan
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.retention import holds, notices, plan_approval, purge, purge_plan
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import ItemState, Notice, PlanState, PurgePlan
 

@@ -22,7 +22,8 @@ from lightkeep.http.shapes import (
     TechniqueShape,
 )
 from lightkeep.http.streams import Message, stream
-from lightkeep.lifecycle import live, process, run_log
+from lightkeep.lifecycle.acquisitions import live
+from lightkeep.lifecycle.processing import process, run_log
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.runs import RunState
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape, Shown
-from lightkeep.lifecycle import slices
+from lightkeep.lifecycle.pictures import slices
 from lightkeep.model.people import Verb
 
 router = APIRouter(tags=["tomography"])

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lightkeep.http.desk import AtDesk, Name, Seen, Who, Word
 from lightkeep.http.shapes import Shape, Shown
-from lightkeep.lifecycle import forecast, scenarios
-from lightkeep.lifecycle import usage as verbs
+from lightkeep.lifecycle.capacity import forecast, scenarios
+from lightkeep.lifecycle.capacity import usage as verbs
 from lightkeep.model.people import Scope
 from lightkeep.model.usage import Growth, Quota, Step
 

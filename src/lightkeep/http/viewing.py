@@ -12,7 +12,7 @@ from fastapi import APIRouter, Path, Query, Response
 from lightkeep.formats.viewer import Kind, viewer_call
 from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape
-from lightkeep.lifecycle.preview import LARGEST, dataset_folder, main_file, shown_as
+from lightkeep.lifecycle.pictures.preview import LARGEST, dataset_folder, main_file, shown_as
 from lightkeep.model.people import Verb
 
 router = APIRouter()

@@ -14,8 +14,8 @@ from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word, vi
 from lightkeep.http.runs import check_finite
 from lightkeep.http.shapes import PageOf, RunShape, Shape, Shown
 from lightkeep.http.streams import Message, stream
-from lightkeep.lifecycle import flows
-from lightkeep.lifecycle.reprocess import reprocess as reprocessing
+from lightkeep.lifecycle.processing import flows
+from lightkeep.lifecycle.processing.reprocess import reprocess as reprocessing
 from lightkeep.model.errors import SignInRequired
 from lightkeep.model.workflows import FlowState
 

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator
 
 from lightkeep.http.desk import AtDesk, Name, Seen
 from lightkeep.http.shapes import Shape, Shown, json_safe
-from lightkeep.lifecycle import curves
+from lightkeep.lifecycle.pictures import curves
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import NotFound
 from lightkeep.model.people import Verb

@@ -12,25 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle import (
-    asked_copies,
-    drill,
-    guards,
-    notices,
-    outbox,
-    place,
-    plan_approval,
-    purge,
-    purge_plan,
-    records,
-    restore,
-    retain,
-    scrub,
-    sentinels,
-    spooled,
-    usage,
-)
-from lightkeep.lifecycle.purge_destroy import destroy
+from lightkeep.lifecycle import outbox
+from lightkeep.lifecycle.acquisitions import spooled
+from lightkeep.lifecycle.capacity import usage
+from lightkeep.lifecycle.health import drill, guards, sentinels
+from lightkeep.lifecycle.replicas import asked_copies, place, records, restore, scrub
+from lightkeep.lifecycle.retention import notices, plan_approval, purge, purge_plan, retain
+from lightkeep.lifecycle.retention.purge_destroy import destroy
 from lightkeep.model.errors import LightkeepError, StorageError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.techniques import Report

@@ -9,7 +9,7 @@ from enum import IntEnum, StrEnum
 from typing import Any
 
 LIVE = "live"
-"""The engine of a run that follows a measurement while it is written; see `lifecycle.live`."""
+"""The engine of a run that follows a measurement while it is written; see `lifecycle.acquisitions.live`."""
 
 
 class Priority(IntEnum):
@@ -76,7 +76,7 @@ class Run:
     stage: str = ""
     """Name of the stage in the flow's workflow."""
     placement: Mapping[str, Any] = field(default_factory=dict)
-    """`work`; `estimates` per place when one was chosen; `truth`, what it took; see `lifecycle.placing`."""
+    """`work`; `estimates` per place when one was chosen; `truth`; see `lifecycle.processing.placing`."""
 
 
 @dataclass(frozen=True, slots=True)

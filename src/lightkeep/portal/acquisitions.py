@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import RedirectResponse, Response
 
-from lightkeep.lifecycle import acquire
+from lightkeep.lifecycle.acquisitions import acquire
 from lightkeep.model.people import Verb
 from lightkeep.portal.page import Here, Name
 

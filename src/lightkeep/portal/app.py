@@ -13,8 +13,8 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 
-from lightkeep.lifecycle.preview import Previews
-from lightkeep.lifecycle.sign_in import Attempts
+from lightkeep.lifecycle.people.sign_in import Attempts
+from lightkeep.lifecycle.pictures.preview import Previews
 from lightkeep.model.errors import LightkeepError
 from lightkeep.portal import (
     acquisitions,

@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from lightkeep.lifecycle import curves, process, slices
-from lightkeep.lifecycle.preview import Stack
+from lightkeep.lifecycle.pictures import curves, slices
+from lightkeep.lifecycle.pictures.preview import Stack
+from lightkeep.lifecycle.processing import process
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.errors import LightkeepError, NotFound
 from lightkeep.model.people import Verb

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from fastapi.responses import RedirectResponse, Response
 
-from lightkeep.lifecycle import notices
+from lightkeep.lifecycle.retention import notices
 from lightkeep.model.errors import Conflict, NotFound
 from lightkeep.portal.page import Here
 

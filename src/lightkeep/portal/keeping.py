@@ -11,8 +11,10 @@ from fastapi import APIRouter, Form
 from fastapi.responses import RedirectResponse, Response
 from markupsafe import Markup
 
-from lightkeep.lifecycle import asked_copies, experiments, holds, purge, restore, retain
-from lightkeep.lifecycle.explain import Explanation, explain
+from lightkeep.lifecycle.people import experiments
+from lightkeep.lifecycle.replicas import asked_copies, restore
+from lightkeep.lifecycle.retention import holds, purge, retain
+from lightkeep.lifecycle.retention.explain import Explanation, explain
 from lightkeep.model.datasets import Dataset, DatasetState
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.people import SERVICE, Verb

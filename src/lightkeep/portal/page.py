@@ -19,8 +19,8 @@ from jinja2.runtime import Context
 from markupsafe import Markup
 
 from lightkeep import __version__
-from lightkeep.lifecycle.preview import Previews
-from lightkeep.lifecycle.sign_in import COOKIE, Attempts, principal_of
+from lightkeep.lifecycle.people.sign_in import COOKIE, Attempts, principal_of
+from lightkeep.lifecycle.pictures.preview import Previews
 from lightkeep.model.people import Principal
 from lightkeep.portal import words
 

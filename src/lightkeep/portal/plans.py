@@ -11,8 +11,9 @@ from fastapi import APIRouter, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
 from lightkeep.catalog.plans import PlanPart
-from lightkeep.lifecycle import guards, plan_approval, purge, purge_destroy, purge_plan
-from lightkeep.lifecycle.explain import explain
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.retention import plan_approval, purge, purge_destroy, purge_plan
+from lightkeep.lifecycle.retention.explain import explain
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE, Verb
 from lightkeep.model.retention import ItemState, Notice, PlanReason, PlanState, PurgeItem, PurgePlan

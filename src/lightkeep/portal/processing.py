@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse, Response
 
 from lightkeep import techniques
 from lightkeep.catalog.query import parse
-from lightkeep.lifecycle import process
+from lightkeep.lifecycle.processing import process
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.people import Verb

@@ -10,8 +10,8 @@ from fastapi.responses import Response
 
 from lightkeep import techniques
 from lightkeep.catalog import query
-from lightkeep.lifecycle import process
-from lightkeep.lifecycle.reprocess import Reprocessed, reprocess
+from lightkeep.lifecycle.processing import process
+from lightkeep.lifecycle.processing.reprocess import Reprocessed, reprocess
 from lightkeep.model.errors import InvalidInput, SignInRequired
 from lightkeep.portal import forms, words
 from lightkeep.portal.page import Here, Text, Visit

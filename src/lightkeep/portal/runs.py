@@ -10,9 +10,9 @@ from fastapi import APIRouter, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from lightkeep import techniques
-from lightkeep.lifecycle import live as following
-from lightkeep.lifecycle import process, run_log
-from lightkeep.lifecycle.preview import Stack
+from lightkeep.lifecycle.acquisitions import live as following
+from lightkeep.lifecycle.pictures.preview import Stack
+from lightkeep.lifecycle.processing import process, run_log
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, InvalidInput, LightkeepError, NotFound, SignInRequired
 from lightkeep.model.people import Verb

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from lightkeep.lifecycle import sign_in
+from lightkeep.lifecycle.people import sign_in
 from lightkeep.model.errors import SignInRequired
 from lightkeep.portal.page import Here, Text
 

@@ -14,7 +14,9 @@ from fastapi.responses import Response
 from markupsafe import Markup
 
 from lightkeep.catalog.copies import Freshness
-from lightkeep.lifecycle import forecast, guards, scenarios, scrub, usage
+from lightkeep.lifecycle.capacity import forecast, scenarios, usage
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.replicas import scrub
 from lightkeep.model.errors import InvalidInput, StorageError
 from lightkeep.model.people import Verb
 from lightkeep.model.retention import Notice, Restore, RestoreState

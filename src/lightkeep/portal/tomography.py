@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
-from lightkeep.lifecycle import process, slices
+from lightkeep.lifecycle.pictures import slices
+from lightkeep.lifecycle.processing import process
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput, LightkeepError, NotFound
 from lightkeep.model.people import Verb

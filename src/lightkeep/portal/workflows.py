@@ -13,7 +13,7 @@ from fastapi import APIRouter, Form, Query
 from fastapi.responses import RedirectResponse, Response
 
 from lightkeep.catalog.query import parse as parse_query
-from lightkeep.lifecycle import flows
+from lightkeep.lifecycle.processing import flows
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import InvalidInput, NotFound, SignInRequired
 from lightkeep.model.people import Verb

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from lightkeep.catalog.query import parse
-from lightkeep.lifecycle import curves
+from lightkeep.lifecycle.pictures import curves
 from lightkeep.model.people import Verb
 from lightkeep.portal.page import Here, Name
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from lightkeep import formats
-from lightkeep.lifecycle import experiments, set_up
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.formats import Result

@@ -16,9 +16,11 @@ from typing import Final
 from lightkeep import config
 from lightkeep.cli.session import os_person
 from lightkeep.facility import Facility, create_facility
-from lightkeep.lifecycle import experiments, guards, policies, set_up
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.retention import policies
 from lightkeep.lifecycle.upkeep import upkeep
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import Grant, Person, Principal, Role, Scope

@@ -11,8 +11,8 @@ import numpy as np
 from lightkeep import formats
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import experiments, set_up, sign_in
-from lightkeep.lifecycle.ingest import ingest
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments, set_up, sign_in
 from lightkeep.model.clock import Clock, SystemIds
 from lightkeep.model.datasets import Dataset, DatasetKind
 from lightkeep.model.experiments import Experiment, Station

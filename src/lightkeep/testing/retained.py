@@ -19,7 +19,7 @@ from typing import Final
 from lightkeep.catalog import Catalog
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import records
+from lightkeep.lifecycle.replicas import records
 from lightkeep.model.datasets import Dataset, DatasetKind, File
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
 from lightkeep.model.mail import Mail
@@ -143,7 +143,7 @@ class Retained:
 
     def trust_clock(self) -> None:
         """Let somebody have looked at the clock: a test goes forward by months."""
-        from lightkeep.lifecycle import guards
+        from lightkeep.lifecycle.health import guards
 
         guards.confirm_clock(self.facility, principal=ADMIN)
 
@@ -170,7 +170,7 @@ class Retained:
 
 def listing_of(replica_ids: Iterable[str]) -> str:
     """Return the hash of a list as notices carry it."""
-    from lightkeep.lifecycle.notices import listing_of as made
+    from lightkeep.lifecycle.retention.notices import listing_of as made
 
     return made(replica_ids)
 

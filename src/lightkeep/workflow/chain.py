@@ -22,10 +22,10 @@ from dbos import DBOS
 from lightkeep import telemetry
 from lightkeep.catalog.workers import Fenced
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import flows
-from lightkeep.lifecycle import process as processing
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.processing import flows
+from lightkeep.lifecycle.processing import process as processing
+from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.model.errors import CatalogUnavailable, Corrupt, LightkeepError
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.runs import RunState

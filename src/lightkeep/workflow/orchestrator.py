@@ -29,8 +29,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from lightkeep import telemetry
 from lightkeep.catalog.postgres import LINK
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import awaited, flows, live
-from lightkeep.lifecycle import process as processing
+from lightkeep.lifecycle.acquisitions import live
+from lightkeep.lifecycle.processing import awaited, flows
+from lightkeep.lifecycle.processing import process as processing
 from lightkeep.model.errors import CatalogUnavailable, Conflict, LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.retention import RestoreState
@@ -190,7 +191,7 @@ class Orchestrator:
         self._client.enqueue(options, argument, telemetry.carrier())
 
     def cancel(self, run_id: str, *, principal: Principal) -> Run:
-        """Cancel a run, whichever process works on it; see `lifecycle.process.cancel`."""
+        """Cancel a run, whichever process works on it; see `lifecycle.processing.process.cancel`."""
         return processing.cancel(self._facility, run_id, principal=principal)
 
     def wait(self, job_id: str, *, timeout_s: float | None = None) -> Job:

@@ -20,7 +20,7 @@ from threading import Event, Thread
 from lightkeep import telemetry
 from lightkeep.engines.worker import die_with
 from lightkeep.facility import Facility, open_facility
-from lightkeep.lifecycle.acquire_keep import Keeper
+from lightkeep.lifecycle.acquisitions.acquire_keep import Keeper
 from lightkeep.lifecycle.upkeep import upkeep
 from lightkeep.model.errors import CatalogUnavailable, LightkeepError
 from lightkeep.workflow.orchestrator import Orchestrator, open_workflow

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lightkeep.lifecycle import purge_plan
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.set_up import set_store
+from lightkeep.lifecycle.people.set_up import set_store
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.retention import purge_plan
 from lightkeep.model.people import SERVICE
 from lightkeep.testing.retained import ADMIN, EXPERIMENT, MANAGER, POLICY, Retained, retained
 

@@ -6,8 +6,10 @@ from datetime import timedelta
 
 import pytest
 
-from lightkeep.lifecycle import experiments, guards, plan_approval, policies, purge, purge_plan
-from lightkeep.lifecycle.purge_destroy import destroy
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.people import experiments
+from lightkeep.lifecycle.retention import plan_approval, policies, purge, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy
 from lightkeep.model.errors import Conflict, InvalidInput
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import PlanReason, PlanState, PurgePlan

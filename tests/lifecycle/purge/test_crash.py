@@ -14,9 +14,9 @@ import pytest
 
 from lightkeep.catalog import Catalog
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import purge, purge_plan
-from lightkeep.lifecycle.purge_destroy import destroy
-from lightkeep.lifecycle.purger import LENGTH
+from lightkeep.lifecycle.retention import purge, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy
+from lightkeep.lifecycle.retention.purger import LENGTH
 from lightkeep.model.errors import Conflict, NotFound
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.retention import ItemState
@@ -222,7 +222,7 @@ def test_killed_before_and_after_any_commit(scene, verb, figure):
 
 
 def test_a_crash_and_then_a_hold_brings_the_bytes_back(new_kept):
-    from lightkeep.lifecycle import holds
+    from lightkeep.lifecycle.retention import holds
 
     kept = new_kept()
     plan = purge_plan.plan(kept.facility, "central", principal=ADMIN)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightkeep.lifecycle import purge, purge_plan
+from lightkeep.lifecycle.retention import purge, purge_plan
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import ItemState

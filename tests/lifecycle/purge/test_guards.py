@@ -12,8 +12,10 @@ from datetime import timedelta
 import pytest
 
 from lightkeep.config import PurgeConfig
-from lightkeep.lifecycle import guards, purge, purge_plan, records
-from lightkeep.lifecycle.purge_destroy import destroy
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.replicas import records
+from lightkeep.lifecycle.retention import purge, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy
 from lightkeep.model.errors import Conflict, Forbidden
 from lightkeep.model.people import SERVICE
 from lightkeep.testing.populated import StillClock

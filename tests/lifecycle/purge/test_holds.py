@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from lightkeep.lifecycle import holds
-from lightkeep.lifecycle.leases import LENGTH, leased
+from lightkeep.lifecycle.replicas.leases import LENGTH, leased
+from lightkeep.lifecycle.retention import holds
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, NotFound
 from lightkeep.model.people import ANONYMOUS, SERVICE, Principal
 from lightkeep.model.retention import HoldKind, HoldScope, LeaseKind, NoticeState

@@ -14,9 +14,10 @@ from typing import ClassVar
 
 import pytest
 
-from lightkeep.lifecycle import guards, holds, purge, purge_plan
-from lightkeep.lifecycle.purge_destroy import destroy
-from lightkeep.lifecycle.purger import LENGTH
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.retention import holds, purge, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy
+from lightkeep.lifecycle.retention.purger import LENGTH
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import Lease, LeaseKind

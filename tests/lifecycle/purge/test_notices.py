@@ -15,7 +15,8 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from lightkeep.config import MailConfig
-from lightkeep.lifecycle import holds, notices, outbox, purge, purge_plan
+from lightkeep.lifecycle import outbox
+from lightkeep.lifecycle.retention import holds, notices, purge, purge_plan
 from lightkeep.mail import FolderMailer, SmtpMailer, message_id
 from lightkeep.model.datasets import DatasetKind
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, MailError, NotFound

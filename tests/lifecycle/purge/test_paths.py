@@ -17,14 +17,14 @@ KNOWN = {
     "engines/sites/packing.py": {"truncate"},  # a part
     "engines/sites/site.py": {"rmtree"},  # a temporary folder that the call itself made
     "engines/slurm.py": {"rmtree"},  # the same
-    "lifecycle/command.py": {"rmtree"},  # what an interrupted stage left in its run's scratch folder
-    "lifecycle/export.py": {"truncate", "unlink"},  # parts in the person's folder
-    "lifecycle/pieces.py": {"rmtree"},  # a run's scratch folder
-    "lifecycle/process.py": {"rmtree"},
-    "lifecycle/scratch.py": {"rmtree"},
-    "lifecycle/purge.py": {"trash", "destroy"},  # out of sight; an emergency calls `purge_destroy`
-    "lifecycle/purge_destroy.py": {"destroy"},  # the one caller of `Store.destroy`
-    "lifecycle/spooled.py": {
+    "lifecycle/processing/command.py": {"rmtree"},  # what an interrupted stage left in its run's scratch folder
+    "lifecycle/replicas/export.py": {"truncate", "unlink"},  # parts in the person's folder
+    "lifecycle/processing/pieces.py": {"rmtree"},  # a run's scratch folder
+    "lifecycle/processing/process.py": {"rmtree"},
+    "lifecycle/processing/scratch.py": {"rmtree"},
+    "lifecycle/retention/purge.py": {"trash", "destroy"},  # out of sight; an emergency calls `purge_destroy`
+    "lifecycle/retention/purge_destroy.py": {"destroy"},  # the one caller of `Store.destroy`
+    "lifecycle/acquisitions/spooled.py": {
         "unlink"
     },  # a spool's file, after its copy and it were read: tests/lifecycle/test_spooled.py
     "lifecycle/upkeep.py": {"destroy"},  # calls `purge_destroy`
@@ -66,4 +66,4 @@ def test_one_table_alone_makes_a_replica_deleted() -> None:
         for path in ROOT.rglob("*.py")
         if ": ReplicaState.DELETED" in path.read_text() or "state=ReplicaState.DELETED" in path.read_text()
     ]
-    assert sorted(writers) == ["catalog/plans.py", "lifecycle/rebuild.py"]
+    assert sorted(writers) == ["catalog/plans.py", "lifecycle/replicas/rebuild.py"]

@@ -8,10 +8,11 @@ from datetime import timedelta
 import pytest
 
 from lightkeep.config import PurgeConfig
-from lightkeep.lifecycle import guards, holds, purge, purge_plan
-from lightkeep.lifecycle.leases import leased
-from lightkeep.lifecycle.purge_destroy import destroy, gone
-from lightkeep.lifecycle.purger import LENGTH, purger
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.replicas.leases import leased
+from lightkeep.lifecycle.retention import holds, purge, purge_plan
+from lightkeep.lifecycle.retention.purge_destroy import destroy, gone
+from lightkeep.lifecycle.retention.purger import LENGTH, purger
 from lightkeep.model.errors import Conflict, Forbidden, InvalidInput, NotFound, StoreUnavailable
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import HoldKind, HoldScope, LeaseKind, PlanReason, PlanState
@@ -400,7 +401,7 @@ def test_a_last_copy_needs_two_notices_an_answer_and_somebody_else_than_the_poli
     kept.told(last_copy=True)
     with pytest.raises(Conflict, match="answered"):
         purge_plan.plan(kept.facility, "central", principal=ADMIN)
-    from lightkeep.lifecycle.notices import acknowledge
+    from lightkeep.lifecycle.retention.notices import acknowledge
 
     notice = view.notices(live=True).items[0]
     acknowledge(kept.facility, notice.id, principal=PI)

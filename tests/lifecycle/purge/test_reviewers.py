@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from lightkeep.lifecycle import plan_approval, purge, purge_plan
+from lightkeep.lifecycle.retention import plan_approval, purge, purge_plan
 from lightkeep.model.errors import Forbidden, NotFound
 from lightkeep.model.experiments import Experiment, Station
 from lightkeep.model.people import SERVICE, Grant, Person, Principal, Role, Scope

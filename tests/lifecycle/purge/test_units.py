@@ -8,12 +8,13 @@ from datetime import timedelta
 import pytest
 
 from lightkeep.config import PurgeConfig
-from lightkeep.lifecycle import holds, purge, purge_plan, restore
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.doctor import examine
-from lightkeep.lifecycle.explain import explain
-from lightkeep.lifecycle.purge_destroy import destroy, gone
-from lightkeep.lifecycle.set_up import set_store
+from lightkeep.lifecycle.health.doctor import examine
+from lightkeep.lifecycle.people.set_up import set_store
+from lightkeep.lifecycle.replicas import restore
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.retention import holds, purge, purge_plan
+from lightkeep.lifecycle.retention.explain import explain
+from lightkeep.lifecycle.retention.purge_destroy import destroy, gone
 from lightkeep.model.errors import Conflict
 from lightkeep.model.people import SERVICE
 from lightkeep.model.retention import HoldScope, PlanReason

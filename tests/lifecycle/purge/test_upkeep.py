@@ -7,8 +7,8 @@ from threading import Event, Thread
 
 import pytest
 
-from lightkeep.lifecycle import purge, purge_plan
 from lightkeep.lifecycle import upkeep as module
+from lightkeep.lifecycle.retention import purge, purge_plan
 from lightkeep.lifecycle.upkeep import PARTS, upkeep
 from lightkeep.model.errors import StorageError
 from lightkeep.model.people import SERVICE

@@ -9,23 +9,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle import (
-    experiments,
-    guards,
-    holds,
-    notices,
-    outbox,
-    purge,
-    purge_destroy,
-    purge_plan,
-    records,
-)
-from lightkeep.lifecycle.archive import archive
-from lightkeep.lifecycle.ingest import ingest
-from lightkeep.lifecycle.replicate import replicate
-from lightkeep.lifecycle.scrub import scrub
-from lightkeep.lifecycle.transfer import Pace
-from lightkeep.lifecycle.verify import verify
+from lightkeep.lifecycle import outbox
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.intake.ingest import ingest
+from lightkeep.lifecycle.people import experiments
+from lightkeep.lifecycle.replicas import records
+from lightkeep.lifecycle.replicas.archive import archive
+from lightkeep.lifecycle.replicas.replicate import replicate
+from lightkeep.lifecycle.replicas.scrub import scrub
+from lightkeep.lifecycle.replicas.transfer import Pace
+from lightkeep.lifecycle.replicas.verify import verify
+from lightkeep.lifecycle.retention import holds, notices, purge, purge_destroy, purge_plan
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, LightkeepError
 from lightkeep.model.experiments import Experiment, ExperimentState, Station

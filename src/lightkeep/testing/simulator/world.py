@@ -16,10 +16,11 @@ from lightkeep.catalog import Catalog, migrate
 from lightkeep.catalog.sqlite import Sqlite
 from lightkeep.config import Config
 from lightkeep.facility import Facility
-from lightkeep.lifecycle import guards, purge
-from lightkeep.lifecycle.doctor import examine
-from lightkeep.lifecycle.findings import Severity
-from lightkeep.lifecycle.scrub import scrub
+from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.health.doctor import examine
+from lightkeep.lifecycle.health.findings import Severity
+from lightkeep.lifecycle.replicas.scrub import scrub
+from lightkeep.lifecycle.retention import purge
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.mail import Mail
 from lightkeep.model.people import SERVICE

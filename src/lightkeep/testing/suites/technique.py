@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from lightkeep import formats, techniques
-from lightkeep.lifecycle.pieces import blocks
+from lightkeep.lifecycle.processing.pieces import blocks
 from lightkeep.model.errors import InvalidInput
 from lightkeep.model.formats import Output, Source
 from lightkeep.model.techniques import Preflight
@@ -166,7 +166,7 @@ class TechniqueSuite:
         return state
 
     def compute(self, source: Source, found: Preflight, cuts: Sequence[tuple[int, int]]) -> Outputs:
-        """Do the work cut by cut and put it together, as `lifecycle.process` does."""
+        """Do the work cut by cut and put it together, as `lifecycle.processing.process` does."""
         technique = self.technique()
         params = technique.Params(**found.params)
         if self.is_incremental():

@@ -1,0 +1,1 @@
+"""Data that come in while they are measured."""

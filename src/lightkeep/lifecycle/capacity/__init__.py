@@ -1,0 +1,1 @@
+"""Who uses how much, and when a store is full."""

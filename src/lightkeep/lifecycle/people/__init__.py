@@ -1,0 +1,1 @@
+"""Experiments, proposals, people, and what they set up."""

@@ -1,0 +1,1 @@
+"""What a dataset looks like: pictures and curves for the portal."""

@@ -1,0 +1,1 @@
+"""Techniques, commands and workflows on datasets."""

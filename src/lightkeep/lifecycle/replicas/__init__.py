@@ -1,0 +1,1 @@
+"""Copies of files on stores: made, verified, repaired, archived, brought back."""
