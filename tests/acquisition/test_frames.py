@@ -234,6 +234,23 @@ def test_a_replay_of_a_scan_keeps_its_angles_and_can_be_stopped(tmp_path: Path) 
     source.close()
 
 
+def test_a_data_exchange_scan_is_replayed_as_it_was_measured(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "old.h5", "w") as file:
+        for name, count in (("data", 4), ("data_white", 2), ("data_dark", 1)):
+            file[f"exchange/{name}"] = np.stack([image(number).astype(np.float32) for number in range(count)])
+        file["exchange/theta"] = np.radians([0.0, 45, 90, 135])
+        file["exchange/theta"].attrs["units"] = "radians"
+    source = open_source(Replay(file=str(tmp_path / "old.h5"), rate=1e6))
+    recorder = Recorder(tmp_path / "spool", prefix="x")
+    for message in source.messages():
+        recorder.take(message)
+    source.close()
+    with NXTOMO.open(tmp_path / "spool" / "old.h5") as scan:
+        assert [scan.arrays[name].shape[0] for name in ("projections", "flats", "darks", "frames")] == [4, 2, 1, 7]
+        np.testing.assert_allclose(scan.arrays["theta_deg"][:], [0, 45, 90, 135])
+        np.testing.assert_array_equal(scan.arrays["frames"][2:3], [image(0)])
+
+
 def test_frames_of_another_size_begin_a_new_series_and_nothing_is_lost(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path, prefix="camera")
     for number in range(6):

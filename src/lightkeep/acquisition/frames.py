@@ -253,8 +253,15 @@ def _json(text: bytes) -> dict[str, Any]:
     return found
 
 
+_EXCHANGE: Final = {"exchange/data_white": 1, "exchange/data_dark": 2, "exchange/data": 0}
+"""Where a Data Exchange scan has its frames, in the order of a measurement, with the image key of each."""
+
+
 class ReplaySource:
-    """Plays a file's frames at a rate, once; frame n comes at n / rate seconds."""
+    """Plays a file's frames at a rate, once; frame n comes at n / rate seconds.
+
+    A Data Exchange scan is played as a beamline measures it: flats, darks, then projections with their angles.
+    """
 
     def __init__(self, options: Replay) -> None:
         self._options = options
@@ -263,38 +270,48 @@ class ReplaySource:
             self._file = h5py.File(options.file, "r", locking=False)
         except OSError as error:
             raise SourceError(f"{options.file} cannot be read: {error}", remedy="name an HDF5 file") from error
-        found = self._file.get(options.place)
-        if not isinstance(found, h5py.Dataset) or found.ndim != 3:
+        self._stacks = self._found()
+        if not self._stacks:
             self._file.close()
             raise SourceError(
                 f"{options.file} has no frames at {options.place}", remedy="name a dataset of three axes: place"
             )
-        self._data = found
 
     def messages(self) -> Iterator[Begin | Frame | End | None]:
         """Yield the series."""
         yield Begin(Path(self._options.file).stem, self._header())
         began = time.monotonic()
-        scan = self._scan()
-        for number in range(self._data.shape[0]):
+        every = ((stack, at, given) for stack, given in self._stacks for at in range(stack.shape[0]))
+        for number, (stack, at, given) in enumerate(every):
             if self._is_stopped:
                 break
             while (left := began + number / self._options.rate - time.monotonic()) > 0:
                 time.sleep(min(left, _BEAT_S))
                 if left > _BEAT_S:
                     yield None
-            given = {name: float(each[number]) for name, each in scan.items()}
-            yield Frame(number, self._data[number], time.time(), given)
+            values = {name: float(each[at]) for name, each in given.items()}
+            yield Frame(number, stack[at], time.time(), values)
         yield End()
 
-    def _scan(self) -> dict[str, Any]:
-        """Return the values of all frames, where the file is a tomography scan."""
-        found = {name: self._file.get(place) for name, place in SCAN.items()}
-        return {
-            name: each[()]
-            for name, each in found.items()
-            if isinstance(each, h5py.Dataset) and each.shape == self._data.shape[:1]
-        }
+    def _found(self) -> list[tuple[h5py.Dataset, dict[str, Any]]]:
+        """Return the stacks in the order in which they are played, with the values of each of their frames."""
+        frames = self._file.get(self._options.place)
+        if isinstance(frames, h5py.Dataset) and frames.ndim == 3:
+            known = {name: self._file.get(place) for name, place in SCAN.items()}
+            return [(frames, {name: each[()] for name, each in known.items() if _is_one_of_each(each, frames)})]
+        found = []
+        for place, key in _EXCHANGE.items():
+            stack, theta = self._file.get(place), self._file.get("exchange/theta")
+            if not isinstance(stack, h5py.Dataset) or stack.ndim != 3:
+                return []
+            given: dict[str, Any] = {"image_key": np.full(stack.shape[0], key)}
+            if _is_one_of_each(theta, stack):
+                is_radian = str(theta.attrs.get("units", "")).startswith("rad")
+                given["rotation_angle"] = np.degrees(theta[()]) if is_radian else theta[()]
+            else:
+                given["rotation_angle"] = np.zeros(stack.shape[0])
+            found.append((stack, given))
+        return found
 
     def stop(self, why: Mapping[str, Any]) -> None:  # noqa: ARG002
         """End the series before the next frame."""
@@ -311,3 +328,7 @@ class ReplaySource:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _is_one_of_each(values: Any, frames: h5py.Dataset) -> bool:
+    return isinstance(values, h5py.Dataset) and values.shape == frames.shape[:1]

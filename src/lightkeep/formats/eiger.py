@@ -32,6 +32,7 @@ from lightkeep.model.errors import BadFile, SourceError, UnsafeFile
 from lightkeep.model.formats import Source
 from lightkeep.model.quantity import Quantity
 
+_COUNTS = "iu"
 _PLACE = "entry/data"
 _PART = re.compile(r"data_\d+\Z")
 _DETECTOR = "entry/instrument/detector"
@@ -109,10 +110,11 @@ class _Part:
 
 
 class EigerStack(DenseStack):
-    """Frames of one dataset, or of several one after another."""
+    """Frames of one dataset, or of several one after another; of integers, or of the `kinds` of numbers named."""
 
-    def __init__(self, path: Path, file: h5py.File, *, is_live: bool) -> None:
+    def __init__(self, path: Path, file: h5py.File, *, is_live: bool, kinds: str = _COUNTS) -> None:
         self._file = file
+        self._kinds = kinds
         self._files: list[h5py.File] = []
         self._parts: list[_Part] = []
         self._ends = [0]
@@ -172,7 +174,7 @@ class EigerStack(DenseStack):
 
     def _fits(self, data: Any) -> bool:
         like = (self._frame_shape, self._dtype)
-        return _is_stack(data) and (not self._parts or (data.shape[1:], data.dtype) == like)
+        return _is_stack(data, self._kinds) and (not self._parts or (data.shape[1:], data.dtype) == like)
 
     def _target(self, name: str) -> Path:
         """Return the file that a part is in; UnsafeFile where it is not below the master's folder."""
@@ -307,8 +309,8 @@ def _parts(group: h5py.Group) -> list[str]:
     return sorted(name for name in group if _PART.match(name))
 
 
-def _is_stack(data: Any) -> bool:
-    return isinstance(data, h5py.Dataset) and len(data.shape or ()) == 3 and data.dtype.kind in "iu"
+def _is_stack(data: Any, kinds: str = _COUNTS) -> bool:
+    return isinstance(data, h5py.Dataset) and len(data.shape or ()) == 3 and data.dtype.kind in kinds
 
 
 def is_written(path: Path) -> bool:

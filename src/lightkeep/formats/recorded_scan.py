@@ -19,6 +19,7 @@ from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Source
 
 _FRAMES: Final = "entry/data/data"
+_NUMBERS: Final = "iuf"  # a scan that is replayed may have been corrected before
 
 
 class Growing:
@@ -62,9 +63,9 @@ def _opened(path: Path) -> Source:
 def frames_of(path: Path, file: h5py.File, *, is_live: bool = False) -> EigerStack | None:
     """Return the frames of all kinds as one stack, where an acquisition recorded the scan."""
     places = [file.get(place) for place in (_FRAMES, *SCAN.values())]
-    if not all(isinstance(each, h5py.Dataset) for each in places) or places[0].dtype.kind not in "iu":
+    if not all(isinstance(each, h5py.Dataset) for each in places) or places[0].dtype.kind not in _NUMBERS:
         return None
-    return EigerStack(path, file, is_live=is_live)
+    return EigerStack(path, file, is_live=is_live, kinds=_NUMBERS)
 
 
 def _source(path: Path, file: h5py.File, *, is_live: bool) -> Source:
