@@ -241,6 +241,7 @@ def test_a_data_exchange_scan_is_replayed_as_it_was_measured(tmp_path: Path) -> 
         file["exchange/theta"] = np.radians([0.0, 45, 90, 135])
         file["exchange/theta"].attrs["units"] = "radians"
     source = open_source(Replay(file=str(tmp_path / "old.h5"), rate=1e6))
+    (tmp_path / "spool").mkdir()
     recorder = Recorder(tmp_path / "spool", prefix="x")
     for message in source.messages():
         recorder.take(message)
