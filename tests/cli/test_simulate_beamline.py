@@ -32,7 +32,7 @@ def test_a_scan_begins_with_acquire_and_ends_when_it_is_told_to() -> None:
             if isinstance(message, Frame):
                 keys.append(message.values["image_key"])
             if keys.count(0) == 10:
-                source.stop()
+                source.stop({})
                 break
         source.close()
         assert process.wait(WAIT_S) == 0

@@ -97,6 +97,7 @@ def sync(facility: Facility, proposal: Proposal, *, principal: Principal, dry_ru
 def experiment_name(proposal: Proposal, *, now: datetime) -> str:
     """Return `<yyyy-mm>-<PIlastname>-<number>`, in letters that any folder takes.
 
+    >>> from datetime import UTC, datetime
     >>> pi = Member("Müller-Lüdenscheidt", is_pi=True)
     >>> experiment_name(Proposal("81234", "2-BM", (pi,)), now=datetime(2026, 11, 22, tzinfo=UTC))
     '2026-11-mueller-luedenscheidt-81234'
