@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from lightkeep.testing.samples import concrete
 
 Order = Literal["golden", "interlaced", "sequential"]
 _PROJECTION, _FLAT, _DARK = 0, 1, 2
+_LINGER_S: Final = 0.5
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,10 @@ class VirtualBeamline:
 
     def wait(self, scans: int | None) -> None:
         """Return after so many scans, or on Ctrl-C."""
-        with suppress(KeyboardInterrupt), self._ended:
-            self._ended.wait_for(lambda: scans is not None and self.scans >= scans)
+        with suppress(KeyboardInterrupt):
+            with self._ended:
+                self._ended.wait_for(lambda: scans is not None and self.scans >= scans)
+            time.sleep(_LINGER_S)  # whoever stopped the scan gets an answer, and the last frame arrives
 
     @property
     def is_acquiring(self) -> bool:
