@@ -54,13 +54,17 @@ def brute_force(
     series = taken[: n * average].reshape(n, average, *qmap.shape).mean(axis=1)
     rows = []
     samples, level = series, 0
+    is_bad = np.isnan(samples).any(axis=(1, 2))
     for wanted, lag in levels(n, dpl=dpl, scheme=scheme):  # type: ignore[arg-type]
         while level < wanted:
             half = len(samples) // 2
             samples, level = (samples[0 : 2 * half : 2] + samples[1 : 2 * half : 2]) / 2, level + 1
+            is_bad = is_bad[0 : 2 * half : 2] | is_bad[1 : 2 * half : 2]
         before, after = samples[: len(samples) - lag], samples[lag:]
-        good = ~np.isnan(before + after).any(axis=(1, 2))
-        rows.append((lag << wanted, int(good.sum()), *_curves(before[good], after[good], qmap, normalise)))
+        good = ~(is_bad[: len(before)] | is_bad[lag:])
+        if not good.all():
+            before, after = before[good], after[good]
+        rows.append((lag << wanted, int(good.sum()), *_curves(before, after, qmap, normalise)))
     tau, pairs, g2, error, partial = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     image = np.where(dead, np.nan, np.nanmean(series, axis=0))
     return Oracle(
@@ -88,7 +92,8 @@ def _curves(before: Float64, after: Float64, qmap: QMap, normalise: str) -> tupl
     if len(before) == 0:
         empty = np.full(qmap.n_dynamic, np.nan)
         return empty, empty, np.full(qmap.n_static, np.nan)
-    G2, IP, IF = (before * after).mean(axis=0), before.mean(axis=0), after.mean(axis=0)
+    G2 = np.einsum("tyx,tyx->yx", before, after) / len(before)
+    IP, IF = before.mean(axis=0), after.mean(axis=0)
     g2, error = np.full((2, qmap.n_dynamic), np.nan)
     partial = np.array([_ratio(G2, IP, IF, qmap.static == label) for label in range(1, qmap.n_static + 1)])
     for label in range(1, qmap.n_dynamic + 1):
@@ -102,8 +107,9 @@ def _curves(before: Float64, after: Float64, qmap: QMap, normalise: str) -> tupl
         elif normalise == "pooled":
             g2[label - 1] = _ratio(G2, IP, IF, inside)
         else:
-            below = (before[:, inside].mean(axis=1) * after[:, inside].mean(axis=1)).sum()
-            above = (before * after)[:, inside].mean(axis=1).sum()
+            one, other = before[:, inside], after[:, inside]
+            below = (one.mean(axis=1) * other.mean(axis=1)).sum()
+            above = (one * other).mean(axis=1).sum()
             g2[label - 1] = above / below if below > 0 else np.nan
     return g2, error, partial
 
