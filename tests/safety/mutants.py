@@ -236,14 +236,15 @@ def plant(mutant: Mutant, folder: Path) -> None:
     text = (source / mutant.file).read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         raise ValueError(f"{mutant.old!r} is {text.count(mutant.old)} times in {mutant.file}")
-    target = folder / "lightkeep"
-    room = mutant.file.partition("/")[0]
-    for real, linked in ((source, target), (source / room, target / room)):
+    real, linked = source, folder / "lightkeep"
+    for name in Path(mutant.file).parts:
         linked.mkdir()
         for each in real.iterdir():
-            if each.name not in (room, "__pycache__") and each != source / mutant.file:
+            if each.name not in (name, "__pycache__"):
                 (linked / each.name).symlink_to(each)
-    (target / mutant.file).write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        real, linked = real / name, linked / name
+    with linked.open("x", encoding="utf-8") as file:  # never through a link, into the real source
+        file.write(text.replace(mutant.old, mutant.new))
 
 
 def survives(status: int, output: str) -> str:
