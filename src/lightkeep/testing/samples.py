@@ -13,8 +13,8 @@ Float64 = NDArray[np.float64]
 _PASTE = 0.55
 """Density of the cement; everything inside it is drawn as a difference to that."""
 _TUBE_RADIUS, _CORE_RADIUS = 0.96, 0.83
-_TRIES, _ROUNDS = 16, 20
-"""Places tried at once for a grain, and how often."""
+_TRIES, _ROUNDS, _AHEAD = 16, 20, 5
+"""Places tried in a round for a grain, rounds at most, and rounds that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +80,21 @@ def _grains(rng: np.random.Generator, crack: _Ellipsoids, height: float) -> _Ell
     radii = np.concatenate(
         [rng.uniform(0.075, 0.15, 70), rng.uniform(0.035, 0.075, 250), rng.uniform(0.012, 0.035, 380)]
     )
-    placed, kept = np.empty((0, 3)), np.empty(0)
+    placed, kept, count = np.empty((radii.size, 3)), np.empty(radii.size), 0
     for radius in np.sort(radii)[::-1]:
-        for _ in range(_ROUNDS):
-            places = _inside(rng, radius, height)
-            gaps = np.linalg.norm(places[:, None] - placed, axis=2) - 0.97 * (kept + radius)
-            free = np.flatnonzero((gaps > 0).all(axis=1) & ~_touches(places, crack, 0.9 * radius))
+        for _ in range(0, _ROUNDS, _AHEAD):
+            state = rng.bit_generator.state
+            places = _inside(rng.random((_AHEAD, 3, _TRIES)), radius, height)
+            apart = _squares(places, placed[:count]) > (0.97 * (kept[:count] + radius)) ** 2
+            free = np.flatnonzero(apart.all(axis=1))
+            if free.size:  # seldom: only then the crack is looked at, which takes longer
+                free = free[~_touches(places[free], crack, 0.9 * radius)]
             if free.size:
-                placed, kept = np.vstack([placed, places[free[0]]]), np.append(kept, radius)
+                placed[count], kept[count], count = places[free[0]], radius, count + 1
+                rng.bit_generator.state = state
+                rng.random((1 + free[0] // _TRIES, 3, _TRIES))  # as if no round had been drawn ahead
                 break
+    placed, kept = placed[:count], kept[:count]
     return _Ellipsoids(
         placed,
         kept[:, None] * rng.uniform(0.72, 1, (kept.size, 3)),
@@ -97,14 +103,18 @@ def _grains(rng: np.random.Generator, crack: _Ellipsoids, height: float) -> _Ell
     )
 
 
-def _inside(rng: np.random.Generator, radius: float, height: float) -> Float64:
-    rho, phi = (
-        (_CORE_RADIUS - 0.03 - radius) * np.sqrt(rng.uniform(size=_TRIES)),
-        rng.uniform(0, 2 * np.pi, _TRIES),
-    )
-    return np.column_stack(
-        [0.015 + rho * np.cos(phi), -0.01 + rho * np.sin(phi), rng.uniform(-height, height, _TRIES)]
-    )
+def _squares(ones: Float64, others: Float64) -> Float64:
+    """(ones, others) Squares of the distances between places (n, 3)."""
+    squares: Float64 = (ones**2).sum(axis=1)[:, None] - 2 * (ones @ others.T) + (others**2).sum(axis=1)
+    return squares
+
+
+def _inside(uniform: Float64, radius: float, height: float) -> Float64:
+    """(rounds * tries, 3) Places from numbers in 0..1, (rounds, 3, tries)."""
+    rho = (_CORE_RADIUS - 0.03 - radius) * np.sqrt(uniform[:, 0].ravel())
+    phi = 2 * np.pi * uniform[:, 1].ravel()
+    z = 2 * height * uniform[:, 2].ravel() - height
+    return np.column_stack([0.015 + rho * np.cos(phi), -0.01 + rho * np.sin(phi), z])
 
 
 def _touches(places: Float64, crack: _Ellipsoids, radius: float) -> NDArray[np.bool_]:
