@@ -7,7 +7,8 @@ The ZeroMQ stream is one multipart message each; numbers are little-endian, valu
     {"htype": "dimage-1.0", "frame": 0} + {"shape": [columns, rows], "type": ..., "encoding": "<"} + values
     {"htype": "dseries_end-1.0", "series": 7}                                             it is over
 
-The second form of a frame is the one that Eigers send, and its shape counts columns first.
+The second form of a frame is the one that Eigers send: its shape counts columns first, and its values may come
+compressed (`"encoding": "bs16-lz4<"`), and then stay so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
+from lightkeep.acquisition.codecs import from_area_detector, from_eiger
 from lightkeep.acquisition.options import Frames, PvAccess, Replay, ZeroMq
 from lightkeep.model.acquisition import SCAN, Begin, End, Frame, FrameSource
 from lightkeep.model.errors import ConfigError, InvalidInput, SourceError
@@ -33,6 +35,7 @@ _CONNECT_S: Final = 5.0
 _QUEUE: Final = 256
 """Frames between the network's thread and the disk's; beyond that the network waits, and gaps are counted."""
 _KINDS: Final = "biuf"
+_IMAGE: Final = "epics:nt/NTNDArray:1.0"
 
 
 def open_source(options: Frames) -> FrameSource:
@@ -57,6 +60,7 @@ class PvAccessSource:
     def __init__(self, options: PvAccess) -> None:
         try:
             from p4p.client.thread import Context
+            from p4p.nt import NTNDArray
         except ModuleNotFoundError as error:
             raise ConfigError(
                 "EPICS needs p4p, which is not installed", remedy="pip install 'lightkeep[epics]'"
@@ -67,7 +71,8 @@ class PvAccessSource:
         self._is_closing = False
         self._is_followed = threading.Event()
         self._opened = time.time()
-        self._context = Context("pva", conf=options.epics or None, useenv=not options.epics)
+        whole = type("Whole", (NTNDArray,), {"unwrap": staticmethod(lambda value: value)})  # p4p reads no codec
+        self._context = Context("pva", conf=options.epics or None, useenv=not options.epics, nt={_IMAGE: whole})
         self._monitor = self._context.monitor(
             options.channel,
             self._take,
@@ -114,18 +119,25 @@ class PvAccessSource:
             if isinstance(value, Exception):  # disconnected: EPICS connects again by itself
                 yield None
                 continue
-            number, at = int(value.raw.uniqueId), float(value.timestamp)
+            if not hasattr(value, "getID") or value.getID() != _IMAGE:
+                raise SourceError(
+                    f"{self._options.channel} has no images", remedy="name a channel of type NTNDArray"
+                )
+            number = int(value.uniqueId)
+            at = float(value.timeStamp.secondsPastEpoch) + 1e-9 * value.timeStamp.nanoseconds
             is_old = self._last is None and 0 < at < self._opened
             is_same = (number, at) == self._last  # a new scan may begin with the number that the channel held
             self._last = (number, at)
-            if is_same or is_old or value.size == 0:
+            if is_same or is_old or value.value is None or len(value.value) == 0:
                 continue
-            yield Frame(number, np.asarray(value), at, self._values(value))
+            yield Frame(number, _image(value), at, self._values(value))
 
     def _values(self, value: Any) -> dict[str, float]:
         """Return the numbers among the frame's attributes; the angle and the image key by their own names."""
         names = {self._options.angle: "rotation_angle", self._options.image_key: "image_key"}
-        found = {names.get(name, name): each for name, each in value.attrib.items() if name != "ColorMode"}
+        found = {
+            names.get(each.name, each.name): each.value for each in value.attribute if each.name != "ColorMode"
+        }
         return {name: float(each) for name, each in found.items() if isinstance(each, int | float)}
 
     def stop(self, why: Mapping[str, Any]) -> None:
@@ -147,6 +159,19 @@ class PvAccessSource:
             self._is_closing = True
             self._monitor.close()
             self._context.close()
+
+
+def _image(value: Any) -> Any:
+    """Return the values of an NTNDArray (row, column), compressed as they came. SourceError: no image."""
+    shape = [int(each.size) for each in value.dimension][::-1]
+    if value.codec.name:
+        return from_area_detector(value.codec.name, value.codec.parameters, shape, value.value.tobytes())
+    try:
+        return value.value.reshape(shape)
+    except ValueError as error:
+        raise SourceError(
+            f"a frame of {shape} has {value.value.size} values", remedy="check the plugins"
+        ) from error
 
 
 class ZeroMqSource:
@@ -227,20 +252,16 @@ def _frame(head: dict[str, Any], about: dict[str, Any], values: bytes, *, revers
         shape = [int(each) for each in about["shape"]]
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(f"a frame's header is broken: {error!r}", remedy="send frame, shape and type") from error
-    if about.get("encoding", "<") not in ("<", "raw"):
-        raise SourceError(
-            f"frames are compressed ({about['encoding']}), which this stream is not read with",
-            remedy="set the detector's stream to no compression",
-        )
-    if (
-        kind.kind not in _KINDS
-        or len(shape) != 2
-        or min(shape) < 1
-        or kind.itemsize * shape[0] * shape[1] != len(values)
-    ):
+    encoding = str(about.get("encoding", "<"))
+    is_packed = encoding not in ("<", "raw")
+    if kind.kind not in _KINDS or len(shape) != 2 or min(shape) < 1:
+        raise SourceError(f"a frame is {shape} {kind}, no image", remedy="correct its header")
+    if not is_packed and kind.itemsize * shape[0] * shape[1] != len(values):
         raise SourceError(f"a frame of {shape} {kind} has {len(values)} bytes", remedy="correct its header")
+    shape = shape[::-1] if reverse else shape
     given = {name: float(head[name]) for name in SCAN if isinstance(head.get(name), int | float)}
-    return Frame(number, np.frombuffer(values, kind).reshape(shape[::-1] if reverse else shape), at, given)
+    data = from_eiger(encoding, kind, shape, values) if is_packed else np.frombuffer(values, kind).reshape(shape)
+    return Frame(number, data, at, given)
 
 
 def _json(text: bytes) -> dict[str, Any]:

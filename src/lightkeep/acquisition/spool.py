@@ -25,7 +25,8 @@ from typing import Any, Final
 import h5py
 import numpy as np
 
-from lightkeep.model.acquisition import SCAN, Begin, End, Frame
+from lightkeep.acquisition.codecs import FILTERS
+from lightkeep.model.acquisition import SCAN, Begin, End, Frame, Packed
 from lightkeep.model.errors import StorageError, StoreFull
 
 MARK: Final = "{name}.done"
@@ -83,7 +84,7 @@ class Recorder:
         self._path = folder
         self._kept: list[Frame] = []
         self._length = 0
-        self._shape: tuple[int, ...] = ()
+        self._kind: tuple[tuple[int, ...], str, str] = ((), "", "")
         self._expected: int | None = None
         self._flushed_at = self._came_at = 0.0
 
@@ -119,16 +120,17 @@ class Recorder:
         if self._expected is not None and frame.number > self._expected:
             self.counted.gaps += frame.number - self._expected
         self._expected = frame.number + 1
-        shape = np.shape(frame.data)
-        if self._file is not None and shape != self._shape:
+        kind = _kind(frame.data)
+        if self._file is not None and kind != self._kind:
+            is_now, was = (" ".join(map(str, each)).rstrip() for each in (kind, self._kind))
             self.counted.problem = (
-                f"frame {frame.number} of {self._path.name} is {shape}, not {self._shape}: it begins a new series"
+                f"frame {frame.number} of {self._path.name} is {is_now}, not {was}: it begins a new series"
             )
             self._close()
             self._is_open_series = False
         if self._file is None:
             self._open(frame, now)
-            self._shape = shape
+            self._kind = kind
         self._kept.append(frame)
         self.counted.frames += 1
         self.counted.last = frame.at or time.time()
@@ -156,7 +158,7 @@ class Recorder:
         self._begun(self._path)
 
     def _made(self, path: Path, first: Frame, *, is_live: bool) -> h5py.File:
-        like = np.asarray(first.data)
+        shape, dtype, codec = _kind(first.data)
         try:
             file = h5py.File(path, "x", libver="latest" if is_live else None)
         except OSError as error:
@@ -168,9 +170,8 @@ class Recorder:
         instrument.create_group("detector").attrs["NX_class"] = "NXdetector"
         data = entry.create_group("data")
         data.attrs["NX_class"], data.attrs["signal"] = "NXdata", "data"
-        data.create_dataset(
-            "data", (0, *like.shape), like.dtype, maxshape=(None, *like.shape), chunks=(1, *like.shape)
-        )
+        packing = FILTERS[codec][1] if codec else {}
+        data.create_dataset("data", (0, *shape), dtype, maxshape=(None, *shape), chunks=(1, *shape), **packing)
         missing: float
         for name, kind, unit in (("frame_number", np.int64, ""), ("frame_time", np.float64, "s")):
             each = data.create_dataset(name, (0,), kind, maxshape=(None,), chunks=(4096,))
@@ -232,9 +233,8 @@ class Recorder:
 
         def frame(at: int) -> Frame:
             number, when = (file[f"entry/data/{name}"][at] for name in ("frame_number", "frame_time"))
-            return Frame(
-                int(number), data[at], float(when), {name: float(each[at]) for name, each in values.items()}
-            )
+            given = {name: float(each[at]) for name, each in values.items()}
+            return Frame(int(number), _image_at(data, at), float(when), given)
 
         with self._made(whole, frame(0), is_live=False) as made:
             for at in range(length):
@@ -268,12 +268,35 @@ def _extend(file: h5py.File, frames: Iterable[Frame]) -> None:
     for name in _values_in(file):
         missing = 3.0 if name == "image_key" else np.nan
         values[_place_of(name)] = np.array([each.values.get(name, missing) for each in stack])
-    values["entry/data/data"] = np.stack([each.data for each in stack])
     for name, added in values.items():
         into = file[name]
         begin = into.shape[0]
         into.resize(begin + len(stack), axis=0)
         into[begin:] = added
+    data = file["entry/data/data"]
+    begin = data.shape[0]
+    data.resize(begin + len(stack), axis=0)
+    if isinstance(stack[0].data, Packed):
+        for at, each in enumerate(stack, begin):
+            data.id.write_direct_chunk((at, 0, 0), each.data.chunk)
+    else:
+        data[begin:] = np.stack([each.data for each in stack])
+
+
+def _kind(data: Any) -> tuple[tuple[int, ...], str, str]:
+    """Return the shape, the type and the codec that all frames of a file share."""
+    if isinstance(data, Packed):
+        return data.shape, str(data.dtype), data.codec
+    return np.shape(data), str(np.asarray(data).dtype), ""
+
+
+def _image_at(data: h5py.Dataset, at: int) -> Any:
+    """Return a frame that was written; a compressed one as it is."""
+    plan = data.id.get_create_plist()
+    for codec, (number, _) in FILTERS.items():
+        if plan.get_nfilters() and plan.get_filter(0)[0] == number:
+            return Packed(data.shape[1:], data.dtype, codec, data.id.read_direct_chunk((at, 0, 0))[1])
+    return data[at]
 
 
 def _place_of(name: str) -> str:

@@ -104,13 +104,26 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Packed:
+    """The values of a frame as its detector compressed them, made a chunk of an HDF5 file."""
+
+    shape: tuple[int, ...]
+    """Rows, columns."""
+    dtype: Any
+    """The numpy type of the values."""
+    codec: str
+    """`bslz4`, `lz4`, `blosc` or `zlib`."""
+    chunk: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Frame:
     """One frame."""
 
     number: int
     """The source's own count; a jump is a gap."""
     data: Any
-    """A numpy array (row, column)."""
+    """A numpy array (row, column), or Packed."""
     at: float = 0.0
     """When it was measured, seconds since 1970; 0: not known."""
     values: Mapping[str, float] = field(default_factory=dict)
