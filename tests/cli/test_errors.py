@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lightkeep.cli.errors import EXIT_CODES, exit_code, hint_for, print_error
-from lightkeep.model.errors import LightkeepError, UnsafeFile
+from lightkeep.cli.errors import EXIT_CODES, LISTS, exit_code, hint_for, print_error
+from lightkeep.model.errors import LightkeepError, NotFound, UnsafeFile
 
 from .conftest import Cli, run
 
@@ -31,6 +31,12 @@ def test_every_error_has_its_own_exit_code_and_a_hint(kind: type[LightkeepError]
     assert list(EXIT_CODES.values()).count(EXIT_CODES[kind]) == 1
     assert 0 < EXIT_CODES[kind] < 126
     assert hint_for(kind("x"))
+
+
+@pytest.mark.parametrize("noun", LISTS)
+def test_what_is_not_found_is_answered_with_the_command_that_lists_it(cli: Cli, noun: str) -> None:
+    lightkeep, *words = hint_for(NotFound(f"{noun} 'x' does not exist")).split("`")[1].split()
+    assert (lightkeep, cli(*words).code) == ("lightkeep", 0)
 
 
 def test_an_error_is_one_line_and_one_hint(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +65,8 @@ def test_errors_are_json_when_json_is_wanted(cli: Cli) -> None:
     ("arguments", "says"),
     [
         (("lss",), "No such command 'lss'"),
+        (("run", "fft", "scan_1"), "no technique is called 'fft': average, tomography"),
+        (("acquire", "add", "fax", "x"), "no kind of source is called 'fax': folder"),
         (("ls", "--wrong"), "No such option"),
         (("ingest",), "Missing argument"),
         (("station", "add", "2-BM", "--technique"), "requires an argument"),

@@ -52,6 +52,8 @@ def acquire() -> None:
 class _Kinds(Group):
     """One command for each kind of source; its options are the kind's."""
 
+    contents = "kind of source"
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the kinds."""
         return [each.value for each in SourceKind]

@@ -47,6 +47,8 @@ class Group(_Talk, click.Group):
     """A noun with its verbs."""
 
     command_class = Command
+    contents: ClassVar[str] = ""
+    """What its commands are, where they are no verbs: an unknown one is answered with all."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the commands in the order in which they were written."""
@@ -59,6 +61,11 @@ class Group(_Talk, click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
+            if self.contents:
+                known = ", ".join(self.list_commands(ctx))
+                raise click.UsageError(
+                    f"no {self.contents} is called '{error.command_name}': {known}", ctx
+                ) from None
             raise click.NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
 
 

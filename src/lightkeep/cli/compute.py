@@ -28,6 +28,7 @@ class Techniques(Group):
     """One command per installed technique; its module is imported when it is asked for."""
 
     verb: ClassVar[str] = "run"
+    contents = "technique"
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the techniques' names without importing them."""

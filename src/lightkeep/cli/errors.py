@@ -55,6 +55,20 @@ _HINTS: dict[type[LightkeepError], str] = {
 }
 
 
+LISTS: dict[str, str] = {
+    "dataset": "ls",
+    "experiment": "experiment list",
+    "hold": "hold list",
+    "person": "person list",
+    "plan": "purge list",
+    "policy": "policy list",
+    "run": "runs list",
+    "station": "station list",
+    "workflow": "workflow list",
+}
+"""What shows the names of what was not found."""
+
+
 def exit_code(error: LightkeepError) -> int:
     """Return the exit code of an error: its own class's, or its nearest parent's."""
     return next(EXIT_CODES[kind] for kind in type(error).__mro__ if kind in EXIT_CODES)
@@ -62,6 +76,9 @@ def exit_code(error: LightkeepError) -> int:
 
 def hint_for(error: LightkeepError) -> str:
     """Return what to do next, for an error that does not say it itself."""
+    missing = LISTS.get(error.message.partition(" ")[0])
+    if missing and isinstance(error, errors.NotFound):
+        return f"`lightkeep {missing}` shows those that you may see"
     return next(_HINTS[kind] for kind in type(error).__mro__ if kind in _HINTS)
 
 
