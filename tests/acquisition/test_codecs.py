@@ -18,6 +18,7 @@ from lightkeep.acquisition.codecs import FILTERS, from_area_detector
 from lightkeep.acquisition.frames import PvAccessSource, parse
 from lightkeep.acquisition.options import PvAccess
 from lightkeep.acquisition.spool import Recorder, mark_of
+from lightkeep.formats.eiger import FORMAT as EIGER
 from lightkeep.model.acquisition import Begin, Frame, Packed
 from lightkeep.model.errors import SourceError
 
@@ -79,6 +80,39 @@ def test_an_eigers_compressed_frame_is_kept_and_read_back(codec: str, kind: str,
     (path,) = tmp_path.glob("*.h5")
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["entry/data/data"][0], values)
+
+
+def test_an_eigers_settings_and_masks_are_in_the_file_where_its_own_files_have_them(tmp_path: Path) -> None:
+    settings = {
+        "count_time": 0.0099, "frame_time": 0.01, "photon_energy": 10900.0, "detector_distance": 2.0,
+        "x_pixel_size": 75e-6, "y_pixel_size": 75e-6, "beam_center_x": 30.5, "beam_center_y": 20.25,
+        "description": "Eiger 500K", "detector_orientation": [1, 0, 0], "flatfield_correction_applied": True,
+    }  # fmt: skip
+    mask = (image("uint32") > 20).astype("<u4")
+    mask[0, 0] = ord("{")  # values that look like JSON are values
+    flat = np.ones((61, 83), "<f4")
+    parts: list[Any] = [{"htype": "dheader-1.0", "series": 7, "header_detail": "all"}, settings]
+    for name, values in (("dflatfield", flat), ("dpixelmask", mask)):
+        parts += [{"htype": f"{name}-1.0", "shape": [83, 61], "type": values.dtype.name}, values.tobytes()]
+    recorder = Recorder(tmp_path, prefix="eiger")
+    recorder.take(parse([each if isinstance(each, bytes) else json.dumps(each).encode() for each in parts]))
+    for number in range(3):
+        values = image("uint16", number)
+        recorder.take(eiger("bs16-lz4<", values, chunk("bslz4", values)))
+    recorder.end()
+    with h5py.File(tmp_path / "series_7.h5") as file:
+        own = file["entry/instrument/detector/detectorSpecific"]
+        np.testing.assert_array_equal(own["pixel_mask"][:], mask)
+        np.testing.assert_array_equal(own["flatfield"][:], flat)
+    with EIGER.open(tmp_path / "series_7.h5") as run:
+        np.testing.assert_array_equal(run.arrays["frames"][:], np.stack([image("uint16", at) for at in range(3)]))
+        known = {name: (each.value_si, each.unit_si) for name, each in run.metadata.quantities.items()}
+    assert known["frame_time"] == (0.01, "s")
+    assert known["exposure_time"] == (0.0099, "s")
+    assert known["energy"][0] == pytest.approx(10900 * 1.602176634e-19)
+    assert known["distance"] == (2.0, "m")
+    assert known["pixel_size"] == (75e-6, "m")
+    assert known["beam_center_x"][0] == 30.5
 
 
 def test_compressed_frames_of_a_real_channel_arrive_whole(tmp_path: Path) -> None:

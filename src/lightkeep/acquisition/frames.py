@@ -18,6 +18,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +37,7 @@ _QUEUE: Final = 256
 """Frames between the network's thread and the disk's; beyond that the network waits, and gaps are counted."""
 _KINDS: Final = "biuf"
 _IMAGE: Final = "epics:nt/NTNDArray:1.0"
+_MAPS: Final = {"dflatfield-1.0": "flatfield", "dpixelmask-1.0": "pixel_mask"}
 
 
 def open_source(options: Frames) -> FrameSource:
@@ -231,8 +233,7 @@ def parse(parts: Sequence[bytes]) -> Begin | Frame | End | None:
     kind = str(head.get("htype", ""))
     if kind.startswith("dheader"):
         series = head.get("series", head.get("name", ""))
-        kept = {key: each for key, each in head.items() if isinstance(each, str | int | float)}
-        return Begin(f"series_{series}" if isinstance(series, int) else str(series), kept)
+        return Begin(f"series_{series}" if isinstance(series, int) else str(series), _header(head, parts[1:]))
     if kind.startswith("dseries_end"):
         return End()
     if kind.startswith("chunk") and len(parts) >= 2:
@@ -243,6 +244,26 @@ def parse(parts: Sequence[bytes]) -> Begin | Frame | End | None:
         f"a ZeroMQ message of type {kind[:40]!r} with {len(parts)} parts is not known",
         remedy="see the how-to on acquisition for the messages",
     )
+
+
+def _header(head: dict[str, Any], parts: Sequence[bytes]) -> dict[str, Any]:
+    """Return what is told of a series: an Eiger's settings come in the second part, its maps in pairs after it."""
+    about = head | (_told(parts[0]) if parts else {})
+    found = {key: each for key, each in about.items() if isinstance(each, str | int | float)}
+    for described, values in pairwise(parts):
+        told = _told(described)
+        if name := _MAPS.get(str(told.get("htype", ""))):
+            found[name] = _frame({"frame": 0}, told, values, reverse=True).data
+    return found
+
+
+def _told(part: bytes) -> dict[str, Any]:
+    """Return the JSON object that a part is; nothing for values."""
+    try:
+        found = json.loads(part) if part[:1] == b"{" else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _frame(head: dict[str, Any], about: dict[str, Any], values: bytes, *, reverse: bool) -> Frame:

@@ -37,6 +37,10 @@ _ATTRIBUTES: Final = "entry/instrument/NDAttributes"
 """Where areaDetector keeps what it knows of each frame."""
 
 
+_OWN: Final = dict.fromkeys(("flatfield", "photon_energy", "pixel_mask"), "detectorSpecific/")
+"""What an Eiger's own files have in a group below the detector."""
+
+
 @dataclass(slots=True)
 class Recorded:
     """What a recorder counted."""
@@ -152,7 +156,7 @@ class Recorder:
         self._file = self._made(self._path, frame, is_live=True)
         for key, value in self._series.header.items():
             if name := _safe(key):
-                self._file[f"entry/instrument/detector/{name}"] = value
+                self._file[f"entry/instrument/detector/{_OWN.get(name, '')}{name}"] = value
         self._file.swmr_mode = True
         self._flushed_at = now - _FLUSH_S  # so that a reader sees the first frame at once
         self._begun(self._path)

@@ -100,7 +100,7 @@ class Begin:
     name: str = ""
     """Of the series; empty: one is made."""
     header: Mapping[str, Any] = field(default_factory=dict)
-    """What the source says of it: texts and numbers."""
+    """What the source says of it: texts, numbers, and maps of the detector (row, column)."""
 
 
 @dataclass(frozen=True, slots=True)
