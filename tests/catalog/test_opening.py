@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,18 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from lightkeep.catalog import Catalog, migrate, schema
+from lightkeep.catalog.postgres import Patient
 from lightkeep.model.clock import SystemClock, SystemIds
 from lightkeep.model.datasets import DatasetKind
-from lightkeep.model.errors import ConfigError, Conflict, Corrupt, NotFound, StoreFull, StoreUnavailable
+from lightkeep.model.errors import (
+    CatalogUnavailable,
+    ConfigError,
+    Conflict,
+    Corrupt,
+    NotFound,
+    StoreFull,
+    StoreUnavailable,
+)
 from lightkeep.model.experiments import Station
 from lightkeep.model.people import SERVICE, Verb
 
@@ -226,3 +237,50 @@ def test_a_catalogue_opens_with_the_machines_clock_and_ids(tmp_path: Path) -> No
         }
     assert pragmas == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
     catalog.close()
+
+
+@pytest.mark.fault
+@pytest.mark.postgres
+def test_a_server_that_stops_in_the_middle_of_a_change_is_an_error_and_the_next_question_gets_its_answer(
+    postgres_templates: Any, open_catalog: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch, figure: Any
+) -> None:
+    catalog = open_catalog(postgres_templates.copy(postgres_templates.empty))
+    monkeypatch.setattr(Patient, "patience_s", 1.0)
+    began, server = time.monotonic(), 0
+
+    def stop_and_change() -> None:
+        nonlocal server
+        with catalog.change(SERVICE) as tx:
+            server = catalog.dialect.run(tx._connection, "SELECT pg_backend_pid()")[0][0]
+            os.kill(server, signal.SIGSTOP)
+            tx.set_fact("lost", "half a change")
+
+    try:
+        with pytest.raises(CatalogUnavailable, match="no answer within 1 s") as caught:
+            stop_and_change()
+        assert time.monotonic() - began < 20
+        assert "check that it runs" in caught.value.remedy
+        assert catalog.view(SERVICE).fact("lost") is None
+    finally:
+        os.kill(server, signal.SIGCONT)
+    with catalog.change(SERVICE) as tx:
+        tx.set_fact("it", "goes on")
+    assert (catalog.view(SERVICE).fact("it"), catalog.view(SERVICE).fact("lost")) == ("goes on", None)
+    figure("F12", injected="SIGSTOP of PostgreSQL within a change", found="given up at the deadline; 0 lost")
+
+
+@pytest.mark.postgres
+def test_a_stopped_server_is_noticed_before_a_pooled_connection_is_used(
+    postgres_templates: Any, open_catalog: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = open_catalog(postgres_templates.copy(postgres_templates.empty))
+    monkeypatch.setattr(Patient, "patience_s", 1.0)
+    with catalog.engine.connect() as connection:
+        server = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar()
+    try:
+        os.kill(server, signal.SIGSTOP)
+        with catalog.change(SERVICE) as tx:
+            tx.set_fact("it", "goes on")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert catalog.view(SERVICE).fact("it") == "goes on"

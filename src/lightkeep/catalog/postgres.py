@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import psycopg
-from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, literal_column
+from psycopg.errors import _WaitTimeout
+from sqlalchemy import ColumnElement, Connection, Engine, Text, create_engine, event, literal_column
 
 from lightkeep.catalog.dialect import AGAIN, first_line, leave_to_the_parent
 from lightkeep.catalog.manifest import Known
@@ -23,8 +25,25 @@ _WAIT_MS = 20_000
 LINK = "-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=4 -c tcp_user_timeout=7000"
 """What a session asks of the server, so that it ends, and frees its locks, about 7 s after its host was cut off;
 left to itself a server waits for two hours."""
+PATIENCE_S: Final = 120.0
+"""Longest wait for a server's answer; a lock is given up much earlier. A server that was stopped, or whose disk
+hangs, keeps its links alive, so nothing else ends the wait."""
 _SCHEMA_LOCK = 0x6C69676874  # any number that is ours: "light"
 _LAST_POSITION = 16_383  # a tsvector counts words to here
+
+
+class Patient(psycopg.Connection[Any]):
+    """A connection that waits for each answer `patience_s` seconds at most, and is closed then."""
+
+    patience_s: float = PATIENCE_S
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait as psycopg does. OperationalError: the server gave no answer."""
+        try:
+            return super().wait(gen, interval, self.patience_s if timeout is None else timeout)
+        except _WaitTimeout as error:
+            self.close()  # the answer may still come, and would be taken for that of another question
+            raise psycopg.OperationalError(f"no answer within {self.patience_s:.0f} s") from error
 
 
 class Postgres:
@@ -49,6 +68,7 @@ class Postgres:
                 "keepalives_idle": 10,
             },
         )
+        event.listen(engine, "do_connect", lambda _d, _r, args, named: Patient.connect(*args, **named))
         leave_to_the_parent(engine)
         return engine
 
@@ -57,7 +77,9 @@ class Postgres:
         return engine.execution_options(isolation_level="READ COMMITTED")
 
     def lock_schema(self, connection: Connection) -> None:
-        """Take the advisory lock of this database."""
+        """Take the advisory lock of this database; an upgrade of many rows takes as long as it takes."""
+        driver: Any = connection.connection.driver_connection
+        driver.patience_s = math.inf
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_SCHEMA_LOCK,))
 
     def lock_chain(self, connection: Connection) -> tuple[int, str]:

@@ -141,8 +141,11 @@ def set_(
 @click.pass_obj
 def show_all(session: Session) -> None:
     """List the stores, whether each can be reached, and the room left."""
+    from lightkeep.lifecycle.health import silence
+
     items = []
     with session.opened() as work:
+        silence.silent(work.facility)
         for record in work.view.stores():
             try:
                 each = work.facility.stores[record.id]

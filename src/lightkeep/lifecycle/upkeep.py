@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from lightkeep.lifecycle import outbox
 from lightkeep.lifecycle.acquisitions import spooled
 from lightkeep.lifecycle.capacity import usage
-from lightkeep.lifecycle.health import drill, guards, sentinels
+from lightkeep.lifecycle.health import drill, guards, sentinels, silence
 from lightkeep.lifecycle.replicas import asked_copies, place, records, restore, scrub
 from lightkeep.lifecycle.retention import notices, plan_approval, purge, purge_plan, retain
 from lightkeep.lifecycle.retention.purge_destroy import destroy
@@ -108,6 +108,7 @@ def _is_due(facility: Facility, name: str, span: timedelta) -> bool:
 
 
 PARTS: Final[Mapping[str, Callable[[Facility], int]]] = {
+    "stores": silence.tick,
     "guards": _guards,
     "sentinels": sentinels.tick,
     "leases": _leases,

@@ -50,6 +50,7 @@ from lightkeep.storage.keys import (
 )
 from lightkeep.storage.members import DirectFile, open_member, verify_member
 from lightkeep.storage.plain import read_files
+from lightkeep.storage.posix_answer import Asker
 from lightkeep.storage.posix_staging import PosixStaging
 from lightkeep.storage.readback import BIG, buffer_for, read_back
 
@@ -74,6 +75,8 @@ class PosixStore:
         self.big = big
         self._seen: tuple[int, ...] = ()
         """Filesystem and folder whose marker was found right."""
+        self._asker = Asker(record.location)
+        self._is_silent = False
 
     @classmethod
     def initialise(
@@ -107,6 +110,14 @@ class PosixStore:
             is_managed=is_managed,
         )
 
+    def answers(self, *, within_s: float) -> bool:
+        """Return whether the medium answers within so many seconds; ask before work that nobody watches.
+
+        While it does not, every use raises StoreUnavailable at once, in place of a wait without an end.
+        """
+        self._is_silent = not self._asker.answers(within_s=within_s)
+        return not self._is_silent
+
     def check_identity(self) -> None:
         """Raise StoreUnavailable unless the medium itself says that it is this store."""
         with self.root():
@@ -123,6 +134,11 @@ class PosixStore:
         """
         location = self.record.location
         remedy = f"mount the filesystem of store {self.record.id} at {location}, or correct its location"
+        if self._is_silent:
+            raise StoreUnavailable(
+                f"store {self.record.id} gives no answer: {location} hangs",
+                remedy="look whether the server of that mount runs; the next upkeep asks again",
+            )
         try:
             root = os.open(location, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -130,11 +146,14 @@ class PosixStore:
                 f"store {self.record.id} is not there: {location}: {error.strerror}", remedy=remedy
             ) from error
         try:
-            here = (os.fstatvfs(root).f_fsid, *_place(root))
-            if not again and here == self._seen:
-                yield root
-                return
-            found = _read_marker(root) or ("" if self.record.is_managed else _filesystem_identity(root))
+            try:
+                here = (os.fstatvfs(root).f_fsid, *_place(root))
+                is_known = not again and here == self._seen
+                found = self.record.uuid if is_known else self._identity_of(root)
+            except OSError as error:
+                raise StoreUnavailable(
+                    f"store {self.record.id} does not say who it is: {location}: {error.strerror}", remedy=remedy
+                ) from error
             if not found:
                 raise StoreUnavailable(f"{location} carries no store marker: an empty mount point?", remedy=remedy)
             if found != self.record.uuid:
@@ -146,6 +165,9 @@ class PosixStore:
             yield root
         finally:
             os.close(root)
+
+    def _identity_of(self, root: int) -> str:
+        return _read_marker(root) or ("" if self.record.is_managed else _filesystem_identity(root))
 
     def stage(self, *, wait_s: float = 0.0) -> Staging:
         """Open a group of parts, holding the store's lock; see the protocol."""

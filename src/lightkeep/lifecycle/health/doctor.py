@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle.health import invariants
+from lightkeep.lifecycle.health import invariants, silence
 from lightkeep.lifecycle.health.findings import Finding, Severity
 from lightkeep.lifecycle.health.sentinels import FOLDER
 from lightkeep.model.datasets import Dataset, DatasetState, File
@@ -107,6 +107,7 @@ class _Examination:
 
     def stores(self) -> Iterator[Finding]:
         """Check each store's identity and room; the others are not asked for their files."""
+        silence.silent(self._facility)
         for record in self._view.stores():
             try:
                 store = self._facility.stores[record.id]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightkeep.lifecycle.capacity import usage
-from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.health import guards, silence
 from lightkeep.lifecycle.replicas import scrub
 from lightkeep.model.errors import SignInRequired
 from lightkeep.model.people import SERVICE, Principal
@@ -60,6 +60,13 @@ def _stores(facility: Facility, view: View, principal: Principal) -> Iterator[Ga
         "Bytes that Lightkeep may use on a store that has a bound.",
         ("store",),
         {(each.id,): float(each.capacity) for each in stores if each.capacity},
+    )
+    silent = silence.seen(facility)
+    yield Gauge(
+        "lightkeep_store_answers",
+        "0 while a store's medium gives no answer, as a mount whose server is down.",
+        ("store",),
+        {(each.id,): float(each.id not in silent) for each in stores},
     )
     fresh = scrub.freshness(facility)
     yield Gauge(
