@@ -69,6 +69,7 @@ def test_the_forecast_is_a_table_a_plot_and_json(cli: Cli, home: Path, scan: Pat
     assert len(plain["stores"][0]["used"]) == 200
     assert cli("usage", "--scenario", "s.toml").code == 2
     assert cli("usage", "--forecast", "soon").code == 2
+    assert cli("usage", "--forecast").out == cli("usage", "--forecast", "2y").out
     assert cli("usage", "growth", "remove", "2-BM").code == 0
 
 

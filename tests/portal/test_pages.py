@@ -77,6 +77,7 @@ def test_signing_out_ends_the_session_on_the_server(web: TestClient) -> None:
 def test_a_dataset_page_says_what_it_is_and_whether_it_is_safe(person: TestClient, house: Populated) -> None:
     text = person.get(f"/datasets/{house.raw.id}").text
     assert "One verified copy, on central." in text
+    assert "Nothing lets any of it go." in text
     assert re.search(r"27\.4<span class=\"unit\">keV", text)
     assert f"/api/v1/datasets/{house.raw.id}/preview/" in text
     assert "Reconstruct" in text

@@ -56,7 +56,14 @@ class _Ahead(click.ParamType[int]):
 @click.option("--station", "station_id", default="", help="Only this station's.")
 @click.option("--over-time", is_flag=True, help="How it became so, from the daily samples.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV for a spreadsheet.")
-@click.option("--forecast", "ahead", type=_Ahead(), help="Run the policy so far ahead: 2y, 18months, 90d.")
+@click.option(
+    "--forecast",
+    "ahead",
+    type=_Ahead(),
+    is_flag=False,
+    flag_value="2y",
+    help="Run the policy so far ahead: 18months, 90d; 2y when no span is given.",
+)
 @click.option(
     "--scenario", type=click.Path(path_type=Path), help="A TOML file: what to assume otherwise, side by side."
 )

@@ -37,7 +37,7 @@ def overview(here: Here, dataset_id: Name, i: Annotated[int, Query(ge=1, le=10**
     index = None if stack is None else min((i or stack.count // 2 + 1) - 1, stack.count - 1)
     made = _made_by(here, dataset)
     return tabbed(
-        here, dataset, "overview", stack=stack, why=why, index=index, safety=_safety(here, dataset), **made
+        here, dataset, "overview", stack=stack, why=why, index=index, **_at_a_glance(here, dataset), **made
     )
 
 
@@ -134,9 +134,8 @@ def _correlation(here: Visit, dataset: Dataset) -> Response:
         except LightkeepError as error:
             why = error.message
     made = _made_by(here, dataset)
-    return tabbed(
-        here, dataset, "xpcs", curves=found, why=why, tables=tables, safety=_safety(here, dataset), **made
-    )
+    safe = _at_a_glance(here, dataset)
+    return tabbed(here, dataset, "xpcs", curves=found, why=why, tables=tables, **safe, **made)
 
 
 def _tables(found: curves.Curves) -> list[tuple[str, str, bool]]:
@@ -198,6 +197,11 @@ class Safety:
     sentence: str
     hue: str
     copies: tuple[Copy, ...]
+
+
+def _at_a_glance(here: Visit, dataset: Dataset) -> dict[str, Any]:
+    """Return whether it is safe, and until when."""
+    return {"safety": _safety(here, dataset), "leaving": keeping.leaving(here, dataset)}
 
 
 def _safety(here: Visit, dataset: Dataset) -> Safety:

@@ -26,6 +26,8 @@ from lightkeep.portal.page import Here, Name, Visit
 router = APIRouter()
 MORE = timedelta(days=90)
 """What one press of "Extend" asks for."""
+_FEW = 500
+"""Files that are decided one by one, 80 us each, to say it at a glance; the Safety tab looks at more."""
 _NEAR = (Tier.HOT, Tier.WARM)
 Reason = Annotated[str, Form(max_length=2000)]
 Day = Annotated[str, Form(max_length=10)]
@@ -156,6 +158,13 @@ def context(here: Visit, dataset_id: str) -> dict[str, Any]:
         ],
         "targets": [each.id for each in stores if each.is_managed],
     }
+
+
+def leaving(here: Visit, dataset: Dataset) -> Markup:
+    """Return from when on something of it may leave a store, in one sentence; empty where to know costs too much."""
+    if dataset.files > _FEW:
+        return Markup("")
+    return _leaving(explain(here.facility, dataset.id, principal=here.principal))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from lightkeep.catalog.copies import Freshness
 from lightkeep.lifecycle.capacity import forecast, scenarios, usage
-from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.health import guards, silence
 from lightkeep.lifecycle.replicas import scrub
 from lightkeep.model.errors import InvalidInput, StorageError
 from lightkeep.model.people import Verb
@@ -153,7 +153,8 @@ def _lines(here: Visit, *, is_whole: bool) -> list[Line]:
     if here.principal.is_anonymous:
         return []
     used = {row.key: row.size for row in usage.table(here.facility, "store", principal=here.principal)}
-    lines = [Line(record, _problem(here, record), used.get(record.id, 0)) for record in here.view.stores()]
+    silent = silence.seen(here.facility)
+    lines = [Line(record, _problem(here, record, silent), used.get(record.id, 0)) for record in here.view.stores()]
     if not is_whole:
         return lines
     (outlook,) = forecast.outlooks(here.facility, principal=here.principal, days=_AHEAD)
@@ -177,7 +178,9 @@ def _known(here: Visit, line: Line, path: Path, *, may_manage: bool) -> Line:
     )
 
 
-def _problem(here: Visit, record: StoreRecord) -> str:
+def _problem(here: Visit, record: StoreRecord, silent: Sequence[str]) -> str:
+    if record.id in silent:  # asking it would keep this page
+        return f"store {record.id} gives no answer: {record.location} hangs"
     try:
         here.facility.stores[record.id].check_identity()
     except StorageError as error:
