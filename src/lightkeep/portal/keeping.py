@@ -161,7 +161,7 @@ def context(here: Visit, dataset_id: str) -> dict[str, Any]:
 
 
 def leaving(here: Visit, dataset: Dataset) -> Markup:
-    """Return from when on something of it may leave a store, in one sentence; empty where to know costs too much."""
+    """Return from when on something of it may leave a store, in one sentence; empty where that costs too much."""
     if dataset.files > _FEW:
         return Markup("")
     return _leaving(explain(here.facility, dataset.id, principal=here.principal))
