@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -27,8 +29,9 @@ from lightkeep.model.experiments import Experiment
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import Priority, Run, RunState, Worker
 from lightkeep.model.stores import ReplicaState
-from lightkeep.workflow import open_workflow
+from lightkeep.workflow import open_workflow, presence
 from lightkeep.workflow.heart import Silence
+from lightkeep.workflow.presence import Presence
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
 from house import ADA, EXPERIMENT, build, scan
@@ -235,6 +238,22 @@ def test_silence_counts_only_while_somebody_listens() -> None:
     assert silence.look(_workers(5, 11), 500.0) == {"w0": 3.0, "w1": 0.0}, "its own pause counts as short"
     assert silence.look(_workers(6, 11), 501.0) == {"w0": 0.0, "w1": 1.0}
     assert silence.look(_workers(6), 502.0) == {"w0": 1.0}
+
+
+def test_a_lock_tells_who_died_on_this_host_and_nothing_about_the_others(facility: Facility) -> None:
+    here = Worker("worker_1", socket.gethostname(), 1)
+    assert not presence.is_dead(facility, here), "it never had a lock"
+    lock = Presence(facility, here.id)
+    assert not presence.is_dead(facility, here)
+    os.close(lock._lock)  # as the kernel does at death
+    assert presence.is_dead(facility, here)
+    assert not presence.is_dead(facility, replace(here, host="elsewhere"))
+    living = Presence(facility, "worker_2")
+    presence.sweep(facility)
+    left = list((facility.config.scratch / "workers").glob("*/*"))
+    assert [each.name for each in left] == ["worker_2"]
+    living.close()
+    assert not left[0].exists()
 
 
 def test_nothing_is_committed_by_a_worker_that_was_taken_for_dead(facility: Facility) -> None:

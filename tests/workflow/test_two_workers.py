@@ -62,6 +62,29 @@ def test_what_a_killed_worker_had_in_hand_is_done_within_twice_the_lease(site: S
     assert lost.at - killed_at < timedelta(seconds=2 * LEASE_S)
 
 
+def test_workers_that_die_on_this_host_are_known_long_before_their_lease_is_over(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("two_workers.LEASE_S", 3600.0)
+    (site.gates / "hold-1").touch()
+    first = site.start_worker()
+    site.queue_run()
+    until(lambda: site.computed()[1] == 1)
+    first.kill()
+    first.wait()
+    second = site.start_worker()  # it looks when it joins
+    until(lambda: site.computed()[1] == 2)
+    third = site.start_worker()  # and it, while it watches
+    until(lambda: third.pid in site.workers_known())
+    second.kill()
+    (site.gates / "hold-1").unlink()
+    until(lambda: site.runs()[0].state.is_over)
+    assert_done_once(site)
+    assert site.workers_known() == [third.pid]
+    locks = site.facility.config.scratch / "workers"
+    assert len(list(locks.glob("*/*"))) == 2  # the second's is cleared up when a worker joins
+
+
 def test_a_run_survives_the_loss_of_every_database_connection(site: Site) -> None:
     (site.gates / "hold-0").touch()
     (site.gates / "hold-2").touch()

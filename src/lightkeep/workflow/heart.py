@@ -3,6 +3,7 @@
 worker A ── beat, beat, beat ── SIGSTOP ........................ SIGCONT ── beat: no row ──> new life, new id
 worker B ── A's beat is 3 ───── still 3 ── lease over: A's row is deleted, its work queued again
 
+One that died on B's own host is known by its lock at once, see `workflow.presence`; the lease is for the others.
 B counts the silence by its own clock, and only while it can see the catalogue: a machine whose clock is wrong, a
 pause of B itself and a server that was away for all of them make nobody dead. And who is taken for dead wrongly
 loses time, not data: see `catalog.workers`.
@@ -21,6 +22,7 @@ from lightkeep.facility import Facility
 from lightkeep.model.errors import LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import Worker
+from lightkeep.workflow import presence
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class Heart:
     """Two threads of a worker: one beats, one watches. Nothing that takes long delays a beat."""
 
     def __init__(self, facility: Facility, worker_id: str, *, on_lost: Callable[[], None], tend: Tend) -> None:
+        self._facility = facility
         self._catalog = facility.catalog
         self._worker_id = worker_id
         self._lease_s = facility.config.worker.lease_s
@@ -121,6 +124,7 @@ class Heart:
         workers = self._catalog.view(SERVICE).workers()
         ages = silence.look(workers, now)
         for each in workers:
-            if each.id != self._worker_id and ages[each.id] > self._lease_s:
+            is_silent = ages[each.id] > self._lease_s
+            if each.id != self._worker_id and (is_silent or presence.is_dead(self._facility, each)):
                 with self._catalog.change(SERVICE) as tx:
                     tx.lose(each)

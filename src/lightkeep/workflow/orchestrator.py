@@ -36,9 +36,11 @@ from lightkeep.model.errors import CatalogUnavailable, Conflict, LightkeepError,
 from lightkeep.model.people import SERVICE, Principal
 from lightkeep.model.retention import RestoreState
 from lightkeep.model.runs import LIVE, Run, RunState, Worker
+from lightkeep.workflow import presence
 from lightkeep.workflow.apart import WorkerApart
 from lightkeep.workflow.chain import INGEST, PROCESS, Chain, IngestRequest, Stop
 from lightkeep.workflow.heart import Heart
+from lightkeep.workflow.presence import Presence
 
 # DBOS's own handler would keep hold of the stderr that it first met. What happens is told by runs and errors.
 _LOG = logging.getLogger("dbos")
@@ -268,12 +270,16 @@ class Orchestrator:
             lock = _take_lock(self._facility.config.root / "worker.lock")
             if lock < 0:
                 return None
-        elif not self._always and self._facility.catalog.view(SERVICE).workers():
+        elif not self._always and self._has_others():
             return None  # a command leaves the work to those who are there for it
         if not _HERE.acquire(blocking=False):
             _free(lock)
             return self._start_apart()
         return _Worker(self._facility, self, lock)
+
+    def _has_others(self) -> bool:
+        workers = self._facility.catalog.view(SERVICE).workers()
+        return not all(presence.is_dead(self._facility, each) for each in workers)
 
     @property
     def is_alone(self) -> bool:
@@ -382,6 +388,7 @@ class _Worker:
         self._stop = Stop()
         self._heart: Heart | None = None
         self.id = facility.ids.new("worker")
+        self._presence = Presence(facility, self.id)
         settings: DBOSConfig = {
             "name": _APPLICATION,
             "system_database_url": _with_timeouts(facility.config.workflow_url),
@@ -393,9 +400,11 @@ class _Worker:
         }
         try:
             with facility.catalog.change(SERVICE) as tx:
-                for other in tx.workers() if orchestrator.is_alone else ():
-                    tx.lose(other)  # it held the lock that is ours now
+                for other in tx.workers():
+                    if orchestrator.is_alone or presence.is_dead(facility, other):  # who is alone held our lock
+                        tx.lose(other)
                 tx.join(Worker(self.id, socket.gethostname(), os.getpid()))
+            presence.sweep(facility)
             orchestrator.rescue()
             orchestrator.settle()
             DBOS(config=settings)
@@ -423,6 +432,7 @@ class _Worker:
             self._heart.close()
         with suppress(LightkeepError), self._facility.catalog.change(SERVICE) as tx:  # else its lease runs out
             tx.leave(self.id)
+        self._presence.close()
         _HERE.release()
         _free(self._lock)
 
