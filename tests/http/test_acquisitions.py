@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,3 +118,65 @@ def test_the_portal_shows_them_with_a_button_for_who_may_press_it(
     assert "/data/incoming" in page.text
     assert (f"/acquisitions/{scans}/start" in page.text) is sees_button
     assert web.post(f"/acquisitions/{scans}/start", headers=headers).status_code == (303 if sees_button else 403)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_only_a_manager_of_the_station_defines_one_in_the_portal(
+    web: TestClient, house: Populated, role: str
+) -> None:
+    headers, place = _as(house, role, portal=True), f"/experiments/{house.raw.experiment_id}/acquisition/folder"
+    typed = {"_name": f"drawn-by-{role}", "path": "/data", "include": "*.h5 *.tif", "quiet_s": "3.5"}
+    answers = [web.get(place, headers=headers), web.post(place, headers=headers, data=typed)]
+    known = house.facility.catalog.view(SERVICE).acquisition_named(house.raw.experiment_id, typed["_name"])
+    assert (known is not None) == (role in MANAGERS)
+    if known is None:
+        assert all(answer.status_code in (303, 403, 404) for answer in answers)
+        assert all("sign-in" in answer.headers["location"] for answer in answers if answer.status_code == 303)
+        return
+    assert [answer.status_code for answer in answers] == [200, 303]
+    assert known.options == {"path": "/data", "include": ["*.h5", "*.tif"], "quiet_s": 3.5}
+    assert known.state is AcquisitionState.DEFINED
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "options"),
+    [
+        ("pvaccess", {"channel": "SIM:Image", "live": "tomography-live", "params": "planned=600\nstop=true"},
+         {"channel": "SIM:Image", "live": "tomography-live", "params": {"planned": "600", "stop": "true"}}),
+        ("zeromq", {"address": "tcp://eiger:9999", "bind": "on"}, {"address": "tcp://eiger:9999", "bind": True}),
+        ("bluesky", {"path": "/data/documents"}, {"path": "/data/documents"}),
+        ("replay", {"file": "/data/old.h5", "rate": "25"}, {"file": "/data/old.h5", "rate": 25.0}),
+    ],
+)  # fmt: skip
+def test_the_portals_form_defines_and_starts_each_kind(
+    web: TestClient, house: Populated, kind: str, typed: dict[str, str], options: dict[str, Any]
+) -> None:
+    headers = _as(house, "facility-admin", portal=True)
+    place = f"/experiments/{house.raw.experiment_id}/acquisition/{kind}"
+    answer = web.post(place, headers=headers, data={"_name": f"form-{kind}", "_start": "on", **typed})
+    assert answer.headers["location"] == f"/experiments/{house.raw.experiment_id}/acquisition"
+    known = house.facility.catalog.view(SERVICE).acquisition_named(house.raw.experiment_id, f"form-{kind}")
+    assert known is not None
+    assert (known.options, known.state) == (options, AcquisitionState.RUNNING)
+    acquire.stop(house.facility, known.id, principal=SERVICE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed", "says"),
+    [
+        ("folder", {"_name": "x", "path": "data"}, "give an absolute path"),
+        ("folder", {"_name": "no name", "path": "/data"}, "no name"),
+        ("replay", {"_name": "x", "file": "/data/old.h5", "rate": "fast"}, "<code>fast</code> is not a number"),
+        ("pvaccess", {"_name": "x", "channel": "C", "live": "average"}, "average does not work live"),
+        ("pvaccess", {"_name": "x"}, "channel: Field required"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_the_form_is_said_above_it_and_what_was_typed_stays(
+    web: TestClient, house: Populated, kind: str, typed: dict[str, str], says: str
+) -> None:
+    headers = _as(house, "facility-admin", portal=True)
+    answer = web.post(f"/experiments/{house.raw.experiment_id}/acquisition/{kind}", headers=headers, data=typed)
+    assert answer.status_code == 422
+    assert says in html.unescape(answer.text)
+    for value in typed.values():
+        assert value in answer.text

@@ -120,7 +120,7 @@ def test_pressing_the_button_queues_a_run_that_can_be_cancelled(person: TestClie
 def test_a_wrong_value_comes_back_with_the_form_and_what_was_typed(person: TestClient, house: Populated) -> None:
     answer = person.post(f"/datasets/{house.raw.id}/process/tomography", data={"pad": "lots", "center": "23.5"})
     assert answer.status_code == 422
-    assert "`lots` is not a whole number" in answer.text
+    assert "<code>lots</code> is not a whole number" in answer.text
     assert 'value="23.5"' in answer.text
 
 

@@ -19,6 +19,7 @@ def _absolute(value: str) -> str:
 
 
 Place = Annotated[str, AfterValidator(_absolute)]
+_S: Final[dict[str, Any]] = {"unit": "s"}
 
 
 class Options(BaseModel):
@@ -41,9 +42,15 @@ class Folder(Options):
     done: str = Field(
         "", description="Mark of a writer that is done: `{name}.done` beside it, or `DONE` inside its folder."
     )
-    quiet_s: float = Field(2.0, ge=0.1, le=3600, description="Seconds that a file must rest before it is taken.")
+    quiet_s: float = Field(
+        2.0, ge=0.1, le=3600, description="Seconds that a file must rest before it is taken.", json_schema_extra=_S
+    )
     complete_s: float = Field(
-        30.0, ge=0.1, le=86400, description="Seconds without news after which a folder is a complete dataset."
+        30.0,
+        ge=0.1,
+        le=86400,
+        description="Seconds without news after which a folder is a complete dataset.",
+        json_schema_extra=_S,
     )
 
 
@@ -52,7 +59,9 @@ class Frames(Options):
 
     spool: Place = Field("", description="Folder for the frames on their way; `spool` in the root when empty.")
     frames_per_file: int = Field(10_000, ge=1, description="Frames after which the next file begins.")
-    idle_s: float = Field(5.0, ge=0.1, le=86400, description="Seconds without a frame that end a series.")
+    idle_s: float = Field(
+        5.0, ge=0.1, le=86400, description="Seconds without a frame that end a series.", json_schema_extra=_S
+    )
     live: str = Field("", description="Technique that follows each series while it is written.")
     params: dict[str, Any] = Field(default_factory=dict, description="Parameters of that technique.")
 
@@ -89,7 +98,7 @@ class Replay(Frames):
 
     file: Place = Field(description="HDF5 file.")
     place: str = Field("entry/data/data", description="Dataset in it (frame, row, column).")
-    rate: float = Field(10.0, gt=0, description="Frames per second.")
+    rate: float = Field(10.0, gt=0, description="Frames per second.", json_schema_extra={"unit": "Hz"})
 
 
 class Bluesky(Options):
@@ -117,6 +126,7 @@ def checked(kind: SourceKind, given: Mapping[str, Any]) -> Options:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(each) for each in first["loc"]) or "options"
-        known = ", ".join(KINDS[kind].model_fields)
+        fields = KINDS[kind].model_fields
+        about = fields[place].description if place in fields else f"the options are {', '.join(fields)}"
         why = first["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{kind}: {place}: {why}", remedy=f"the options are {known}") from error
+        raise InvalidInput(f"{kind}: {place}: {why}", remedy=about or "") from error

@@ -21,11 +21,11 @@ class _Live(Techniques):
 
     verb = "live"
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of those that show something before they are done."""
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return their names."""
         from lightkeep import techniques
 
-        return [name for name in super().list_commands(ctx) if hasattr(techniques.get(name), "snapshot")]
+        return techniques.live_names()
 
     def command_of(self, name: str, technique: Any) -> click.Command:
         """Return the command that follows a measurement with one technique."""

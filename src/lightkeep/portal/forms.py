@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lightkeep.model.errors import InvalidInput
+
+_KINDS = {
+    "number": "number",
+    "integer": "integer",
+    "boolean": "boolean",
+    "object": "mapping",
+}
+"""The kind of field for each type of JSON."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +25,7 @@ class Field:
     name: str
     label: str
     kind: str
-    """`number`, `integer`, `boolean`, `choice`, `dataset` or `text`."""
+    """`number`, `integer`, `boolean`, `choice`, `dataset`, `list`, `mapping` or `text`."""
     help: str
     unit: str
     default: Any
@@ -34,6 +42,8 @@ class Field:
     """(id, name) of the datasets that it may name."""
     reads: str = ""
     """Format of the measurements that it is about, when it is not about all."""
+    is_required: bool = False
+    """True when nothing stands in for it."""
 
     @property
     def range(self) -> str:
@@ -47,8 +57,9 @@ class Field:
 
 def fields(schema: Mapping[str, Any]) -> list[Field]:
     """Return the fields of a schema, in its order."""
-    definitions = schema.get("$defs", {})
-    return [field(name, each, definitions) for name, each in schema.get("properties", {}).items()]
+    definitions, required = schema.get("$defs", {}), schema.get("required", ())
+    found = (field(name, each, definitions) for name, each in schema.get("properties", {}).items())
+    return [replace(each, is_required=True) if each.name in required else each for each in found]
 
 
 def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] | None = None) -> Field:
@@ -56,7 +67,7 @@ def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] |
     options = [_resolved(each, definitions or {}) for each in schema.get("anyOf", [schema])]
     main = next((each for each in options if each.get("type") != "null"), {})
     choices = tuple(str(each) for each in main.get("enum", ([main["const"]] if "const" in main else [])))
-    kind = {"number": "number", "integer": "integer", "boolean": "boolean"}.get(main.get("type", ""), "text")
+    kind = "list" if main.get("items", {}).get("type") == "string" else _KINDS.get(main.get("type", ""), "text")
     unit = schema.get("unit", main.get("unit", ""))
     return Field(
         name,
@@ -110,7 +121,12 @@ def values(wanted: list[Field], typed: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _value(field: Field, text: str) -> Any:
-    if field.kind in ("text", "choice", "dataset"):
+    if field.kind == "list" and not text.startswith("["):
+        return text.split()
+    if field.kind == "mapping" and not text.startswith("{"):
+        pairs = [line.partition("=") for line in text.splitlines() if line.strip()]
+        return {name.strip(): value.strip() for name, _, value in pairs}
+    if field.kind in ("text", "choice", "dataset", "list", "mapping"):
         if text[0] in "[{":
             try:
                 return json.loads(text)

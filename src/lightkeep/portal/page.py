@@ -105,6 +105,7 @@ def environment() -> Environment:
         date=words.date,
         span=words.span,
         plain=words.plain,
+        prose=words.prose,
         brief=words.brief,
         verb=words.verb,
         title_of=words.title,

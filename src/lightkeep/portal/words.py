@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as calendar
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -104,6 +105,15 @@ def sign(value: str) -> Markup:
     return Markup(
         '<span class="state {}"><svg viewBox="0 0 12 12" aria-hidden="true"><use href="#m-{}"/></svg></span>'
     ).format(found.hue, found.shape)
+
+
+def prose(text: str) -> Markup:
+    """Return a sentence with what stands between backticks as code.
+
+    >>> str(prose("Patterns, e.g. `*.h5`; all < any"))
+    'Patterns, e.g. <code>*.h5</code>; all &lt; any'
+    """
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))  # noqa: S704 (escaped before)
 
 
 def size(value: int) -> Markup:

@@ -27,6 +27,11 @@ def _names(_path: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(sorted({each.name for each in entry_points(group=_GROUP)}))
 
 
+def live_names() -> list[str]:
+    """Return the names of those that can follow a measurement: they show something before they are done."""
+    return [name for name in names() if hasattr(get(name), "snapshot")]
+
+
 @cache
 def get(name: str) -> Technique:
     """Return a technique's module.

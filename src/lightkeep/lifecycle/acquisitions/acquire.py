@@ -15,8 +15,8 @@ from typing import Any
 
 from lightkeep.acquisition.options import Frames, checked
 from lightkeep.facility import Facility
+from lightkeep.lifecycle.acquisitions import live
 from lightkeep.lifecycle.people.set_up import check_name
-from lightkeep.lifecycle.processing import process
 from lightkeep.model.acquisition import Acquisition, AcquisitionState, SourceKind
 from lightkeep.model.errors import Conflict
 from lightkeep.model.experiments import ExperimentState
@@ -51,7 +51,7 @@ def define(
     view.require(Verb.MANAGE, station_id=experiment.station_id)
     wanted = checked(kind, options)
     if isinstance(wanted, Frames) and wanted.live:
-        process.check_params(wanted.live, wanted.params)
+        live.check_live(wanted.live, wanted.params)
     made = Acquisition(
         facility.ids.new("acq"), experiment.id, name, kind, wanted.model_dump(exclude_defaults=True), host
     )

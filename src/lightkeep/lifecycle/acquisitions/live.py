@@ -89,14 +89,10 @@ def request(
     InvalidInput: the technique does not work live, or a parameter is wrong.
     Conflict: the experiment takes no raw data, or a process follows this source already.
     """
-    from lightkeep import techniques
-
     view = facility.catalog.view(principal)
     view.require(Verb.WRITE, experiment_id=experiment_id)
     view.require(Verb.PROCESS, experiment_id=experiment_id)
-    process.check_params(technique, params or {})
-    if not hasattr(techniques.get(technique), "snapshot"):
-        raise InvalidInput(f"{technique} does not work live", remedy="run it when the measurement is complete")
+    check_live(technique, params or {})
     experiment = view.experiment(experiment_id)
     if experiment.state is not ExperimentState.OPEN:
         raise Conflict(f"experiment {experiment.id} is {experiment.state}: it takes no raw data")
@@ -131,6 +127,16 @@ def request(
             )
         )
     return view.run(run_id)
+
+
+def check_live(technique: str, params: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for a technique that cannot follow a measurement, or naming the first wrong parameter."""
+    from lightkeep import techniques
+
+    process.check_params(technique, params)
+    if technique not in techniques.live_names():
+        known = ", ".join(techniques.live_names())
+        raise InvalidInput(f"{technique} does not work live", remedy=f"choose one of: {known}")
 
 
 def _left_over(facility: Facility, source: Path, principal: Principal) -> Run | None:
