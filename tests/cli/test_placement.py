@@ -19,3 +19,13 @@ def test_a_run_that_looked_for_the_earliest_end_tells_estimates_and_truth(cli: A
     assert run["placement"]["truth"]["total_s"] > 0
     again = cli("runs", "show", run["id"]).out
     assert again[again.index("waits") :].splitlines()[0].split() == table.splitlines()[0].split()
+
+
+def test_an_estimate_names_the_places_and_queues_nothing(cli: Any) -> None:
+    cli("simulate", "tomography", "tooth.h5", *SMALL)
+    cli("ingest", "tooth.h5")
+    told = cli("run", "tomography", "tooth", "--center", "31.5", "--estimate")
+    assert told.code == 0, told.err
+    assert [word for word in ("inline", "processes", "Nothing was queued") if word not in told.out] == []
+    assert cli("runs", "list", "--json").data["items"] == []
+    assert cli("run", "tomography", "tooth", "--estimate", "--json").data[0]["total_s"] > 0

@@ -28,6 +28,7 @@ MANAGE = "who manages the facility"
 COPIES = "see test_copies.py: it changes something"
 FLOWS = "see the portal's test_workflows.py and test_tomography.py"
 ACQUIRE = "see test_acquisitions.py"
+FORESEE = "see test_estimate.py: it starts a process"
 LIFE = "see test_usage.py: it changes something"
 POLICY = 'id = "nobodys"\n[[rule]]\nname = "all"\n[rule.hot]\nkeep = "for ever"\n'
 
@@ -98,6 +99,7 @@ API = {
     "GET /techniques/{name}": OPEN,
     "GET /datasets/{dataset_id}/techniques": SEE,
     "POST /datasets/{dataset_id}/runs": PROCESS,
+    "POST /datasets/{dataset_id}/estimates": FORESEE,
     "GET /runs": OPEN,
     "GET /runs/{run_id}": SEE,
     "GET /runs/{run_id}/result": SEE,
@@ -185,6 +187,8 @@ PORTAL = {
     "GET /experiments/{experiment_id}/people": SEE,
     "GET /experiments/{experiment_id}/runs": SEE,
     "GET /experiments/{experiment_id}/acquisition": SEE,
+    "GET /experiments/{experiment_id}/acquisition/{kind}": ACQUIRE,
+    "POST /experiments/{experiment_id}/acquisition/{kind}": ACQUIRE,
     "POST /acquisitions/{acquisition_id}/start": ACQUIRE,
     "POST /acquisitions/{acquisition_id}/stop": ACQUIRE,
     "GET /experiments/{experiment_id}/average": SEE,
@@ -197,6 +201,7 @@ PORTAL = {
     "GET /datasets/{dataset_id}/safety": SEE,
     "GET /datasets/{dataset_id}/process/{technique}": PROCESS,
     "POST /datasets/{dataset_id}/process/{technique}": PROCESS,
+    "POST /datasets/{dataset_id}/process/{technique}/estimate": FORESEE,
     "GET /runs": OPEN,
     "GET /runs/{run_id}": SEE,
     "GET /runs/{run_id}/live": SEE,
@@ -344,7 +349,7 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
     "key",
-    [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS, COPIES)],
+    [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS, COPIES, FORESEE)],
 )
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
@@ -367,7 +372,7 @@ def test_the_api_answers_each_role_as_the_table_says(
 
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
-    "key", [key for key, who in PORTAL.items() if "sign" not in key and who not in (TOLD, ACQUIRE, FLOWS)]
+    "key", [key for key, who in PORTAL.items() if "sign" not in key and who not in (TOLD, ACQUIRE, FLOWS, FORESEE)]
 )
 def test_the_portal_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -71,10 +71,18 @@ def command_of(name: str, technique: Any) -> click.Command:
     fields: dict[str, FieldInfo] = technique.Params.model_fields
 
     def callback(
-        dataset: str, experiment: str | None, engine: str, no_wait: bool, **given: str | bool | None
+        dataset: str,
+        experiment: str | None,
+        engine: str,
+        no_wait: bool,
+        estimate: bool,
+        **given: str | bool | None,
     ) -> None:
         params = parameters(fields, given)
         session: Session = click.get_current_context().obj
+        if estimate:
+            show_estimate(session, name, dataset, params, experiment=experiment)
+            return
         start(session, name, dataset, params, experiment=experiment, engine=engine, waits=not no_wait)
 
     options: list[click.Parameter] = [
@@ -83,6 +91,7 @@ def command_of(name: str, technique: Any) -> click.Command:
         click.Option(["-e", "--experiment"], help="Where the dataset belongs, when it is given by name."),
         click.Option(["--engine"], default="", help="Where to compute; `auto`: where it ends first."),
         click.Option(["--no-wait"], is_flag=True, help="Only queue the run: a running `lightkeep serve` does it."),
+        click.Option(["--estimate"], is_flag=True, help="Only say how long it would take, and where."),
     ]
     summary = (technique.__doc__ or name).strip()
     return Command(
@@ -210,18 +219,40 @@ def start(
     emit(session, answer, human)
 
 
+def show_estimate(
+    session: Session, technique: str, asked: str, params: dict[str, Any], *, experiment: str | None
+) -> None:
+    """Print when a run would end at each place; ask for none."""
+    from lightkeep.lifecycle.processing.foreseen import foresee
+
+    with session.opened() as work:
+        dataset_id = work.dataset(asked, experiment).id
+        found = foresee(work.facility, dataset_id, technique, params, principal=work.principal)
+
+    def human() -> None:
+        _show_places(found)
+        say(f"Nothing was queued. There it ends first with: lightkeep run {technique} {asked} --engine auto")
+
+    emit(session, found, human)
+
+
 def show_placement(run: Run) -> None:
     """Print what each place promised and, once it was computed, what it took."""
     promised, told = run.placement.get("estimates", ()), run.placement.get("truth")
-    if not promised:
-        return
+    if promised:
+        _show_places(promised, *([(f"{run.engine} took", *_times(told), "measured")] if told else []))
+
+
+def _show_places(promised: Sequence[Mapping[str, Any]], *further: tuple[str, ...]) -> None:
     rows = [
-        (each["place"], *[f"{each[key]:.1f} s" if each["is_possible"] else "-" for key in _PARTS], each["reason"])
+        (each["place"], *(_times(each) if each["is_possible"] else "-" * len(_PARTS)), each["reason"])
         for each in promised
     ]
-    if told:
-        rows.append((f"{run.engine} took", *[f"{told[key]:.1f} s" for key in _PARTS], "measured"))
-    table(["place!", "waits>!", "moves>!", "computes>!", "ends>!", "why"], rows)
+    table(["place!", "waits>!", "moves>!", "computes>!", "ends>!", "why"], [*rows, *further])
+
+
+def _times(told: Mapping[str, Any]) -> list[str]:
+    return [f"{told[key]:.1f} s" for key in _PARTS]
 
 
 def perform(session: Session, work: Work, run_id: str, *, waits: bool = True) -> Run:

@@ -12,6 +12,7 @@ from lightkeep import techniques
 from lightkeep.http.desk import AtDesk, Limit, Name, Offset, Seen, Who, Word, view_of
 from lightkeep.http.shapes import (
     DatasetShape,
+    EstimateShape,
     EventShape,
     LiveShape,
     LogShape,
@@ -24,6 +25,7 @@ from lightkeep.http.shapes import (
 from lightkeep.http.streams import Message, stream
 from lightkeep.lifecycle.acquisitions import live
 from lightkeep.lifecycle.processing import process, run_log
+from lightkeep.lifecycle.processing.foreseen import foresee
 from lightkeep.model.errors import InvalidInput, NotFound
 from lightkeep.model.runs import RunState
 
@@ -62,6 +64,14 @@ def request_run(desk: AtDesk, who: Who, dataset_id: Name, asked: RunRequest, res
     desk.orchestrator.submit_run(run.id)
     response.headers["Location"] = f"/api/v1/runs/{run.id}"
     return RunShape.model_validate(run)
+
+
+@router.post("/datasets/{dataset_id}/estimates")
+def estimate(desk: AtDesk, who: Who, dataset_id: Name, asked: RunRequest) -> list[EstimateShape]:
+    """When a run would end at each place, the earliest first; nothing is queued."""
+    check_finite(asked.params)
+    found = foresee(desk.facility, dataset_id, asked.technique, asked.params, principal=who)
+    return [EstimateShape.model_validate(each) for each in found]
 
 
 @router.get("/runs")

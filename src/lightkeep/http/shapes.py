@@ -172,6 +172,18 @@ class RunShape(Shape):
     placement: Facts
 
 
+class EstimateShape(Shape):
+    """When a run would end at a place, in seconds from now."""
+
+    place: str
+    wait_s: float
+    transfer_s: float
+    compute_s: float
+    total_s: float
+    reason: Shown
+    is_possible: bool
+
+
 class LiveShape(Shape):
     """A run at this moment, with what its technique shows while it follows a measurement."""
 

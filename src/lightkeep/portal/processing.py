@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,8 +13,9 @@ from fastapi.responses import RedirectResponse, Response
 from lightkeep import techniques
 from lightkeep.catalog.query import parse
 from lightkeep.lifecycle.processing import process
+from lightkeep.lifecycle.processing.foreseen import foresee
 from lightkeep.model.datasets import Dataset
-from lightkeep.model.errors import InvalidInput, NotFound
+from lightkeep.model.errors import BadFile, InvalidInput, LightkeepError, NotFound, RunFailed
 from lightkeep.model.people import Verb
 from lightkeep.portal import forms, words
 from lightkeep.portal.page import Here, Name, Visit
@@ -35,6 +37,23 @@ async def run(here: Here, request: Request, dataset_id: Name, technique: Name) -
     """Queue the run, and go to its page."""
     typed = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
     return await to_thread.run_sync(_request, here, dataset_id, technique, typed)
+
+
+@router.post("/datasets/{dataset_id}/process/{technique}/estimate")
+async def estimate(here: Here, request: Request, dataset_id: Name, technique: Name) -> Response:
+    """The form, with when the run would end at each place; nothing is queued."""
+    typed = {name: value for name, value in (await request.form()).items() if isinstance(value, str)}
+    return await to_thread.run_sync(_estimate, here, dataset_id, technique, typed)
+
+
+def _estimate(here: Visit, dataset_id: str, technique: str, typed: dict[str, str]) -> Response:
+    here.view.require(Verb.PROCESS, dataset_id=dataset_id)
+    try:
+        params = forms.values(forms.fields(_technique(technique).Params.model_json_schema()), typed)
+        found = foresee(here.facility, dataset_id, technique, params, principal=here.principal)
+    except (InvalidInput, RunFailed, BadFile) as error:
+        return _form(here, dataset_id, technique, typed, error)
+    return _form(here, dataset_id, technique, typed, None, estimates=found)
 
 
 def _request(here: Visit, dataset_id: str, technique: str, typed: dict[str, str]) -> Response:
@@ -59,7 +78,13 @@ def _technique(name: str) -> Any:
 
 
 def _form(
-    here: Visit, dataset_id: str, technique: str, typed: dict[str, str], error: InvalidInput | None
+    here: Visit,
+    dataset_id: str,
+    technique: str,
+    typed: dict[str, str],
+    error: LightkeepError | None,
+    *,
+    estimates: Sequence[Mapping[str, Any]] = (),
 ) -> Response:
     module = _technique(technique)
     dataset = here.view.dataset(dataset_id)
@@ -75,6 +100,7 @@ def _form(
         engine=typed.get(_ENGINE, ""),
         typed=typed,
         error=error,
+        placement={"estimates": estimates},
     )
 
 

@@ -19,7 +19,7 @@ from lightkeep.model.engines import Engine, FarEngine, MeasuredEngine, QueuedEng
 from lightkeep.model.errors import InvalidInput, LightkeepError
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import RunState
-from lightkeep.policy.placing import Past, Place, Work, estimates
+from lightkeep.policy.placing import Estimate, Past, Place, Work, estimates
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
@@ -50,16 +50,23 @@ def chosen(facility: Facility, work: Work, *, files: Sequence[str] = ()) -> tupl
     ------
     InvalidInput: no place can take it.
     """
-    names = {"inline", "processes", facility.config.engine.name, *facility.config.engines}
-    places = [_place(facility, name, files) for name in sorted(names)]
-    found = estimates(work, places, past_runs(facility))
+    found = weighed(facility, work, files=files)
     if not found[0].is_possible:
         told = "; ".join(f"{each.place}: {each.reason}" for each in found)
         raise InvalidInput(f"no engine can take this run: {told}", remedy="name one with --engine, or mend them")
-    return found[0].place, {
-        "work": asdict(work),
-        "estimates": [asdict(each) | {"total_s": each.total_s} for each in found],
-    }
+    return found[0].place, {"work": asdict(work), "estimates": written(found)}
+
+
+def weighed(facility: Facility, work: Work, *, files: Sequence[str] = ()) -> tuple[Estimate, ...]:
+    """Return when a run would end at each place, the earliest first; see `chosen`."""
+    names = {"inline", "processes", facility.config.engine.name, *facility.config.engines}
+    places = [_place(facility, name, files) for name in sorted(names)]
+    return estimates(work, places, past_runs(facility))
+
+
+def written(found: Sequence[Estimate]) -> list[dict[str, Any]]:
+    """Return estimates as they are kept and shown."""
+    return [asdict(each) | {"total_s": each.total_s} for each in found]
 
 
 def truth(known: Mapping[str, Any], engine: Engine, folder: Path, *, elapsed_s: float) -> dict[str, Any]:

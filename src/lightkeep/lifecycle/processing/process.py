@@ -398,14 +398,7 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
         from lightkeep.lifecycle.processing import command
 
         return command.make(facility, run, scratch, watch)
-    from lightkeep.lifecycle.processing.pieces import Job
-
-    source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
-    path = locate.local_path(facility, source.id, source.main_file)
-    given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
-    reading = inputs.reading(run.technique, run.params, source.format)
-    job = Job(str(path), source.format, run.technique, str(scratch.folder), reading=reading)
-    job = replace(job, inputs=inputs.places(facility, given))
+    job, source, given = job_of(facility, run, scratch.folder)
     if not scratch.is_planned():
         with telemetry.span("plan", run=run.id):
             _plan(facility, run, scratch, job, watch)
@@ -419,6 +412,18 @@ def _make(facility: Facility, run: Run, scratch: Scratch, watch: Watch) -> Datas
     watch.begin("storing the result", 0.9, 1.0)
     with telemetry.span("store result", run=run.id):
         return keep_result(facility, run, sources, scratch)
+
+
+def job_of(facility: Facility, run: Run, folder: Path) -> tuple[Job, Dataset, dict[str, Dataset]]:
+    """Return what the tasks of a run need, its dataset, and the others that its parameters name."""
+    from lightkeep.lifecycle.processing.pieces import Job
+
+    source = facility.catalog.view(SERVICE).dataset(run.dataset_id)
+    path = locate.local_path(facility, source.id, source.main_file)
+    given = inputs.readable(facility, run.technique, run.params, created_by=run.created_by)
+    reading = inputs.reading(run.technique, run.params, source.format)
+    beside = inputs.places(facility, given)
+    return Job(str(path), source.format, run.technique, str(folder), reading=reading, inputs=beside), source, given
 
 
 def _plan(facility: Facility, run: Run, scratch: Scratch, job: Job, watch: Watch) -> None:
