@@ -44,8 +44,8 @@ _ARGUMENTS = [
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Serve a facility as `lightkeep serve` does, from a process of its own."""
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Server:
+    """A facility that is not served yet, and what is in it."""
     root = tmp_path_factory.mktemp("served")
     made = populate(root)
     slow = _slow_scan(made, root)
@@ -53,15 +53,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made.close()
     config = made.facility.config.root / "lightkeep.toml"
     config.write_text('root = "."\n[engine]\nname = "inline"\n')
+    return Server("", config, made.raw.id, made.result.id, slow, curves)
+
+
+@pytest.fixture(scope="module")
+def server(filled: Server) -> Iterator[Server]:
+    """Serve the facility as `lightkeep serve` does, from a process of its own.
+
+    It ends with the tests of a module: a worker that waits for work takes time from the tests of the others.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "--factory", "lightkeep.asgi:create", "--port", str(port)]
-    environment = os.environ | {"LIGHTKEEP_CONFIG": str(config)}
+    environment = os.environ | {"LIGHTKEEP_CONFIG": str(filled.config)}
     process = subprocess.Popen([*command, "--timeout-graceful-shutdown", "1"], env=environment)
     try:
         _wait_for(port, process)
-        yield Server(f"http://127.0.0.1:{port}", config, made.raw.id, made.result.id, slow, curves)
+        yield replace(filled, address=f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
         process.wait(20)
@@ -96,7 +105,7 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def signed_in(browser: Browser, server: Server) -> Iterator[BrowserContext]:
     """Return a window in which the principal investigator has signed in, by hand."""
     context = browser.new_context(base_url=server.address, viewport={"width": 1280, "height": 900})

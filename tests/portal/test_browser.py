@@ -120,24 +120,28 @@ _CONTRAST = """() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_fits_and_can_be_read(
-    browser: Browser, signed_in: BrowserContext, server: Server, width: int, scheme: str
+    browser: Browser, signed_in: BrowserContext, server: Server, width: int
 ) -> None:
     context = browser.new_context(
         base_url=server.address,
         viewport={"width": width, "height": 844},
-        color_scheme=scheme,  # type: ignore[arg-type]
+        reduced_motion="reduce",
         storage_state=signed_in.storage_state(),
     )
     page = context.new_page()
     addresses = _PAGES + [f"/datasets/{server.raw_id}{tab}" for tab in _TABS]
     addresses += [f"/datasets/{server.curves[0]}", f"/experiments/{COLLOIDS}/average?result={server.curves[0]}"]
-    for address in addresses:
+    for number, address in enumerate(addresses):
         page.goto(address)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, address
-        assert page.evaluate(_CONTRAST) == [], address
+        grounds = set()
+        for scheme in ("dark", "light") if number % 2 else ("light", "dark"):  # as it was loaded, then the other
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, (address, scheme)
+            assert page.evaluate(_CONTRAST) == [], (address, scheme)
+            grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        assert len(grounds) == 2, address
     context.close()
 
 
