@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -9,8 +10,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import bluesky.plans as bp
+import numpy as np
 import pytest
+from bluesky import RunEngine
+from ophyd_async.core import init_devices
+from ophyd_async.sim import SimMotor
+from p4p.nt import NTNDArray
+from p4p.server import Server
+from p4p.server.thread import SharedPV
 
+from lightkeep.acquisition.documents import Documents
+from lightkeep.acquisition.stop_requests import StopRequests
 from lightkeep.facility import Facility
 from lightkeep.lifecycle.acquisitions import acquire
 from lightkeep.lifecycle.acquisitions.acquire_run import run
@@ -19,7 +30,7 @@ from lightkeep.model.acquisition import SourceKind
 from lightkeep.model.datasets import DatasetState
 from lightkeep.model.people import SERVICE
 from lightkeep.model.runs import LIVE, Run, RunState
-from lightkeep.testing.beamline.live import VirtualBeamline, shots
+from lightkeep.testing.beamline.live import Shot, VirtualBeamline, shots
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "plugin"))
 from house import ADA, EXPERIMENT, build
@@ -38,16 +49,9 @@ def until(true: Callable[[], Any], why: str) -> Any:
     return found
 
 
-def measured(facility: Facility, beamline: VirtualBeamline) -> Run:
-    """Acquire one scan of a virtual beamline with live tomography; return the run that followed it."""
-    options = {
-        "channel": beamline.image,
-        "acquire": beamline.acquire,
-        "epics": beamline.epics,
-        "idle_s": 2.0,
-        "live": "tomography-live",
-        "params": PARAMS,
-    }
+def measured(facility: Facility, options: dict[str, Any], *, measure: Callable[[], object] = lambda: None) -> Run:
+    """Acquire one scan with live tomography, while `measure` is called; return the run that followed it."""
+    options = {"idle_s": 2.0, "live": "tomography-live", "params": PARAMS, **options}
     made = acquire.define(
         facility, "camera", experiment_id=EXPERIMENT, kind=SourceKind.PVACCESS, options=options, principal=ADA
     )
@@ -57,6 +61,7 @@ def measured(facility: Facility, beamline: VirtualBeamline) -> Run:
     working.start()
     view = facility.catalog.view(SERVICE)
     try:
+        measure()
         (found,) = until(
             lambda: [each for each in view.runs(experiment_id=EXPERIMENT).items if each.state.is_over],
             "the live run did not end",
@@ -70,7 +75,8 @@ def measured(facility: Facility, beamline: VirtualBeamline) -> Run:
 def test_a_scan_stops_itself_and_what_was_measured_is_complete_and_reconstructs(tmp_path: Path) -> None:
     scan = shots(size=96, rows=8, angles=PLANNED, flats=FLATS, darks=DARKS, i0=3e4)
     with build(tmp_path / "facility") as facility, VirtualBeamline(scan, rate_hz=25) as beamline:
-        followed = measured(facility, beamline)
+        options = {"channel": beamline.image, "acquire": beamline.acquire, "epics": beamline.epics}
+        followed = measured(facility, options)
         view = facility.catalog.view(SERVICE)
         assert (followed.engine, followed.state) == (LIVE, RunState.DONE), followed.message
         assert "stopped at" in followed.message
@@ -87,3 +93,66 @@ def test_a_scan_stops_itself_and_what_was_measured_is_complete_and_reconstructs(
         assert result.state is DatasetState.COMPLETE
         known = view.run(asked.id).resolved
         assert known["center"] == pytest.approx(47.5 + 3.3, abs=0.5)
+
+
+class Detector:
+    """A camera that a RunEngine triggers: at each point of a scan it sends its next frame by PVAccess."""
+
+    def __init__(self, frames: list[Shot], rate_hz: float) -> None:
+        self._frames, self._rate_hz = frames, rate_hz
+        self._seen = threading.Event()
+        self.image = SharedPV(initial=NTNDArray().wrap(np.zeros_like(frames[0].data), timestamp=1.0))
+        self.image.onFirstConnect(lambda _: self._seen.set())
+
+    def at_point(self, _: str, event: Any) -> None:
+        shot = self._frames[event["seq_num"] - 1]
+        attributes = {"rotation_angle": shot.rotation_angle, "image_key": shot.image_key}
+        value = NTNDArray().wrap(shot.data, timestamp=time.time(), attrib=attributes)
+        value.uniqueId = event["seq_num"]
+        self.image.post(value)
+        time.sleep(1 / self._rate_hz)
+
+    def wait_for_a_client(self) -> None:
+        assert self._seen.wait(WAIT_S)
+        time.sleep(0.5)  # its monitor follows its channel
+
+
+def test_a_bluesky_scan_is_ended_by_the_tomography_that_follows_it_and_its_documents_say_why(
+    tmp_path: Path,
+) -> None:
+    frames = shots(size=64, rows=8, angles=400, flats=FLATS, darks=DARKS, i0=3e4)
+    camera = Detector(frames, rate_hz=40)
+    engine = RunEngine(call_returns_result=True)
+    engine.subscribe(Documents(tmp_path / "documents"))
+    engine.subscribe(camera.at_point, "event")
+    with init_devices():
+        angle = SimMotor(instant=True)
+    with (
+        build(tmp_path / "facility") as facility,
+        StopRequests("SIM:StopRequest", is_isolated=True) as requests,
+        Server(providers=[{"SIM:Image": camera.image}], isolate=True) as server,
+    ):
+        ports = [each["EPICS_PVA_BROADCAST_PORT"] for each in (server.conf(), requests.epics)]
+        epics = {
+            "EPICS_PVA_ADDR_LIST": " ".join(f"127.0.0.1:{port}" for port in ports),
+            "EPICS_PVA_AUTO_ADDR_LIST": "NO",
+        }
+
+        def scan() -> None:
+            camera.wait_for_a_client()
+            engine(requests.obeyed(bp.scan([], angle, 0, 180, len(frames))))
+
+        options = {"channel": "SIM:Image", "request": requests.channel, "epics": epics}
+        followed = measured(facility, options, measure=scan)
+        assert (followed.engine, followed.state) == (LIVE, RunState.DONE), followed.message
+        assert "stopped at" in followed.message
+        view = facility.catalog.view(SERVICE)
+        (event,) = [each for each in view.events(limit=1000) if each.verb == "acquisition.enough"]
+        raw = view.dataset(followed.dataset_id)
+        assert (raw.state, raw.format) == (DatasetState.COMPLETE, "nxtomo")
+    (documents,) = (tmp_path / "documents").glob("*.jsonl")
+    stop = json.loads(documents.read_text().splitlines()[-1])[1]
+    points = stop["num_events"]["primary"]
+    assert DARKS + FLATS + event.detail["used"] <= points < len(frames), "bluesky ended it, not its last point"
+    assert stop["exit_status"] == "success"
+    assert stop["reason"].startswith(f"Lightkeep: enough after {event.detail['used']} of {PLANNED} projections")
