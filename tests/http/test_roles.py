@@ -30,6 +30,7 @@ FLOWS = "see the portal's test_workflows.py and test_tomography.py"
 ACQUIRE = "see test_acquisitions.py"
 FORESEE = "see test_estimate.py: it starts a process"
 LIFE = "see test_usage.py: it changes something"
+ELSEWHERE = (TOLD, LIFE, ACQUIRE, FLOWS, COPIES, FORESEE)
 POLICY = 'id = "nobodys"\n[[rule]]\nname = "all"\n[rule.hot]\nkeep = "for ever"\n'
 
 WORKFLOW = 'id = "nobodys"\n[[stage]]\nname = "r"\ntechnique = "tomography"\n'
@@ -349,7 +350,7 @@ def test_every_route_is_in_the_table(web: TestClient) -> None:
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
     "key",
-    [key for key, who in API.items() if "sessions" not in key and who not in (TOLD, LIFE, ACQUIRE, FLOWS, COPIES, FORESEE)],
+    [key for key, who in API.items() if "sessions" not in key and who not in ELSEWHERE],
 )
 def test_the_api_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
@@ -371,9 +372,7 @@ def test_the_api_answers_each_role_as_the_table_says(
 
 
 @pytest.mark.parametrize("role", ROLES)
-@pytest.mark.parametrize(
-    "key", [key for key, who in PORTAL.items() if "sign" not in key and who not in (TOLD, ACQUIRE, FLOWS, FORESEE)]
-)
+@pytest.mark.parametrize("key", [key for key, who in PORTAL.items() if "sign" not in key and who not in ELSEWHERE])
 def test_the_portal_answers_each_role_as_the_table_says(
     web: TestClient, house: Populated, correlated: Correlated, key: str, role: str
 ) -> None:
