@@ -96,6 +96,7 @@ def test_an_experiment_comes_from_a_proposal_and_lives(cli: Cli, home: Path) -> 
     assert cli("experiment", "close", name).code == 0
     assert cli("experiment", "extend", name, "--days", "90", "--reason", "paper").code == 0
     assert cli("experiment", "extend", name, "--reason", "paper").code == 2
+    assert cli("experiment", "extend", name, "--days", "90").code == 0  # as the mail says it
     released = cli("experiment", "release", name, "--at", "2099-01-01", "--json").data
     assert released["released_at"].startswith(("2098-12-31", "2099-01-01"))
     assert "is not public" in cli("experiment", "release", name, "--withdraw").out

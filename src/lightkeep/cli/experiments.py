@@ -227,7 +227,11 @@ def _emit_closed(session: Session, done: Closed, text: str) -> None:
 @click.argument("experiment_id", metavar="EXPERIMENT")
 @click.option("--days", type=click.IntRange(1, 3650), help="Keep everything so many days from now.")
 @click.option("--until", type=_WHEN, help="Keep everything until this day, local time.")
-@click.option("--reason", required=True, help="One sentence: why the data are still needed.")
+@click.option(
+    "--reason",
+    default="more time was asked for at the command line",
+    help="One sentence: why the data are still needed.",
+)
 @click.pass_obj
 def extend(session: Session, experiment_id: str, days: int | None, until: datetime | None, reason: str) -> None:
     """Keep an experiment's data longer than its policy would: nothing of it is deleted until then."""

@@ -17,7 +17,7 @@ from lightkeep.model.retention import BY_POLICY, ItemState, PlanReason, PurgeIte
 from lightkeep.model.stores import StoreRecord
 
 if TYPE_CHECKING:
-    from lightkeep.lifecycle.retention.purge import Purged
+    from lightkeep.lifecycle.retention.purge_session import Purged
 
 _EXAMPLES = (
     "lightkeep purge plan central              what has expired",

@@ -36,6 +36,7 @@ KNOWN = {
     "storage/readback.py": {"ftruncate"},  # a buffer in memory
     "storage/syscalls.py": {"unlink"},  # the second name of a part, where rename cannot refuse to replace
     "workflow/orchestrator.py": {"destroy"},  # DBOS, in memory
+    "workflow/presence.py": {"unlink"},  # workers' lock files, in the folder of locks
 }
 NOT_OURS = ("testing/", "analysis/")
 

@@ -289,6 +289,7 @@ def _text(facility: Facility, notice: Notice, token: str, why: str) -> str:
         if notice.last_copy
         else "Verified copies on other stores stay."
     )
+    why = why.replace(f" of {notice.policy}", "")  # it is named on that line already
     files = f"{notice.files:,} file{'' if notice.files == 1 else 's'}, {bytes_in_words(notice.size)}"
     return f"""\
 Experiment {notice.experiment_id}{f": {title}" if title else ""}

@@ -13,14 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from lightkeep.lifecycle.health import guards
+from lightkeep.lifecycle.retention.purge_destroy import destroy
 from lightkeep.lifecycle.retention.purge_plan import lacking, must_not_be_suspended
-from lightkeep.lifecycle.retention.purge_session import Piece, Session, all_items, evidence_of, pieces, replica_of
+from lightkeep.lifecycle.retention.purge_session import (
+    Piece,
+    Purged,
+    Session,
+    all_items,
+    evidence_of,
+    pieces,
+    replica_of,
+)
 from lightkeep.lifecycle.retention.purger import Fence, purger
 from lightkeep.model.errors import Conflict, Corrupt, LightkeepError, NotFound, StorageError
 from lightkeep.model.people import SERVICE, Principal, Verb
@@ -35,22 +44,6 @@ if TYPE_CHECKING:
 
 _UNDO_DAYS: Final = 14
 """Where no rule says it any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Purged:
-    """What a run, a destruction or an undo did."""
-
-    plan_id: str
-    items: int = 0
-    """Items that it moved on."""
-    size: int = 0
-    """Their bytes."""
-    skipped: int = 0
-    """Items that must stay; each says why."""
-    left: int = 0
-    """Items that wait: for the next day's allowance, or for a store that is away."""
-    why_left: str = ""
 
 
 def run(facility: Facility, plan_id: str, *, principal: Principal, report: Report | None = None) -> Purged:
@@ -73,8 +66,6 @@ def run(facility: Facility, plan_id: str, *, principal: Principal, report: Repor
         work = _Run(Session(facility, plan, fence, principal), report)
         done = work.all()
     if plan.reason is PlanReason.EMERGENCY:
-        from lightkeep.lifecycle.retention.purge_destroy import destroy
-
         destroy(facility, plan_id=plan_id, principal=principal)
     return done
 

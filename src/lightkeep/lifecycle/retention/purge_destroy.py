@@ -11,9 +11,8 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from lightkeep.lifecycle.retention.purge import Purged
 from lightkeep.lifecycle.retention.purge_plan import must_not_be_suspended
-from lightkeep.lifecycle.retention.purge_session import Piece, Session, all_items, evidence_of, pieces
+from lightkeep.lifecycle.retention.purge_session import Piece, Purged, Session, all_items, evidence_of, pieces
 from lightkeep.lifecycle.retention.purger import purger
 from lightkeep.model.errors import Conflict, LightkeepError, NotFound
 from lightkeep.model.people import SERVICE, Principal, Verb

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,22 @@ _PAGE: Final = 1000
 _DAY: Final = timedelta(days=1)
 Piece = Sequence[PurgeItem]
 """The items of one object: one, or all members of a unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What a run, a destruction or an undo did."""
+
+    plan_id: str
+    items: int = 0
+    """Items that it moved on."""
+    size: int = 0
+    """Their bytes."""
+    skipped: int = 0
+    """Items that must stay; each says why."""
+    left: int = 0
+    """Items that wait: for the next day's allowance, or for a store that is away."""
+    why_left: str = ""
 
 
 class Session:

@@ -20,6 +20,7 @@ from lightkeep.lifecycle.replicas.scrub import scrub
 from lightkeep.lifecycle.replicas.transfer import Pace
 from lightkeep.lifecycle.replicas.verify import verify
 from lightkeep.lifecycle.retention import holds, notices, purge, purge_destroy, purge_plan
+from lightkeep.lifecycle.retention.purge_session import Purged
 from lightkeep.model.datasets import Dataset
 from lightkeep.model.errors import Conflict, LightkeepError
 from lightkeep.model.experiments import Experiment, ExperimentState, Station
@@ -308,7 +309,7 @@ def _destroy(world: World) -> str:
     return "some destroyed" if sum(each.items for each in _destroyed(world)) else "nothing destroyed"
 
 
-def _destroyed(world: World) -> list[purge.Purged]:
+def _destroyed(world: World) -> list[Purged]:
     return purge_destroy.destroy(world.facility, principal=ANNA)
 
 
