@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +51,9 @@ def frames(count: int, *, mean: float = 0.3, dtype: Any = np.uint8, seed: int = 
     return rng.poisson(mean * slow * ramp).astype(dtype)
 
 
-RUN = frames(1300)
+@cache
+def a_run() -> Array:
+    return frames(1300)
 
 
 def events_of(run: Array, *, begin: int = 0, dtype: Any = np.uint16) -> EventBlock:
@@ -92,14 +95,14 @@ COUNTS = [2, 3, 5, 13, 15, 16, 17, 127, 257, 509, 511, 512, 513, 1023, 1025, 129
     ("kernel", "count"), [*(("simd", n) for n in COUNTS), *(("plain", n) for n in (2, 13, 512, 1025))]
 )
 def test_g2_is_the_brute_forces_for_any_number_of_frames(count: int, kernel: Any) -> None:
-    assert_right(multitau(RUN[:count], QMAP, kernel=kernel), RUN[:count])
+    assert_right(multitau(a_run()[:count], QMAP, kernel=kernel), a_run()[:count])
 
 
 @pytest.mark.parametrize("normalise", ["partition", "pooled", "ratio_of_sums"])
 @pytest.mark.parametrize("scheme", ["aps", "hadoop", "sutton"])
 def test_every_scheme_and_normalisation_is_the_brute_forces(scheme: Any, normalise: Any) -> None:
     options: dict[str, Any] = {"scheme": scheme, "normalise": normalise}
-    assert_right(multitau(RUN[:577], QMAP, **options), RUN[:577], **options)
+    assert_right(multitau(a_run()[:577], QMAP, **options), a_run()[:577], **options)
 
 
 @pytest.mark.parametrize(
@@ -117,17 +120,17 @@ def test_every_scheme_and_normalisation_is_the_brute_forces(scheme: Any, normali
     ids=str,
 )
 def test_every_selection_of_frames_is_the_brute_forces(options: dict[str, Any]) -> None:
-    found = multitau(RUN, QMAP, **options)
-    assert_right(found, RUN, **options)
+    found = multitau(a_run(), QMAP, **options)
+    assert_right(found, a_run(), **options)
     live = MultiTau(QMAP, **options)
-    for block in blocks_of(RUN, seed=1):
+    for block in blocks_of(a_run(), seed=1):
         live.push(block)
     assert_same_bytes(live.finish(), found)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32, np.int16, np.float64])
 def test_the_dtype_of_the_counts_does_not_matter(dtype: Any) -> None:
-    assert_same_bytes(multitau(RUN.astype(dtype), QMAP), multitau(RUN, QMAP))
+    assert_same_bytes(multitau(a_run().astype(dtype), QMAP), multitau(a_run(), QMAP))
 
 
 @pytest.mark.parametrize(("dtype", "mean"), [(np.uint8, 60.0), (np.uint16, 5000.0), (np.float32, 0.01)])
@@ -142,9 +145,9 @@ def test_high_counts_and_fractions_stay_within_a_millionth(dtype: Any, mean: flo
 @pytest.mark.parametrize("seed", [1, 2])
 def test_live_is_batch_byte_for_byte_whatever_the_blocks_and_threads(seed: int, kernel: Any) -> None:
     live = MultiTau(QMAP, kernel=kernel, threads=1 + seed)
-    for block in blocks_of(RUN, seed):
+    for block in blocks_of(a_run(), seed):
         live.push(block)
-    assert_same_bytes(live.finish(), multitau(RUN, QMAP, kernel=kernel, threads=1))
+    assert_same_bytes(live.finish(), multitau(a_run(), QMAP, kernel=kernel, threads=1))
 
 
 def test_live_is_batch_byte_for_byte_for_fractions_too() -> None:
@@ -160,13 +163,13 @@ def test_shards_merged_in_any_order_are_the_whole_byte_for_byte(kernel: Any) -> 
     parts = []
     for cut in [(0, 4096), (4096, 8192), (8192, H * W)]:
         part = MultiTau(QMAP, pixels=cut, kernel=kernel)
-        for block in blocks_of(RUN, seed=4):
+        for block in blocks_of(a_run(), seed=4):
             part.push(block)
         parts.append(part)
     message = parts[2].sums().to_bytes()
     parts[1].merge(parts[0])
     parts[1].merge(MultiTauSums.from_bytes(message))
-    assert_same_bytes(parts[1].finish(), multitau(RUN, QMAP, kernel=kernel))
+    assert_same_bytes(parts[1].finish(), multitau(a_run(), QMAP, kernel=kernel))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 50])
@@ -181,14 +184,14 @@ def test_shards_are_whole_blocks_and_cover_the_detector(count: int) -> None:
 
 def test_a_shard_alone_is_no_result() -> None:
     part = MultiTau(QMAP, pixels=shards(QMAP, 2)[0])
-    part.push(FrameBlock(0, RUN[:100]))
+    part.push(FrameBlock(0, a_run()[:100]))
     with pytest.raises(ValueError, match="in no shard"):
         part.finish()
 
 
 def test_the_message_of_a_shard_is_small() -> None:
     part = MultiTau(QMAP)
-    part.push(FrameBlock(0, RUN))
+    part.push(FrameBlock(0, a_run()))
     assert len(part.sums().to_bytes()) < 1_000_000
 
 
@@ -204,26 +207,26 @@ def test_events_are_frames_byte_for_byte(mean: float, kernel: Any) -> None:
 
 
 def test_an_event_that_occurs_twice_counts_twice() -> None:
-    once = events_of(RUN[:100])
+    once = events_of(a_run()[:100])
     twice = EventBlock(
         0, 100, (H, W), np.repeat(once.frame, 2), np.repeat(once.pixel, 2), np.repeat(once.value, 2)
     )
-    assert_same_bytes(multitau([twice], QMAP), multitau(2 * RUN[:100], QMAP))
+    assert_same_bytes(multitau([twice], QMAP), multitau(2 * a_run()[:100], QMAP))
 
 
 @pytest.mark.parametrize("options", [{"begin": 7, "end": 1200}, {"begin": 4, "stride": 2, "average": 2}], ids=str)
 def test_events_are_selected_as_frames_are(options: dict[str, Any]) -> None:
     live = MultiTau(QMAP, **options)
-    for block in blocks_of(RUN, seed=7, events=True):
+    for block in blocks_of(a_run(), seed=7, events=True):
         live.push(block)
-    assert_same_bytes(live.finish(), multitau(RUN, QMAP, **options))
+    assert_same_bytes(live.finish(), multitau(a_run(), QMAP, **options))
 
 
 def test_a_snapshot_is_the_result_so_far_and_changes_nothing() -> None:
     live = MultiTau(QMAP)
     for begin in range(0, 1300, 130):
-        live.push(FrameBlock(begin, RUN[begin : begin + 130]))
-        assert_same_bytes(live.snapshot(), multitau(RUN[: begin + 130], QMAP))
+        live.push(FrameBlock(begin, a_run()[begin : begin + 130]))
+        assert_same_bytes(live.snapshot(), multitau(a_run()[: begin + 130], QMAP))
     assert live.frames == 1300
 
 
@@ -231,7 +234,7 @@ def test_a_snapshot_is_the_result_so_far_and_changes_nothing() -> None:
     ("most", "dtype", "within"), [(0, np.uint8, 1e-10), (254, np.uint8, 1e-6), (65_534, np.uint16, 1e-6)]
 )
 def test_plain_numba_and_simd_agree(most: int, dtype: type, within: float) -> None:
-    run: Array = RUN.astype(dtype)
+    run: Array = a_run().astype(dtype)
     if most:
         run[::7] = np.random.default_rng(9).integers(0, most + 1, run[::7].shape)
         run[:, :, 5] = most
@@ -249,15 +252,15 @@ def test_moving_the_pixels_moves_nothing_else() -> None:
         return image.reshape(*image.shape[:-2], -1)[..., order].reshape(image.shape)
 
     other = QMap(dynamic=moved(QMAP.dynamic), static=moved(QMAP.static), mask=moved(QMAP.mask))
-    one, two = multitau(RUN[:600], QMAP), multitau(moved(RUN[:600]), other)
+    one, two = multitau(a_run()[:600], QMAP), multitau(moved(a_run()[:600]), other)
     np.testing.assert_allclose(two.g2, one.g2, rtol=1e-12)
     np.testing.assert_allclose(two.g2_err, one.g2_err, rtol=1e-9)
     np.testing.assert_array_equal(two.saxs_2d, moved(one.saxs_2d))
 
 
 def test_segments_are_the_means_of_equal_pieces() -> None:
-    found = multitau(RUN, QMAP).saxs_1d_segments  # 1300 frames: 10 pieces of 128
-    pieces = RUN[:1280].reshape(10, 128, H, W).mean(axis=1)
+    found = multitau(a_run(), QMAP).saxs_1d_segments  # 1300 frames: 10 pieces of 128
+    pieces = a_run()[:1280].reshape(10, 128, H, W).mean(axis=1)
     right = [[piece[QMAP.static == s].mean() for s in range(1, QMAP.n_static + 1)] for piece in pieces]
     np.testing.assert_allclose(found, right, rtol=1e-12)
 
@@ -267,7 +270,7 @@ def test_segments_are_the_means_of_equal_pieces() -> None:
 def test_a_pixel_that_reaches_the_highest_count_is_left_out_and_said_so(
     first: int, kernel: Literal["simd", "plain"]
 ) -> None:
-    run = RUN.astype(np.uint16)
+    run = a_run().astype(np.uint16)
     run[first:, 40, 70] = 65535
     run[first, 45, 75] = 65535
     found = multitau(run, QMAP, kernel=kernel)
@@ -278,7 +281,7 @@ def test_a_pixel_that_reaches_the_highest_count_is_left_out_and_said_so(
 
 
 def test_the_highest_count_is_seen_in_events_and_before_averaging() -> None:
-    run = RUN[:600].astype(np.uint16)
+    run = a_run()[:600].astype(np.uint16)
     run[5, 40, 70] = 65535
     for found in (multitau([events_of(run)], QMAP), multitau(run, QMAP, average=2)):
         assert any("highest possible count" in flag for flag in found.flags), found.flags
@@ -286,7 +289,7 @@ def test_the_highest_count_is_seen_in_events_and_before_averaging() -> None:
 
 
 def test_counts_that_are_negative_or_not_finite_are_said_so() -> None:
-    run = RUN[:600].astype(np.float32)
+    run = a_run()[:600].astype(np.float32)
     run[3, 40, 70], run[4, 41, 70], run[9, 42, 70] = np.nan, np.inf, -1
     found = multitau(run, QMAP)
     cleaned = run.copy()
@@ -304,7 +307,7 @@ def test_a_run_without_counts_is_nan_and_says_why() -> None:
 
 @pytest.mark.parametrize("transposed", [True, False])
 def test_a_qmap_of_another_detector_is_refused(transposed: bool) -> None:
-    run = RUN[:20].transpose(0, 2, 1) if transposed else RUN[:20, :, :-1]
+    run = a_run()[:20].transpose(0, 2, 1) if transposed else a_run()[:20, :, :-1]
     with pytest.raises(ValueError, match="90"):
         multitau(run, QMAP)
 
@@ -312,27 +315,27 @@ def test_a_qmap_of_another_detector_is_refused(transposed: bool) -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_frames_are_refused(count: int) -> None:
     with pytest.raises(ValueError, match="two frames"):
-        multitau(RUN[:count], QMAP)
+        multitau(a_run()[:count], QMAP)
     with pytest.raises(ValueError, match="two frames"):
         MultiTau(QMAP).finish()
 
 
 def test_a_run_that_ends_too_early_is_refused() -> None:
     with pytest.raises(ValueError, match="not inside a run of 50"):
-        multitau(RUN[:50], QMAP, end=60)
+        multitau(a_run()[:50], QMAP, end=60)
     with pytest.raises(ValueError, match="ended at frame 50"):
-        multitau([FrameBlock(0, RUN[:50])], QMAP, end=60)
+        multitau([FrameBlock(0, a_run()[:50])], QMAP, end=60)
 
 
 def test_blocks_that_leave_a_gap_or_are_of_another_kind_are_refused() -> None:
     live = MultiTau(QMAP)
-    live.push(FrameBlock(0, RUN[:50]))
+    live.push(FrameBlock(0, a_run()[:50]))
     with pytest.raises(ValueError, match="frame 50 should come next"):
-        live.push(FrameBlock(60, RUN[60:70]))
+        live.push(FrameBlock(60, a_run()[60:70]))
     with pytest.raises(ValueError, match="one kind"):
-        live.push(events_of(RUN[50:60], begin=50))
+        live.push(events_of(a_run()[50:60], begin=50))
     with pytest.raises(ValueError, match="one kind"):
-        live.push(FrameBlock(50, RUN[50:60].astype(np.uint16)))
+        live.push(FrameBlock(50, a_run()[50:60].astype(np.uint16)))
 
 
 def test_pixels_that_are_not_whole_blocks_are_refused() -> None:
@@ -342,15 +345,15 @@ def test_pixels_that_are_not_whole_blocks_are_refused() -> None:
 
 def test_the_simd_kernels_do_not_pretend_to_do_what_they_cannot() -> None:
     with pytest.raises(ValueError, match="4 delays per level"):
-        multitau(RUN, QMAP, dpl=3, kernel="simd")
+        multitau(a_run(), QMAP, dpl=3, kernel="simd")
 
 
 def test_a_read_only_or_strided_run_is_the_same_run() -> None:
-    locked = RUN[:700].copy()
+    locked = a_run()[:700].copy()
     locked.flags.writeable = False
     wide = np.zeros((700, H, W + 6), np.uint8)
     wide[:, :, 3:-3] = locked
-    right = multitau(RUN[:700], QMAP)
+    right = multitau(a_run()[:700], QMAP)
     assert_same_bytes(multitau(locked, QMAP), right)
     assert_same_bytes(multitau(wide[:, :, 3:-3], QMAP), right)
 
