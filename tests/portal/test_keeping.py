@@ -117,6 +117,7 @@ def test_what_is_in_the_trash_says_so_and_comes_back_in_one_press(kept: Retained
     _in_trash(kept)
     text = read(as_(PI).get(page).text)
     assert "It is in the archive, on vault; what was near is in the trash." in text
+    assert "No picture: its files are not near." in text
     assert f'action="{page}/undo"' not in as_(MEMBER).get(page).text
     assert as_(MEMBER).post(f"{page}/undo").status_code == 403
     assert as_(PI).post(f"{page}/undo").status_code == 303

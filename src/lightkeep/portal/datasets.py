@@ -152,6 +152,8 @@ def _stack(here: Visit, dataset: Dataset) -> tuple[Stack | None, str]:
     """Return what there is to look at, or why there is nothing."""
     if not here.view.can(Verb.READ, dataset_id=dataset.id):
         return None, "your role does not include reading the data"
+    if keeping.far(here, dataset) is not None:  # what the previews remember of it cannot be drawn any more
+        return None, "its files are not near"
     try:
         return here.house.previews.describe(here.facility, dataset), ""
     except LightkeepError as error:
