@@ -65,6 +65,19 @@ def test_runs_elsewhere_do_not_count() -> None:
     assert estimates(WORK, [Place("processes", 8)], [past("slurm", scale=9.0)])[0].compute_s == 75.0
 
 
+def test_where_a_technique_never_ran_its_preflight_is_corrected_by_what_it_took_elsewhere() -> None:
+    """On one core it took three times what the preflight had said: three eighths on eight, and the start."""
+    places = [Place("inline", 1), Place("processes", 8, start_s=1.0)]
+    first, last = estimates(WORK, places, [past("inline", scale=3.0)])
+    assert (first.place, first.compute_s, last.compute_s) == ("processes", 226.0, 1800.0)
+    assert "by runs elsewhere" in first.reason
+
+
+def test_what_is_over_before_a_process_has_started_is_done_in_this_one() -> None:
+    small = Work("tomography", seconds=0.5, moved_bytes=1e6, pieces=8)
+    assert estimates(small, [Place("processes", 8, start_s=1.0), Place("inline", 1)], [])[0].place == "inline"
+
+
 def test_a_place_that_refuses_comes_last_and_says_why() -> None:
     found = estimates(WORK, [Place("slurm", 999, refusal="Invalid qos"), Place("inline", 1)], [])
     assert [(each.place, each.is_possible) for each in found] == [("inline", True), ("slurm", False)]

@@ -42,6 +42,8 @@ class Place:
     """Bytes per second that its configuration promises; 0: nothing."""
     held_bytes: float = 0.0
     """What lies there already of the bytes that the run moves."""
+    start_s: float = 0.0
+    """Seconds until its processes have loaded the numerics; past runs there have it in their computing."""
     refusal: str = ""
     """Why it cannot take the run; empty: it can."""
 
@@ -82,22 +84,27 @@ def estimates(work: Work, places: Iterable[Place], past: Sequence[Past]) -> tupl
 
     Parameters
     ----------
-    past: newest first; those of other techniques count for waiting and transfer only.
+    past: newest first; those of other techniques count for waiting and transfer only. Where a technique never ran,
+        what its preflight says is corrected by what it took at the other places.
 
     Notes: each figure is the median of the newest past runs, scaled: transfer by bytes, computing by what the
     preflights said. The queue's own word comes before past waits. Equal ends: the place that moves less, then the
     first by name, so that two planners choose the same.
     """
-    found = [_estimate(work, place, [each for each in past if each.place == place.name]) for place in places]
+    known = list(places)
+    here = {place.name: [each for each in past if each.place == place.name] for place in known}
+    shares = [(place, each) for place in known for each in _same(work, here[place.name])]
+    slowness = median([_share(work, place) * each.compute_s / each.work_s for place, each in shares] or [1.0])
+    found = [_estimate(work, place, here[place.name], slowness) for place in known]
     return tuple(sorted(found, key=lambda e: (not e.is_possible, e.total_s, e.transfer_s, e.place)))
 
 
-def _estimate(work: Work, place: Place, past: Sequence[Past]) -> Estimate:
+def _estimate(work: Work, place: Place, past: Sequence[Past], slowness: float) -> Estimate:
     if place.refusal:
         return Estimate(place.name, 0.0, 0.0, 0.0, place.refusal, is_possible=False)
     wait_s, wait_from = _wait(place, past)
     transfer_s, transfer_from = _transfer(work, place, past)
-    compute_s, compute_from = _compute(work, place, past)
+    compute_s, compute_from = _compute(work, place, past, slowness)
     reason = "; ".join(each for each in (wait_from, transfer_from, compute_from) if each)
     return Estimate(place.name, wait_s, transfer_s, compute_s, reason)
 
@@ -123,12 +130,21 @@ def _transfer(work: Work, place: Place, past: Sequence[Past]) -> tuple[float, st
     return travels / rate, f"transfer: {rate / 1e6:.3g} MB/s, {known}{left}"
 
 
-def _compute(work: Work, place: Place, past: Sequence[Past]) -> tuple[float, str]:
-    same = [each for each in past if each.technique == work.technique and each.work_s > 0]
-    if same:
+def _compute(work: Work, place: Place, past: Sequence[Past], slowness: float) -> tuple[float, str]:
+    if same := _same(work, past):
         scale = _median(same, lambda each: each.compute_s / each.work_s)
         return work.seconds * scale, f"computing: of {_runs(same)}"
-    return work.seconds / max(1, min(place.workers, work.pieces)), f"computing: {place.workers} at once"
+    corrected = ", by runs elsewhere" if slowness != 1.0 else ""
+    seconds = work.seconds * slowness / _share(work, place)
+    return place.start_s + seconds, f"computing: {place.workers} at once{corrected}"
+
+
+def _same(work: Work, past: Sequence[Past]) -> list[Past]:
+    return [each for each in past if each.technique == work.technique and each.work_s > 0][:NEWEST]
+
+
+def _share(work: Work, place: Place) -> int:
+    return max(1, min(place.workers, work.pieces))
 
 
 def _median(past: Sequence[Past], value: Callable[[Past], float]) -> float:

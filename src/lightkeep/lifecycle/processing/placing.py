@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from lightkeep.lifecycle.processing.pieces import Job
     from lightkeep.model.techniques import Preflight
 
+_START_S = 1.0
+"""Seconds in which a new process loads the numerics."""
 _LOOKED_AT = 200
 """Past runs that are looked at."""
 
@@ -105,5 +107,7 @@ def _place(facility: Facility, name: str, files: Sequence[str]) -> Place:
     except LightkeepError as error:
         return Place(name, 1, refusal=error.message)
     if isinstance(engine, FarEngine):
-        return Place(name, engine.workers(), wait_s, is_far=True, rate=engine.rate, held_bytes=held)
-    return Place(name, engine.workers(), wait_s)
+        return Place(
+            name, engine.workers(), wait_s, is_far=True, rate=engine.rate, held_bytes=held, start_s=_START_S
+        )
+    return Place(name, engine.workers(), wait_s, start_s=0.0 if name == "inline" else _START_S)
