@@ -139,12 +139,16 @@ def boost(frames: Frames, qmap: xpcs.QMap, spent: list[float]) -> list[Any]:
 
 
 def _difference(ours: xpcs.TwoTimeResult, peer: list[Any]) -> float:
-    """Largest difference of c2 over all bins, beside the diagonals, relative to the values there."""
+    """Largest difference of c2 over all bins, beside the diagonals, relative to the values there.
+
+    Where the peer has 0, no count met another, it is the difference itself; NaN if a value of either is NaN.
+    """
     largest = 0.0
     for number, one in zip(ours.bins, peer, strict=False):
         beside = np.triu(np.ones_like(ours.c2[number], bool), 1)
         mine, theirs = ours.c2[number][beside], next(iter(one.values()))[beside]
-        largest = max(largest, float(np.abs(mine / theirs - 1).max()))
+        apart = np.abs(mine - theirs) / np.where(theirs == 0, 1, np.abs(theirs))
+        largest = float(np.maximum(largest, apart.max()))
     return largest
 
 

@@ -38,6 +38,18 @@ UNITS: Final = Units(
         "finish_cells": "cell_sweep",
     },
 )
+_BYTE_UNITS: Final = (
+    "advance_lines",
+    "take_lines",
+    "finish_cells",
+    "advance_rows",
+    "multiply_first",
+    "finish_cell",
+    "fill_lines",
+)
+"""For counts of one byte. The longest to compile come first: processes that take turns then end together."""
+_CELL_UNITS: Final = ("take_cells", "finish_cells", "finish_cell", "advance_rows")
+"""For all others, in such an order too."""
 _SHORTS: Final = LANES * (64 * 5 + 2048)
 """Bytes of the lines of int16 of a cell, on 5 levels."""
 
@@ -189,8 +201,7 @@ def _chosen(options: Options) -> dict[str, Any]:
 def _units(*, is_byte: bool) -> dict[str, int]:
     """Addresses of the units that others call."""
     of_lines = ("fill_lines", "multiply_first", "advance_lines")
-    of_both = ("finish_cells", "finish_cell", "advance_rows")
-    UNITS.prepare([*of_both, *((*of_lines, "take_lines") if is_byte else ("take_cells",))])
+    UNITS.prepare(_BYTE_UNITS if is_byte else _CELL_UNITS)
     found = {name: UNITS.address(name) if is_byte else 0 for name in of_lines}
     found |= {name: UNITS.address(name) for name in ("advance_rows", "finish_cell")}
     return found | {"take_chunk": UNITS.address("take_lines" if is_byte else "take_cells")}
