@@ -68,6 +68,60 @@ def test_angles_come_in_degrees_whatever_the_file_uses(changed: Change, unit: st
         assert ("notes" in source.metadata.rest) == (unit in (None, "bananas"))
 
 
+@pytest.mark.parametrize("turn_deg", [180.0, 360.0])
+def test_angles_without_a_unit_that_span_a_turn_in_radians_are_radians(tmp_path: Path, turn_deg: float) -> None:
+    path = write_data_exchange(tmp_path / "scan.h5")
+    expected = np.arange(90) * turn_deg / 90
+    with h5py.File(path, "r+") as file:
+        del file["exchange/data"], file["exchange/theta"]
+        file["exchange/data"] = np.ones((90, ROWS, COLUMNS), np.uint8)
+        file["exchange/theta"] = np.deg2rad(expected)
+    with FORMAT.open(path) as source:
+        np.testing.assert_allclose(source.arrays["theta_deg"][...], expected)
+        assert "taken as radians" in str(source.metadata.rest["notes"])
+    with h5py.File(path, "r+") as file:
+        file["exchange/theta"].attrs["units"] = "deg"
+    with FORMAT.open(path) as source:
+        np.testing.assert_allclose(source.arrays["theta_deg"][...], np.deg2rad(expected))
+
+
+def test_a_scan_that_kept_only_its_first_angle_and_step_has_angles(changed: Change) -> None:
+    path = changed(theta=None)
+    with h5py.File(path, "r+") as file:
+        file["process/acquisition/rotation/rotation_start"] = np.array([10.0])
+        file["process/acquisition/rotation/rotation_step"] = np.array([0.25])
+    with FORMAT.open(path) as source:
+        np.testing.assert_allclose(source.arrays["theta_deg"][...], 10 + 0.25 * np.arange(ANGLES))
+        assert "steps of 0.25 deg" in str(source.metadata.rest["notes"])
+
+
+@pytest.mark.parametrize("after", [3, 0])
+def test_flats_from_before_and_after_are_used_where_they_were_taken(changed: Change, after: int) -> None:
+    path = changed(data_white=None)
+    before = np.arange(2 * ROWS * COLUMNS, dtype=np.uint16).reshape(2, ROWS, COLUMNS)
+    behind = np.full((after, ROWS, COLUMNS), 7, np.uint16)
+    with h5py.File(path, "r+") as file:
+        file["exchange/data_white_start"] = before
+        if after:
+            file["exchange/data_white_end"] = behind
+    with FORMAT.open(path) as source:
+        flats, all_of_them = source.arrays["flats"], np.concatenate([before, behind])
+        assert flats.shape == all_of_them.shape
+        for key in (slice(None), (slice(1, 4), slice(0, 2)), (slice(None), 1), 1, (..., 2)):
+            np.testing.assert_array_equal(flats[key], all_of_them[key])
+        np.testing.assert_array_equal(source.arrays["flats_at"][:], [0, 0] + [ANGLES] * after)
+
+
+def test_flats_of_two_sizes_are_refused(changed: Change) -> None:
+    path = changed(data_white=None)
+    with h5py.File(path, "r+") as file:
+        file["exchange/data_white_start"] = np.ones((2, ROWS, COLUMNS))
+        file["exchange/data_white_end"] = np.ones((2, ROWS, COLUMNS - 1))
+    with pytest.raises(BadFile, match="data_white_end has shape") as caught:
+        formats.inspect(path)
+    assert_one_line(caught.value, path)
+
+
 @pytest.mark.parametrize(
     ("values", "says"),
     [
@@ -84,6 +138,8 @@ def test_angles_come_in_degrees_whatever_the_file_uses(changed: Change, unit: st
         ({"data_dark": np.ones((ROWS, COLUMNS))}, "do not fit projections"),
         ({"data": np.ones((ANGLES, 0, COLUMNS))}, "has shape"),
         ({"data": np.ones((ANGLES, COLUMNS))}, "has shape"),
+        ({"data": np.ones((1, ANGLES, ROWS, COLUMNS))}, "has shape"),
+        ({"data": 1.0}, "has shape"),
         ({"data": "text"}, "no numbers in exchange/data"),
     ],
 )

@@ -1,7 +1,8 @@
 """Data Exchange: HDF5 as the imaging beamlines of the Advanced Photon Source write it.
 
 De Carlo et al. (2014), J. Synchrotron Rad. 21, 1224. Frames in `exchange/data` (angle, row, column), flats in
-`data_white`, darks in `data_dark`, angles in `theta`, in degrees.
+`data_white`, darks in `data_dark`, angles in `theta`, in degrees. Some files keep the flats from before and after
+the scan apart (`data_white_start`, `data_white_end`), or have no angles but the first one and the step.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from lightkeep.formats import hdf5
 from lightkeep.formats.hdf5_format import Hdf5Format
-from lightkeep.formats.metadata import Field, degrees, gather, held
+from lightkeep.formats.metadata import Field, Gathered, degrees, gather, held, value_of
 from lightkeep.formats.scan import check_angles, check_scan
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Source
@@ -28,6 +29,9 @@ _NAMES = {
     "darks": "exchange/data_dark",
     "theta_deg": "exchange/theta",
 }
+_APART = ("exchange/data_white_start", "exchange/data_white_end")
+_DIMENSIONS = 3
+_ROTATION = "process/acquisition/rotation"
 _DETECTOR = "measurement/instrument/detector"
 QUANTITIES = {
     "energy": Field(
@@ -89,11 +93,62 @@ FORMAT = DataExchange()
 
 def _source(path: Path, file: h5py.File) -> Source:
     found = gather(file, QUANTITIES, TEXTS)
-    arrays: dict[str, Array] = {role: _dataset(path, file, name) for role, name in _NAMES.items()}
+    projections = _dataset(path, file, _NAMES["projections"])
+    count = projections.shape[0] if projections.shape else 0
+    arrays: dict[str, Array] = {"projections": projections, **_flats(path, file, count=count)}
+    arrays["darks"] = _dataset(path, file, _NAMES["darks"])
+    arrays["theta_deg"] = theta = _angles(path, file, found, count=count)
     check_scan(path, arrays, _NAMES)
-    arrays["theta_deg"] = theta = degrees(file["exchange/theta"], found)
-    check_angles(path, theta, name="exchange/theta")
+    check_angles(path, theta, name=_NAMES["theta_deg"])
     return Source(path, FORMAT.name, "tomography", arrays, found.metadata(), file)
+
+
+class Joined:
+    """Stacks of frames one after the other; each read takes some rows and columns of all of them."""
+
+    def __init__(self, *stacks: h5py.Dataset) -> None:
+        self._stacks = stacks
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(frame, row, column)."""
+        return (sum(stack.shape[0] for stack in self._stacks), *self._stacks[0].shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That holds the values of all."""
+        return np.result_type(*(stack.dtype for stack in self._stacks))
+
+    def __getitem__(self, key: Any) -> Any:
+        first, *others = key if isinstance(key, tuple) else (key,)
+        if first is Ellipsis:
+            first, others = slice(None), [Ellipsis, *others]
+        return np.concatenate([stack[(slice(None), *others)] for stack in self._stacks])[first]
+
+
+def _flats(path: Path, file: h5py.File, *, count: int) -> dict[str, Array]:
+    """Return `flats`, and `flats_at` where those from before and after the scan are kept apart."""
+    apart = [name for name in _APART if hdf5.has(file, name)]
+    if hdf5.has(file, _NAMES["flats"]) or not apart:
+        return {"flats": _dataset(path, file, _NAMES["flats"])}
+    stacks = [_dataset(path, file, name) for name in apart]
+    if len({stack.shape[1:] for stack in stacks}) > 1 or len(stacks[0].shape) != _DIMENSIONS:
+        shapes = " and ".join(f"{name} has shape {stack.shape}" for name, stack in zip(apart, stacks, strict=True))
+        raise BadFile(f"{path}: {shapes}", remedy="use flats (frame, row, column) of one region", role="flats")
+    before = [0 if name == _APART[0] else count for name in apart]
+    return {"flats": Joined(*stacks), "flats_at": np.repeat(before, [stack.shape[0] for stack in stacks])}
+
+
+def _angles(path: Path, file: h5py.File, found: Gathered, *, count: int) -> NDArray[np.float64]:
+    """Return the angles in degrees: those of the file, or the first one and as many steps as projections."""
+    first, step = (value_of(hdf5.own(file, f"{_ROTATION}/{name}")) for name in ("rotation_start", "rotation_step"))
+    is_told = isinstance(first, int | float) and isinstance(step, int | float)
+    if hdf5.has(file, _NAMES["theta_deg"]) or not is_told:
+        return degrees(_dataset(path, file, _NAMES["theta_deg"]), found)
+    found.notes.append(
+        f"no {_NAMES['theta_deg']}: from {first:g} deg in steps of {step:g} deg, as {_ROTATION} says"
+    )
+    return float(first) + float(step) * np.arange(count, dtype=np.float64)
 
 
 def _dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
@@ -111,7 +166,7 @@ _MEANING = {
     "exchange/data": "the projections (angle, row, column)",
     "exchange/data_white": "flats (frame, row, column), beam on and sample out",
     "exchange/data_dark": "darks (frame, row, column), shutter closed",
-    "exchange/theta": "one angle in degrees per projection",
+    "exchange/theta": f"one angle in degrees per projection, or {_ROTATION}/rotation_start and rotation_step",
 }
 
 

@@ -22,6 +22,7 @@ MOST_CHARACTERS = 400_000
 _SMALL_BYTES = 65_536
 """A dataset or attribute that declares more is described, not read."""
 _SMALL_COUNT = 16
+_FEW_ANGLES = 32
 """Arrays of at most so many values are kept, longer ones are described."""
 
 
@@ -88,15 +89,28 @@ def units_of(node: Any) -> str:
 
 
 def degrees(angles: h5py.Dataset, found: Gathered) -> NDArray[np.float64]:
-    """Return all values in degrees, as the `units` attribute says; without one they are degrees, with a note."""
+    """Return all values in degrees, as the `units` attribute says.
+
+    Without one they are degrees, with a note; unless they span half a turn or a whole one in radians.
+    """
     values = np.asarray(angles[()], np.float64).ravel()
     unit = units_of(angles).lower()
     if unit.startswith("rad"):
         return np.rad2deg(values)
     if not unit.startswith(("deg", "°")):
         has = f"is in {unit!r}" if unit else "has no units"
-        found.notes.append(f"{one_line(angles.name)} {has}: taken as degrees")
+        is_turn = _is_turn_in_radians(values)
+        found.notes.append(f"{one_line(angles.name)} {has}: taken as {'radians' if is_turn else 'degrees'}")
+        return np.rad2deg(values) if is_turn else values
     return values
+
+
+def _is_turn_in_radians(values: NDArray[np.float64]) -> bool:
+    """True for enough angles that span pi or 2 pi, the last one there or left out."""
+    if values.size < _FEW_ANGLES or not np.isfinite(values).all():
+        return False
+    span = float(np.ptp(values))
+    return any(abs(span - turn) <= 1.5 * span / (values.size - 1) for turn in (math.pi, 2 * math.pi))
 
 
 def held(group: Any) -> str:

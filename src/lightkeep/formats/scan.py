@@ -29,7 +29,7 @@ def check_scan(path: Path, arrays: Mapping[str, Array], names: Mapping[str, str]
     if len(projections.shape) != 3 or 0 in projections.shape:
         raise BadFile(
             f"{path}: {names['projections']} has shape {projections.shape}, not (angle, row, column)",
-            remedy="check that the scan wrote its frames",
+            remedy="check that the scan wrote its frames, in these three dimensions",
         )
     for role in ("flats", "darks"):
         _check_frames(path, arrays[role].shape, projections.shape, role=role, name=names[role])
