@@ -69,11 +69,11 @@ $(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/pip
 
 $(VENV)/.dev: requirements-dev.lock pyproject.toml | $(VENV)/bin/pip
 	@$(BIN)/pip install -q --no-compile --no-deps --require-hashes -r requirements-dev.lock
-	@$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >/dev/null || true
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.runtime
 
-# Collecting makes byte code of tests and modules once, while mypy has one core; else each worker would.
+# Collecting makes byte code of tests, of modules and of the third of the packages that they use, once, while mypy has
+# one core; else each worker would.
 $(VENV)/.byte-code: $(VENV)/.dev
 	@$(BIN)/pytest --collect-only -q >/dev/null && touch $@ || true
 
