@@ -127,7 +127,8 @@ def _adder(kind: SourceKind) -> Callable[..., None]:
                 principal=work.principal,
                 host=host,
             )
-        emit(session, made, lambda: say(f"{made.id}  {made.name}\nNext: lightkeep acquire start {made.name}"))
+        command = f"lightkeep acquire start {made.name}" + (f" -e {made.experiment_id}" if experiment else "")
+        emit(session, made, lambda: say(f"{made.id}  {made.name}\nNext: {command}"))
 
     return callback
 
