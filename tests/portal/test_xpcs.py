@@ -92,7 +92,7 @@ def test_a_click_on_the_two_time_map_moves_a_cut_there(result: Page) -> None:
 
 def test_another_model_is_fitted_by_the_server(result: Page) -> None:
     result.select_option("[name=model]", "stretched")
-    expect(result.locator("[data-answer]")).to_contain_text("stretched exponential")
+    expect(result.locator("[data-answer]")).to_contain_text("stretched exponential", timeout=60_000)
     expect(result.locator(".fits thead")).to_contain_text("stretch")
 
 
