@@ -59,6 +59,22 @@ def test_a_truncated_hdf5_file(refuses: Callable[..., Answer], scan: Path) -> No
     refuses("ingest", str(scan), names="tooth.h5", code=7, apart=True)
 
 
+def test_a_source_that_cannot_be_kept_does_not_keep_the_others_back(cli: Cli, scan: Path, tmp_path: Path) -> None:
+    nowhere, broken = tmp_path / "nowhere.h5", tmp_path / "broken.h5"
+    broken.write_bytes(scan.read_bytes()[:3000])
+    done = cli("ingest", str(nowhere), str(broken), str(scan))
+    assert done.code == 9, "of the first"
+    assert "tooth" in done.out
+    errors = [line for line in done.err.splitlines() if line.startswith("error: ")]
+    assert [path.name in line for path, line in zip((nowhere, broken), errors, strict=True)] == [True, True]
+    again = cli("ingest", str(nowhere), str(scan), "--json")
+    assert again.code == 9
+    assert [each["was_known"] for each in again.data["items"]] == [True]
+    (failed,) = again.data["failed"]
+    assert (failed["source"], failed["code"]) == (str(nowhere), "source")
+    assert [each["name"] for each in cli("ls", "--json").data["items"]] == ["tooth"]
+
+
 def test_a_file_that_is_not_hdf5_at_all(refuses: Callable[..., Answer], scan: Path) -> None:
     scan.write_bytes(b"not what its name says" * 100)
     refuses("ingest", str(scan), names="tooth.h5", code=7)

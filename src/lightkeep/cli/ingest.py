@@ -7,10 +7,22 @@ from pathlib import Path
 import click
 
 from lightkeep.cli.app import Command
+from lightkeep.cli.errors import exit_code, hint_for, print_error
 from lightkeep.cli.output import count, emit, plain, progress, say, size
 from lightkeep.cli.session import Session
 from lightkeep.model.datasets import DatasetKind
-from lightkeep.model.errors import InvalidInput
+from lightkeep.model.errors import (
+    BadFile,
+    Conflict,
+    InvalidInput,
+    LightkeepError,
+    NotFound,
+    SourceError,
+    UnsafeFile,
+)
+
+_OF_ONE_SOURCE = (BadFile, Conflict, InvalidInput, NotFound, SourceError, UnsafeFile)
+"""What is wrong with one source and need not be with the next."""
 
 
 @click.command(
@@ -52,38 +64,57 @@ def ingest(
 ) -> None:
     """Copy files or folders into the store, verified, and catalogue each as one dataset.
 
-    The sources are never changed. Running it again adds only what is new.
+    The sources are never changed. Running it again adds only what is new. A source that cannot be kept does not
+    keep the others back; the exit code is that of the first one.
     """
     from lightkeep.lifecycle.intake import ingest as lifecycle
 
     if name and len(sources) > 1:
         raise InvalidInput("one name for several sources", remedy="leave out --name, or take them in one by one")
-    answers = []
+    answers, failed = [], []
     with session.opened() as work:
         experiment_id = work.experiment(experiment)
         quiet = work.facility.config.ingest.quiet_s if quiet_s is None else quiet_s
         for source in sources:
-            with progress(session, f"Ingesting {source.name}", total_bytes=_bytes(source)) as report:
-                done = lifecycle.ingest(
-                    work.facility,
-                    source,
-                    experiment_id=experiment_id,
-                    principal=work.principal,
-                    name=name,
-                    kind=DatasetKind(kind),
-                    store_id=store,
-                    technique=technique,
-                    in_place=in_place,
-                    quiet_s=quiet,
-                    report=report,
-                )
+            try:
+                with progress(session, f"Ingesting {source.name}", total_bytes=_bytes(source)) as report:
+                    done = lifecycle.ingest(
+                        work.facility,
+                        source,
+                        experiment_id=experiment_id,
+                        principal=work.principal,
+                        name=name,
+                        kind=DatasetKind(kind),
+                        store_id=store,
+                        technique=technique,
+                        in_place=in_place,
+                        quiet_s=quiet,
+                        report=report,
+                    )
+            except _OF_ONE_SOURCE as error:
+                if len(sources) == 1:
+                    raise
+                failed.append((source, error))
+                if not session.as_json:
+                    print_error(error.code, error.message, error.remedy or hint_for(error), as_json=False)
+                continue
             answers.append(done)
             if not session.as_json:
                 found = done.dataset
                 fresh = "already known" if done.was_known else f"{count(done.added, 'file')} added"
                 left_out = f", {count(done.skipped, 'name')} recorded but not kept" if done.skipped else ""
                 say(f"{found.id}  {found.name}  {size(found.size)}, {fresh}{left_out}")
-    emit(session, {"items": [plain(each) for each in answers], "total": len(answers)}, lambda: None)
+    shown = {"items": [plain(each) for each in answers], "total": len(answers)}
+    if failed:
+        shown["failed"] = [_said(source, error) for source, error in failed]
+    emit(session, shown, lambda: None)
+    if failed:
+        raise click.exceptions.Exit(exit_code(failed[0][1]))
+
+
+def _said(source: Path, error: LightkeepError) -> dict[str, str]:
+    hint = error.remedy or hint_for(error)
+    return {"source": str(source), "code": error.code, "message": error.message, "hint": hint}
 
 
 def _bytes(source: Path) -> int:

@@ -80,7 +80,8 @@ class Technique(Protocol):
     A field of Params with `json_schema_extra={"input": FORMAT}` names another dataset of that format, by id or by
     name. It is found and opened for the run, and stands in `Source.inputs` under the field's name. One with
     `{"reads": FORMAT}` and None as its default is handed to that format's `open` by its name, and refused where a
-    measurement is of another format: for what such files do not say themselves.
+    measurement is of another format: for what such files do not say themselves. Forms fold those with
+    `{"group": TITLE}` away under that title; what most people set has none.
     """
 
     __name__: str

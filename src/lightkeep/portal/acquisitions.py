@@ -83,6 +83,7 @@ def _form(
     here.view.require(Verb.MANAGE, station_id=found.station_id)
     fields = {each.name: each for each in _fields(kind)}
     first = [fields.pop(name) for name in _FIRST if name in fields]
+    rest = [replace(each, group="More") for each in fields.values()]
     return here.render(
         "acquisition_new.html",
         status=422 if error else 200,
@@ -90,8 +91,7 @@ def _form(
         kind=kind,
         kinds=_NAMES,
         about=(KINDS[kind].__doc__ or "").strip(),
-        first=first,
-        rest=list(fields.values()),
+        fields=[*first, *rest],
         is_open=found.state is ExperimentState.OPEN,
         typed=typed,
         error=error,

@@ -44,6 +44,8 @@ class Field:
     """Format of the measurements that it is about, when it is not about all."""
     is_required: bool = False
     """True when nothing stands in for it."""
+    group: str = ""
+    """Title under which it is folded away; empty for what most people set."""
 
     @property
     def range(self) -> str:
@@ -53,6 +55,14 @@ class Field:
         if self.low is not None:
             return f"{'More than' if self.is_open else 'At least'} {self.low:g}"
         return f"At most {self.high:g}" if self.high is not None else ""
+
+
+def is_told(field: Field, typed: Mapping[str, str]) -> bool:
+    """Return whether something else than the default was typed in."""
+    text = typed.get(field.name, "").strip()
+    if field.kind == "boolean":
+        return bool(typed) and (text == "on") != bool(field.default)
+    return text not in ("", str(field.default))
 
 
 def fields(schema: Mapping[str, Any]) -> list[Field]:
@@ -83,6 +93,7 @@ def field(name: str, schema: Mapping[str, Any], definitions: Mapping[str, Any] |
         "exclusiveMinimum" in main,
         schema.get("input", ""),
         reads=schema.get("reads", ""),
+        group=schema.get("group", ""),
     )
 
 

@@ -22,7 +22,7 @@ from lightkeep import __version__
 from lightkeep.lifecycle.people.sign_in import COOKIE, Attempts, principal_of
 from lightkeep.lifecycle.pictures.preview import Previews
 from lightkeep.model.people import Principal
-from lightkeep.portal import words
+from lightkeep.portal import forms, words
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
@@ -115,6 +115,7 @@ def environment() -> Environment:
         ago=_ago,
     )
     found.globals.update(copyable=words.copyable, plural=words.plural, mark=words.mark, ticks=words.ticks, zip=zip)
+    found.tests.update(told=forms.is_told)
     found.globals.update(asset=partial(_asset, {}))
     return found
 

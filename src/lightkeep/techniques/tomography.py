@@ -49,6 +49,13 @@ _FULL_TURN = 340.0
 """Degrees from which on a scan is stitched."""
 
 
+_FILTER: dict[str, Any] = {"group": "Filter and iterations"}
+_CORRECT: dict[str, Any] = {"group": "Corrections"}
+_PHASE: dict[str, Any] = {"group": "Phase retrieval"}
+_REGION: dict[str, Any] = {"group": "Region and memory"}
+_SCAN: dict[str, Any] = {"group": "What the file says"}
+
+
 class Params(BaseModel, extra="forbid"):
     """How to reconstruct; whatever is left out is derived from the data."""
 
@@ -73,36 +80,38 @@ class Params(BaseModel, extra="forbid"):
         ge=1,
         le=1000,
         description="Of cgls (10 when left out; fewer are smoother) and of tv (50).",
-        json_schema_extra={"unit": "iterations"},
+        json_schema_extra=_FILTER | {"unit": "iterations"},
     )
     tv_weight: float = Field(
         0.0,
         ge=0,
         description="Of the total variation in tv: about the noise of the slices that is to go.",
-        json_schema_extra={"unit": "1/px"},
+        json_schema_extra=_FILTER | {"unit": "1/px"},
     )
     window: Literal["ramp", "shepp-logan", "hann"] = Field(
-        "ramp", description="Filter: ramp is sharpest, hann is smoothest. Not used by cgls."
+        "ramp",
+        description="Filter: ramp is sharpest, hann is smoothest. Not used by cgls.",
+        json_schema_extra=_FILTER,
     )
     flats_after: int | None = Field(
         None,
         ge=0,
         description="How many of the flats, the last ones, were taken after the projections: the open beam is "
         "interpolated between those before and after. From the file's order, where it has one, when left out.",
-        json_schema_extra={"unit": "frames"},
+        json_schema_extra=_CORRECT | {"unit": "frames"},
     )
     zingers: float | None = Field(
         None,
         gt=0,
         description="Stray photons: a transmission this much above its neighbours', relatively, becomes their "
         "median. 1 is twice the median; none is removed when left out.",
-        json_schema_extra={"unit": "relative"},
+        json_schema_extra=_CORRECT | {"unit": "relative"},
     )
     air: int = Field(
         0,
         ge=0,
         description="Columns at either edge that never see the sample; the beam's flicker is divided out by them.",
-        json_schema_extra={"unit": "px"},
+        json_schema_extra=_CORRECT | {"unit": "px"},
     )
     tilt_deg: float = Field(
         0.0,
@@ -111,58 +120,69 @@ class Params(BaseModel, extra="forbid"):
         title="Tilt of the rotation axis",
         description="About the beam; positive: the axis is seen further to the right in lower rows. The "
         "projections are turned back by it.",
-        json_schema_extra={"unit": "deg"},
+        json_schema_extra=_CORRECT | {"unit": "deg"},
     )
     stripes: Literal["none", "vo", "wavelet"] = Field(
         "none",
         description="Rings, removed from the sinograms. vo: dead, wide and narrow ones. wavelet: many faint ones.",
     )
-    rings: bool = Field(False, description="Remove rings from the slices, those that are still there.")
+    rings: bool = Field(
+        False, description="Remove rings from the slices, those that are still there.", json_schema_extra=_CORRECT
+    )
     delta_beta: float | None = Field(
         None,
         title="Delta over beta",
         gt=0,
         description="Of the sample's material. Given: phase retrieval by Paganin's method.",
-        json_schema_extra={"unit": "1"},
+        json_schema_extra=_PHASE | {"unit": "1"},
     )
     energy_kev: float | None = Field(
         None,
         gt=0,
         description="Photon energy, for phase retrieval; from the file when left out.",
-        json_schema_extra={"unit": "keV"},
+        json_schema_extra=_PHASE | {"unit": "keV"},
     )
     distance_mm: float | None = Field(
         None,
         gt=0,
         description="Sample to detector, for phase retrieval; from the file when left out.",
-        json_schema_extra={"unit": "mm"},
+        json_schema_extra=_PHASE | {"unit": "mm"},
     )
     half_acquisition: bool = Field(
         False,
         description="A full turn about an axis near the detector's edge: opposite projections are stitched, the "
         "slices are up to twice as wide.",
     )
-    row_begin: int = Field(0, ge=0, description="First detector row.", json_schema_extra={"unit": "px"})
+    row_begin: int = Field(0, ge=0, description="First detector row.", json_schema_extra=_REGION | {"unit": "px"})
     row_end: int | None = Field(
-        None, gt=0, description="Row after the last one; all rows when left out.", json_schema_extra={"unit": "px"}
+        None,
+        gt=0,
+        description="Row after the last one; all rows when left out.",
+        json_schema_extra=_REGION | {"unit": "px"},
     )
-    mask: bool = Field(True, description="Set what lies outside the circle that every angle saw to zero.")
+    mask: bool = Field(
+        True,
+        description="Set what lies outside the circle that every angle saw to zero.",
+        json_schema_extra=_REGION,
+    )
     pad: int = Field(2, ge=1, le=4, description="Width of the padded detector; 2 avoids wrap-around.",
-                     json_schema_extra={"unit": "detector widths"})  # fmt: skip
+                     json_schema_extra=_FILTER | {"unit": "detector widths"})  # fmt: skip
     pixel_size_um: float | None = Field(
         None,
         gt=0,
         description="Pixel size at the sample; from the file when left out. Known: slices in 1/cm.",
-        json_schema_extra={"unit": "um"},
+        json_schema_extra=_SCAN | {"unit": "um"},
     )
     theta_start_deg: float | None = Field(
-        None, description="First angle, where the file's angles are wrong.", json_schema_extra={"unit": "deg"}
+        None,
+        description="First angle, where the file's angles are wrong.",
+        json_schema_extra=_SCAN | {"unit": "deg"},
     )
     theta_step_deg: float | None = Field(
         None,
         gt=0,
         description="Angle between projections, where the file's angles are wrong; positive.",
-        json_schema_extra={"unit": "deg"},
+        json_schema_extra=_SCAN | {"unit": "deg"},
     )
     outputs: Literal["ome-zarr", "tiff", "all", "none"] = Field(
         "ome-zarr",
@@ -175,7 +195,7 @@ class Params(BaseModel, extra="forbid"):
         title="Memory",
         description="What a piece of the work may use; several are computed at once, one by each worker. "
         "The machine's memory when left out.",
-        json_schema_extra={"unit": "GB"},
+        json_schema_extra=_REGION | {"unit": "GB"},
     )
 
 

@@ -132,10 +132,13 @@ for (const live of $$('[data-run]')) {
     const percent = Math.round(run.progress * 100);
     const bar = $('progress', live);
     if (bar) {
-      bar.value = run.progress;
+      const hasNoEnd = run.engine === 'live' && !run.progress; // nobody said how many frames there will be
+      if (!hasNoEnd) bar.value = run.progress;
+      $('.percent', live).hidden = hasNoEnd;
       $('[data-percent]', live).textContent = percent;
       $('[data-message]', live).textContent = run.message;
-      document.title = document.title.replace(/^(\d+ % · )?/, run.state === 'running' ? `${percent} % · ` : '');
+      const begin = run.state === 'running' && !hasNoEnd ? `${percent} % · ` : '';
+      document.title = document.title.replace(/^(\d+ % · )?/, begin);
     }
     if (run.state !== state) {
       state = run.state;
