@@ -107,6 +107,27 @@ def test_the_form_comes_from_the_techniques_parameters(person: TestClient, house
     assert "<option selected>ramp</option>" in text
 
 
+def test_what_few_people_set_is_folded_away_and_unfolds_where_it_was_set(
+    person: TestClient, house: Populated
+) -> None:
+    def groups(text: str) -> dict[str, bool]:
+        return {
+            title: bool(is_open)
+            for is_open, title in re.findall(r'<details class="fold"( open)?><summary>([^<]+)</summary>', text)
+        }
+
+    address = f"/datasets/{house.raw.id}/process/tomography"
+    page = person.get(address).text
+    folded = groups(page)
+    assert {"Corrections", "Phase retrieval"} <= set(folded)
+    assert not any(folded.values())
+    assert page.index('name="center"') < page.index('<details class="fold"') < page.index('name="delta_beta"')
+    typed = {"delta_beta": "200", "mask": "on", "pad": "2", "center": "left"}
+    answer = person.post(address, data=typed)
+    assert answer.status_code == 422
+    assert {title for title, is_open in groups(answer.text).items() if is_open} == {"Phase retrieval"}
+
+
 def test_pressing_the_button_queues_a_run_that_can_be_cancelled(person: TestClient, house: Populated) -> None:
     pressed = person.post(f"/datasets/{house.raw.id}/process/tomography", data={"window": "hann", "mask": "on"})
     assert pressed.status_code == 303
