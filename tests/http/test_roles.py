@@ -93,6 +93,7 @@ API = {
     "GET /experiments/{experiment_id}/xpcs/average.csv": SEE,
     "GET /experiments/{experiment_id}/xpcs/average.hdf": SEE,
     "GET /datasets/{dataset_id}/tomography": SEE,
+    "GET /datasets/{dataset_id}/tomography/center": SEE,
     "GET /datasets/{dataset_id}/tomography/centers": SEE,
     "GET /datasets/{dataset_id}/tomography/{plane}/{index}.png": SEE,
     "GET /datasets/{dataset_id}/tomography/minus/{other_id}/{plane}/{index}.png": SEE,
@@ -287,7 +288,9 @@ def _send(web: TestClient, house: Populated, curves: Correlated, prefix: str, ke
     method, path = key.split(" ", 1)
     dataset = curves.first if "/xpcs" in path else house.raw
     plane = "xy" if "minus" in path else "sinogram"
-    if "centers" in path:
+    if path.endswith("/center"):
+        path += "?row=0" if method == "GET" else ""
+    elif "centers" in path:
         path += "?row=0&center=23.5"
     elif "minus" in path:
         dataset, path = house.result, path + "?span=1"

@@ -78,6 +78,15 @@ def test_a_candidate_is_the_slice_that_a_reconstruction_with_that_centre_gives(
         assert np.corrcoef(wanted[inside], seen[inside])[0, 1] > 0.97
 
 
+def test_a_scan_that_nobody_reconstructed_says_where_to_begin_to_look(web: TestClient, house: Populated) -> None:
+    found = _as(web, house, "member").get(f"/api/v1/datasets/{house.raw.id}/tomography/center?row=1").json()
+    assert abs(found["center"] - AXIS) < 3 * found["sigma"] < 3
+    assert (
+        _as(web, house, "member").get(f"/api/v1/datasets/{house.raw.id}/tomography/center?row=9").status_code
+        == 404
+    )
+
+
 @pytest.mark.parametrize("asked", ["row=0&center=99", "row=0&center=nan", "row=0", "row=0" + "&center=9" * 33])
 def test_a_centre_that_cannot_be_is_refused(web: TestClient, house: Populated, asked: str) -> None:
     answer = _as(web, house, "member").get(f"/api/v1/datasets/{house.raw.id}/tomography/centers?{asked}")

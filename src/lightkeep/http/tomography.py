@@ -40,6 +40,14 @@ class Candidate(Shape):
     """A data URI."""
 
 
+class AxisShape(Shape):
+    """The rotation axis, as one row of a scan says."""
+
+    center: float
+    """Column, 0-based."""
+    sigma: float
+
+
 class VolumeShape(Shape):
     """What there is to look at."""
 
@@ -65,6 +73,14 @@ def volume(desk: AtDesk, view: Seen, response: Response, dataset_id: Name) -> Vo
     view.require(Verb.READ, dataset_id=dataset_id)
     response.headers.update(_KEEP)
     return VolumeShape.model_validate(slices.describe(desk.facility, view.dataset(dataset_id)))
+
+
+@router.get("/datasets/{dataset_id}/tomography/center")
+def found_center(desk: AtDesk, view: Seen, response: Response, dataset_id: Name, row: Row) -> AxisShape:
+    """The rotation axis that one row of a scan shows: where to begin to look by eye."""
+    view.require(Verb.READ, dataset_id=dataset_id)
+    response.headers.update(_KEEP)
+    return AxisShape.model_validate(slices.found_center(desk.facility, view.dataset(dataset_id), row=row))
 
 
 @router.get("/datasets/{dataset_id}/tomography/centers")

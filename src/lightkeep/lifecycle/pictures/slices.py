@@ -15,7 +15,7 @@ from lightkeep.formats import sandbox
 from lightkeep.lifecycle.pictures import slice_pictures
 from lightkeep.lifecycle.pictures.preview import main_file, shown_as
 from lightkeep.model.datasets import Dataset
-from lightkeep.model.errors import InvalidInput
+from lightkeep.model.errors import BadFile, InvalidInput
 
 if TYPE_CHECKING:
     from lightkeep.facility import Facility
@@ -100,6 +100,37 @@ def difference(
     return cast(bytes, png)
 
 
+@dataclass(frozen=True)
+class Axis:
+    """The rotation axis, as one row of a scan says."""
+
+    center: float
+    """Column, 0-based."""
+    sigma: float
+
+
+def found_center(facility: Facility, dataset: Dataset, *, row: int) -> Axis:
+    """Return the rotation axis that one detector row shows, for a scan that nobody reconstructed yet.
+
+    A row wider than 2048 columns is binned. A run looks at several rows.
+
+    Raises
+    ------
+    NotFound: it is no scan with angles, or there is no such row. BadFile: nothing in the row tells it.
+    """
+    from lightkeep.analysis.tomography import find_center
+
+    path = main_file(facility, dataset)
+    with shown_as(path, dataset):
+        values, theta = _sinogram(path, dataset.format, row)
+    values, by = _binned(values)
+    try:
+        found = find_center(values, theta)
+    except ValueError as error:
+        raise BadFile(f"row {row} of {dataset.name} does not tell its axis: {error}") from error
+    return Axis((found.value + 0.5) * by - 0.5, found.sigma * by)
+
+
 def candidates(
     facility: Facility, dataset: Dataset, *, row: int, centers: Sequence[float], longest: int = 384
 ) -> list[bytes]:
@@ -125,9 +156,7 @@ def candidates(
     for center in centers:
         if not 0 <= center <= columns - 1:
             raise InvalidInput(f"center {center:g} is outside the detector's {columns} columns")
-    by = -(-columns // _WIDEST)
-    kept = columns // by * by
-    values = np.nan_to_num(values[:, :kept].reshape(values.shape[0], -1, by).mean(axis=2))
+    values, by = _binned(values)
     binned = np.clip((np.asarray(centers) + 0.5) / by - 0.5, 0, values.shape[1] - 1)
     swept = center_sweep(values, theta, binned)
     inside = swept[:, _circle(values.shape[1])]
@@ -136,6 +165,14 @@ def candidates(
         slice_pictures.painted(each, low=float(low), high=float(high), palette="grey", longest=longest)
         for each in swept
     ]
+
+
+def _binned(values: Float32) -> tuple[Float32, int]:
+    """Return a sinogram of at most 2048 columns, and of how many each is the mean."""
+    columns = values.shape[1]
+    by = -(-columns // _WIDEST)
+    kept = columns // by * by
+    return np.nan_to_num(values[:, :kept].reshape(values.shape[0], -1, by).mean(axis=2)), by
 
 
 def _circle(size: int) -> NDArray[np.bool_]:

@@ -250,7 +250,21 @@ function centers(root, at) {
     event.preventDefault();
     show();
   });
-  $('[data-show]', root).addEventListener('click', show);
+  // Nobody reconstructed this scan yet: begin where the row itself says that its axis is.
+  let isKnown = 'known' in root.dataset;
+  form.elements.around.addEventListener('input', () => { isKnown = true; });
+  async function find() {
+    told.textContent = `Looking for the axis in row ${row()}…`;
+    const answer = await fetch(`${root.dataset.centers.slice(0, -1)}?row=${row()}`);
+    if (!answer.ok) return; // the middle of the detector then
+    const { center } = await answer.json();
+    if (!isKnown) form.elements.around.value = round(center);
+    isKnown = true;
+  }
+  $('[data-show]', root).addEventListener('click', async () => {
+    if (!isKnown) await find();
+    show();
+  });
   form.elements.step.addEventListener('change', () => {
     form.elements.around.value = picked;
     again();
