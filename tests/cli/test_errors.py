@@ -65,7 +65,7 @@ def test_errors_are_json_when_json_is_wanted(cli: Cli) -> None:
     ("arguments", "says"),
     [
         (("lss",), "No such command 'lss'"),
-        (("run", "fft", "scan_1"), "no technique is called 'fft': average, tomography"),
+        (("run", "fft", "scan_1"), "no technique is called 'fft': average, "),
         (("acquire", "add", "fax", "x"), "no kind of source is called 'fax': folder"),
         (("ls", "--wrong"), "No such option"),
         (("ingest",), "Missing argument"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -61,12 +62,11 @@ class Group(_Talk, click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
-            if self.contents:
-                known = ", ".join(self.list_commands(ctx))
-                raise click.UsageError(
-                    f"no {self.contents} is called '{error.command_name}': {known}", ctx
-                ) from None
-            raise click.NoSuchCommand(error.command_name, possibilities=self.list_commands(ctx), ctx=ctx) from None
+            known = self.list_commands(ctx)
+            if self.contents and not get_close_matches(error.command_name, known):
+                said = f"no {self.contents} is called '{error.command_name}': {', '.join(known)}"
+                raise click.UsageError(said, ctx) from None
+            raise click.NoSuchCommand(error.command_name, possibilities=known, ctx=ctx) from None
 
 
 class _Root(Group):
