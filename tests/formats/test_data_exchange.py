@@ -134,7 +134,6 @@ def test_flats_of_two_sizes_are_refused(changed: Change) -> None:
         ({"data_white": np.ones((0, ROWS, COLUMNS))}, "no flats"),
         ({"data_white": None}, "no exchange/data_white"),
         ({"data_white": np.ones((3, ROWS, COLUMNS + 1))}, "do not fit projections"),
-        ({"data_dark": np.ones((0, ROWS, COLUMNS))}, "no darks"),
         ({"data_dark": np.ones((ROWS, COLUMNS))}, "do not fit projections"),
         ({"data": np.ones((ANGLES, 0, COLUMNS))}, "has shape"),
         ({"data": np.ones((ANGLES, COLUMNS))}, "has shape"),
@@ -148,6 +147,15 @@ def test_a_scan_that_does_not_fit_together_is_refused_by_name(changed: Change, v
     with pytest.raises(BadFile, match=says) as caught:
         formats.inspect(path)
     assert_one_line(caught.value, path)
+
+
+@pytest.mark.parametrize("darks", [None, np.ones((0, ROWS, COLUMNS))])
+def test_a_scan_without_darks_is_read_with_darks_of_zero_and_says_so(
+    changed: Change, darks: np.ndarray | None
+) -> None:
+    with FORMAT.open(changed(data_dark=darks)) as scan:
+        np.testing.assert_array_equal(scan.arrays["darks"][:], np.zeros((1, ROWS, COLUMNS)))
+        assert "no darks (exchange/data_dark): taken as 0" in scan.metadata.rest["notes"]
 
 
 def test_another_layout_is_refused_with_what_is_there(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lightkeep.formats import hdf5
 from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import Field, Gathered, degrees, gather, held, value_of
-from lightkeep.formats.scan import check_angles, check_scan
+from lightkeep.formats.scan import check_angles, check_scan, darks_or_zero
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Source
 
@@ -84,7 +84,7 @@ class DataExchange(Hdf5Format):
         return hdf5.has(file, "exchange/data")
 
     def source(self, path: Path, file: h5py.File) -> Source:
-        """Return the scan; BadFile also for no flats or darks, and angles that cannot be a scan's."""
+        """Return the scan; BadFile also for no flats, and angles that cannot be a scan's."""
         return _source(path, file)
 
 
@@ -96,7 +96,8 @@ def _source(path: Path, file: h5py.File) -> Source:
     projections = _dataset(path, file, _NAMES["projections"])
     count = projections.shape[0] if projections.shape else 0
     arrays: dict[str, Array] = {"projections": projections, **_flats(path, file, count=count)}
-    arrays["darks"] = _dataset(path, file, _NAMES["darks"])
+    darks = _dataset(path, file, _NAMES["darks"]) if hdf5.has(file, _NAMES["darks"]) else None
+    arrays["darks"] = darks_or_zero(darks, projections, name=_NAMES["darks"], notes=found.notes)
     arrays["theta_deg"] = theta = _angles(path, file, found, count=count)
     check_scan(path, arrays, _NAMES)
     check_angles(path, theta, name=_NAMES["theta_deg"])

@@ -17,7 +17,7 @@ from lightkeep.formats.hdf5_format import Hdf5Format
 from lightkeep.formats.metadata import degrees, gather, held
 from lightkeep.formats.nxtomo_layout import QUANTITIES, TEXTS, entry_of
 from lightkeep.formats.recorded_scan import frames_of, open_live
-from lightkeep.formats.scan import check_angles, check_scan
+from lightkeep.formats.scan import check_angles, check_scan, darks_or_zero
 from lightkeep.model.acquisition import SCAN
 from lightkeep.model.errors import BadFile
 from lightkeep.model.formats import Array, Source
@@ -76,7 +76,7 @@ class NXtomo(Hdf5Format):
         return entry_of(file) is not None
 
     def source(self, path: Path, file: h5py.File) -> Source:
-        """Return the scan; BadFile also for no flats or darks, and angles that cannot be a scan's."""
+        """Return the scan; BadFile also for no flats, and angles that cannot be a scan's."""
         return _source(path, file)
 
     def open_live(self, path: Path, *, wait_s: float = 5.0) -> Source:
@@ -112,6 +112,9 @@ def _source(path: Path, file: h5py.File) -> Source:
         role: Frames(stack, np.flatnonzero(keys == key))
         for role, key in {"projections": 0, "flats": 1, "darks": 2}.items()
     }
+    arrays["darks"] = darks_or_zero(
+        arrays["darks"], arrays["projections"], name=_NAMES["darks"], notes=found.notes
+    )
     arrays["theta_deg"] = theta = theta[keys == 0] if theta.size == keys.size else theta
     check_scan(path, arrays, _NAMES)
     arrays["flats_at"] = np.cumsum(keys == 0)[keys == 1]

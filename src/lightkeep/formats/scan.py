@@ -16,6 +16,14 @@ _MOST_GLITCHES = 0.05
 """Share of backward steps above which they are the order of the scan (golden angle: 38 %), not a fault."""
 
 
+def darks_or_zero(darks: Array | None, projections: Array, *, name: str, notes: list[str]) -> Array:
+    """Return the darks; one of zeros, with a note, where there is none: detectors that count photons need none."""
+    if darks is not None and darks.shape[:1] != (0,):
+        return darks
+    notes.append(f"no darks ({name}): taken as 0")
+    return np.broadcast_to(np.uint8(0), (1, *projections.shape[1:]))
+
+
 def check_scan(path: Path, arrays: Mapping[str, Array], names: Mapping[str, str]) -> None:
     """Raise BadFile for the first array that does not fit the others; reads none of them.
 

@@ -228,7 +228,9 @@ def preflight(source: Source, params: Params) -> Preflight:
         )
     _check_half_acquisition(params, theta)
     lit = flats_lit(source)
-    warnings = [] if lit.all() else [f"{int((~lit).sum())} of {lit.size} flats are empty and were left out"]
+    warnings = [str(note) for note in source.metadata.rest.get("notes", ())]
+    if not lit.all():
+        warnings.append(f"{int((~lit).sum())} of {lit.size} flats are empty and were left out")
     center = params.center
     facts: dict[str, Any] = {}
     if center is None:
