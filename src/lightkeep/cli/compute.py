@@ -201,7 +201,8 @@ def start(
     answer = {"run": ended, "result": result}
 
     def human() -> None:
-        facts({"run": ended.id, "state": state(ended.state)})
+        said = "" if ended.message == "done" else f"  {ended.message}"
+        facts({"run": ended.id, "state": f"{state(ended.state)}{said}"})
         if result is not None:
             facts(
                 {

@@ -83,7 +83,11 @@ def show(session: Session, run_id: str) -> None:
             }
         )
         for name, value in (found.resolved or found.params).items():
-            say(f"  --{name.replace('_', '-')} {value}")
+            flag = name.replace("_", "-")
+            if isinstance(value, bool):
+                say(f"  --{flag}" if value else f"  --no-{flag}")
+            elif value is not None:
+                say(f"  --{flag} {value}")
         show_placement(found)
 
     emit(session, found, human)
