@@ -58,6 +58,12 @@ def test_a_run_is_asked_for_followed_live_and_leads_to_its_slice(page: Page, ser
 
 def test_a_queued_run_is_cancelled_from_its_page(page: Page, server: Server) -> None:
     page.goto(f"/datasets/{server.slow_id}/process/tomography")
+    fold = page.locator("summary:has-text('Filter and iterations')")
+    fold.click()
+    page.fill("input[name=pad]", "9")
+    fold.click()
+    page.click("button:has-text('Reconstruct')")
+    expect(page.locator("input[name=pad]")).to_be_visible()  # unfolds: 4 is the most
     page.fill("input[name=pad]", "4")
     page.click("button:has-text('Reconstruct')")
     page.wait_for_url("**/runs/run_*")

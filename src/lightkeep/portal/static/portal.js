@@ -123,6 +123,12 @@ function scrub(root = document) {
 }
 scrub();
 
+// ---- a value that cannot be sent is shown, where it is folded away
+document.addEventListener('invalid', (event) => {
+  const fold = event.target.closest('details');
+  if (fold) fold.open = true;
+}, true);
+
 // ---- a run as it goes
 for (const live of $$('[data-run]')) {
   const source = new EventSource(`/api/v1/runs/${live.dataset.run}/events`);
