@@ -131,7 +131,7 @@ def _iterations(size: int, angles: int) -> list[Figure]:
     theta = np.arange(angles) * 180 / angles
     middle = (size - 1) / 2
     stack = stack_of(size, theta)
-    transfer = Operator(geometry(theta.tobytes(), size, middle, None, 2, True, "precise")).transfer.T
+    transfer = Operator(geometry(theta.tobytes(), size, middle, None, True, "precise", whole=True)).transfer.T
     half = np.ascontiguousarray(transfer[:, : transfer.shape[1] // 2 + 1])
     images = np.random.default_rng(0).normal(size=(FEW, size, size)).astype(np.float32)
 

@@ -13,7 +13,6 @@ from lightkeep.analysis import simulate
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography import angular_weights, reconstruct, working_memory
 from lightkeep.analysis.tomography.by_finufft import reconstruct_by_finufft
-from lightkeep.analysis.tomography.filters import ramp
 from lightkeep.analysis.tomography.iterative import Operator
 from lightkeep.analysis.tomography.nufft import geometry
 
@@ -51,19 +50,19 @@ def head(theta_deg: Array, *, size: int = SIZE, rows: int = 1) -> NDArray[np.flo
 TRUTH = simulate.shepp_logan().slices(SIZE)[0]
 
 
-def exact_sums(rows: NDArray[np.float32], theta_deg: Array, center: float, *, mask: bool = True) -> Array:
+def exact_sums(
+    rows: NDArray[np.float32], theta_deg: Array, center: float, *, accuracy: Any = "standard", mask: bool = True
+) -> Array:
     """Filtered back-projection by sums of the samples, as exact as float64 and finufft at 1e-10 make them."""
     columns = rows.shape[2]
-    scan = geometry(theta_deg.tobytes(), columns, center, "ramp", 2, mask, "standard")
-    index = np.arange(-((scan.length - 1) // 2), (scan.length - 1) // 2 + 1)
-    frequency = index / scan.length
+    scan = geometry(theta_deg.tobytes(), columns, center, "ramp", mask, accuracy)
+    frequency = scan.sampling.numbers / scan.sampling.length
     theta = np.deg2rad(theta_deg)[:, None]
     across, along = frequency * np.cos(theta), frequency * np.sin(theta)
-    half = (1 - columns % 2) / 2
-    weights = angular_weights(theta_deg)[:, None] * ramp(scan.length, "ramp")[index] / scan.length
-    factors = weights * np.exp(2j * np.pi * (frequency * center + half * (across + along)))
-    samples = np.fft.fft(rows.astype(float), scan.length, axis=2)[:, :, index] * factors
-    turn = 2 * np.pi
+    half, turn = (1 - columns % 2) / 2, 2 * np.pi
+    weights = angular_weights(theta_deg)[:, None] * scan.sampling.weights
+    factors = weights * np.exp(1j * turn * (frequency * center + half * (across + along)))
+    samples = rows.astype(float) @ np.exp(-1j * turn * np.outer(np.arange(columns), frequency)) * factors
     return np.asarray(
         finufft.nufft2d1(
             turn * along.ravel(),
@@ -85,7 +84,7 @@ def test_gridding_errs_by_less_than_it_says_on_noise(columns: int, accuracy: Any
     center = columns / 2 - 5.7
     rows = walk(2, 120, columns)
     image = reconstruct(rows, theta, center, accuracy=accuracy)
-    assert difference(image, exact_sums(rows, theta, center)) < most
+    assert difference(image, exact_sums(rows, theta, center, accuracy=accuracy)) < most
 
 
 @pytest.mark.parametrize("columns", [SIZE, SIZE + 1])
@@ -141,21 +140,21 @@ def test_the_lay_of_the_input_does_not_matter() -> None:
 def test_the_normal_operator_is_projection_and_back_projection() -> None:
     """<A x, A x> by lines through exact Fourier sums equals <x, A^T A x> by the convolution."""
     n, theta = 20, GOLDEN[:9]
-    scan = geometry(theta.tobytes(), n, 9.5, None, 2, True, "precise")
+    scan = geometry(theta.tobytes(), n, 9.5, None, True, "precise", whole=True)
     operator = Operator(scan)
     image = np.random.default_rng(1).normal(size=(n, n))
     padded = np.zeros((operator.size, operator.size))
     padded[:n, :n] = image
     spectrum = np.fft.fft2(padded) * operator.transfer.T * operator.size**2
     through = float(np.sum(image * np.fft.ifft2(spectrum).real[:n, :n]))
-    half = (scan.length - 1) // 2
-    frequency = np.arange(-half, half + 1) / scan.length
+    length = scan.sampling.length
+    frequency = np.arange(1 - length // 2, length // 2) / length
     y, x = np.mgrid[:n, :n]
     energy = 0.0
     for angle in np.deg2rad(theta):
         seen = (x * np.cos(angle) + y * np.sin(angle)).ravel()
         energy += np.sum(np.abs(np.exp(-2j * np.pi * np.outer(frequency, seen)) @ image.ravel()) ** 2)
-    assert through == pytest.approx(energy / scan.length, rel=1e-5)
+    assert through == pytest.approx(energy / length, rel=1e-5)
 
 
 def test_least_squares_are_those_of_plain_conjugate_gradients() -> None:
@@ -164,19 +163,20 @@ def test_least_squares_are_those_of_plain_conjugate_gradients() -> None:
     theta = GOLDEN[:60]
     rows = head(theta, size=n, rows=3) + 0.05 * walk(3, 60, n)
     found = reconstruct(rows, theta, 23.1, method="cgls", iterations=count, mask=False)
-    scan = geometry(theta.tobytes(), n, 23.1, None, 2, False, "precise")
+    scan = geometry(theta.tobytes(), n, 23.1, None, False, "precise", whole=True)
     operator = Operator(scan)
     transfer = operator.transfer.T.astype(float) * operator.size**2
 
     def apply(image: Array) -> Array:
         return np.asarray(np.fft.ifft2(np.fft.fft2(image, transfer.shape) * transfer).real[:n, :n])
 
-    frequency = np.arange(-((scan.length - 1) // 2), (scan.length - 1) // 2 + 1) / scan.length
+    length = scan.sampling.length
+    frequency = np.arange(1 - length // 2, length // 2) / length
     middle = np.arange(n) - (n - 1) / 2
     for row, image in zip(rows.astype(float), found, strict=True):
         r = np.zeros((n, n))
         for line, angle in zip(row, np.deg2rad(theta), strict=True):
-            spectrum = np.exp(-2j * np.pi * np.outer(frequency, np.arange(n) - 23.1)) @ line / scan.length
+            spectrum = np.exp(-2j * np.pi * np.outer(frequency, np.arange(n) - 23.1)) @ line / length
             seen = np.add.outer(middle * np.sin(angle), middle * np.cos(angle)).ravel()
             r += (np.exp(2j * np.pi * np.outer(seen, frequency)) @ spectrum).real.reshape(n, n)
         x, p, squares = np.zeros((n, n)), r.copy(), np.sum(r * r)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightkeep.analysis import tomography as analysis
+from lightkeep.analysis.tomography import plan
 from lightkeep.model.formats import Source
 from lightkeep.techniques import tomography
 
@@ -51,6 +52,7 @@ def main(angles: int, rows: int, columns: int, options: dict[str, Any]) -> None:
     params = tomography.Params(**found.params)
     if options:
         tomography.run(source, params, lambda _fraction, _text: None, 0, 2)
+    plan.POOL.clear()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     tomography.run(source, params, lambda _fraction, _text: None, 0, min(found.piece, rows))

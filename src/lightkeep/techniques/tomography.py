@@ -165,7 +165,7 @@ class Params(BaseModel, extra="forbid"):
         description="Set what lies outside the circle that every angle saw to zero.",
         json_schema_extra=_REGION,
     )
-    pad: int = Field(2, ge=1, le=4, description="Width of the padded detector; 2 avoids wrap-around.",
+    pad: int = Field(2, ge=1, le=4, description="Width of the padded detector, for fbp; 2 avoids wrap-around.",
                      json_schema_extra=_FILTER | {"unit": "detector widths"})  # fmt: skip
     pixel_size_um: float | None = Field(
         None,
@@ -396,4 +396,4 @@ def _seconds(params: Params, angles: int, columns: int) -> float:
     if params.method == "fbp":
         return 1.5e-9 * angles * columns**2
     steps = {"nufft": 0, "cgls": params.iterations or 10, "tv": params.iterations or 50}[params.method]
-    return 4e-9 * angles * columns * params.pad + (5e-9 + 1e-8 * steps) * columns**2
+    return 4e-9 * angles * columns + (3.5e-9 + 1e-8 * steps) * columns**2

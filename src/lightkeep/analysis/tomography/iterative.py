@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from lightkeep.analysis.simd.units import packed
 from lightkeep.analysis.simd.width import LANES
-from lightkeep.analysis.tomography.filters import ramp
 from lightkeep.analysis.tomography.kernels.image import finish_in_lanes, release
 from lightkeep.analysis.tomography.kernels.normal import PAD, Normal, apply, descend, turn
+from lightkeep.analysis.tomography.kernels.rays import PLACE_BITS
 from lightkeep.analysis.tomography.kernels.variation import dual, primal
 from lightkeep.analysis.tomography.nufft import Geometry, Worker
 from lightkeep.analysis.tomography.plan import FftPlan, aligned, fast_length
@@ -36,11 +36,9 @@ class Operator:
         self.columns = scan.columns
         self.size = fast_length(2 * scan.columns)
         self.plan = FftPlan(self.size)
-        half = (scan.length - 1) // 2
-        index = np.arange(-half, half + 1)
-        filter_ = np.ones(index.size) if scan.window is None else ramp(scan.length, scan.window)[index]
-        weights = scan.weights[:, None] * filter_ / scan.length
-        turn_ = 2 * np.pi / scan.size * index
+        samples = scan.sampling
+        weights = scan.weights[:, None] * samples.weights
+        turn_ = 2.0 ** (1 - PLACE_BITS) * 2 * np.pi / scan.size * samples.numbers
         x, y = (scan.directions[: scan.angles, i, None] * turn_ for i in (0, 1))
         lags = 2 * scan.columns - 1
         spread = finufft.nufft2d1(y.ravel(), x.ravel(), weights.ravel() + 0j, (lags, lags), eps=_EPS, nthreads=1)

@@ -17,32 +17,30 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 
 import numpy as np
-import scipy.fft
 import scipy.special
 from numpy.typing import NDArray
 
 from lightkeep.analysis.simd.units import packed
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.angles import angular_weights
-from lightkeep.analysis.tomography.filters import Window, ramp
+from lightkeep.analysis.tomography.filters import Window
 from lightkeep.analysis.tomography.kernels.image import Plane, finish
-from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER, STEPS, Rays, add_rays
+from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER, PLACE_BITS, STEPS, TOGETHER, Rays, add_rays
 from lightkeep.analysis.tomography.plan import FftPlan, aligned, fast_length
+from lightkeep.analysis.tomography.sampling import Sampling, sampling
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 Accuracy = Literal["preview", "standard", "precise"]
 
-_KERNELS: Final[dict[str, tuple[float, int]]] = {
-    "preview": (1.125, 3),
-    "standard": (1.25, 4),
-    "precise": (1.25, 5),
+_KERNELS: Final[dict[str, tuple[float, int, float]]] = {
+    "preview": (1.125, 3, 0.2),
+    "standard": (1.25, 4, 0.3),
+    "precise": (1.25, 5, 0.3),
 }
-"""Cells per pixel of the image, and cells that a sample is spread over along each axis."""
-_AHEAD: Final = 2.5
-"""Samples aside of a projection where the next one will need cells."""
-_MARGIN: Final = 8
-"""Columns kept free beyond the circle, for the ringing where a row meets its repetition."""
+"""Cells per pixel of the image; cells that a sample is spread over along each axis; `free` of `sampling`."""
+_AHEAD: Final = 4
+"""Half samples aside of a projection where it needs cells that those before it do not."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,15 +49,15 @@ class Geometry:
 
     angles: int
     columns: int
-    length: int
-    """Samples of a padded projection."""
+    sampling: Sampling
     window: Window | None
     weights: Float64
     """(angles,), in the order in which they are worked on."""
     width: int
     order: NDArray[np.int64]
-    directions: Float64
+    directions: NDArray[np.int64]
     factors: NDArray[np.complex64]
+    near: Float32
     kernel: Float32
     size: int
     """Cells of the plane along x and y."""
@@ -75,52 +73,69 @@ def geometry(
     columns: int,
     center: float,
     window: Window | None,
-    pad: int,
     mask: bool,
     accuracy: Accuracy,
+    *,
+    whole: bool = False,
 ) -> Geometry:
     """Tables of a scan.
 
     theta_bytes: its angles, float64 degrees.
     window: None for the plain back-projection, the adjoint of projecting.
+    whole: the image has corners while it is made, also where `mask` clears them in the end.
     """
     theta_deg = np.frombuffer(theta_bytes)
     weights = np.ones(theta_deg.size) if window is None else angular_weights(theta_deg)
-    order = np.argsort(np.mod(theta_deg, 180.0), kind="stable")
+    return weighted(theta_deg, weights, columns, center, window, mask, accuracy, whole=whole)
+
+
+def weighted(
+    theta_deg: Float64,
+    weights: Float64,
+    columns: int,
+    center: float,
+    window: Window | None,
+    mask: bool,
+    accuracy: Accuracy,
+    *,
+    whole: bool = False,
+) -> Geometry:
+    """Tables of some angles with weights of any kind, also negative ones."""
     if accuracy not in _KERNELS:
         raise ValueError(f"no accuracy {accuracy!r}: choose preview, standard or precise")
-    oversampling, width = _KERNELS[accuracy]
-    size = fast_length(math.ceil(oversampling * columns), even=True)
-    least = (columns if mask else math.ceil(math.sqrt(2) * columns)) + _MARGIN
-    length = fast_length(max(pad * columns, least))
+    oversampling, width, free = _KERNELS[accuracy]
+    size = fast_length(math.ceil(oversampling * columns), of=2)
+    samples = sampling(columns, center, size, window=window, whole=whole or not mask, free=free)
+    length, near = samples.length, samples.near
+    order = np.argsort(np.mod(theta_deg, 180.0), kind="stable")
     theta = np.deg2rad(theta_deg[order])
     direction = np.stack([np.cos(theta), np.sin(theta)], axis=1)
-    half = (length - 1) // 2  # an even length's Nyquist sample is left out: it has no partner
-    index = np.rint(scipy.fft.fftfreq(length) * length)
-    frequency = index / length
-    filtered = np.exp(2j * np.pi * frequency * center) / length
-    filtered[np.abs(index) > half] = 0
-    if window is not None:
-        filtered *= ramp(length, window)
+    numbers = samples.numbers[:length]
+    later = np.abs(numbers) <= near
+    filtered = np.exp(2j * np.pi * numbers * center / length) * np.where(later, 1, samples.weights[:length])
     # An even image's pixels lie half a pixel off the whole numbers that the FFT counts.
-    shift = np.pi * (1 - columns % 2) * direction.sum(axis=1)
-    phase = (shift[:, None] * frequency).astype(np.float32)
+    shift = np.pi * (1 - columns % 2) * direction.sum(axis=1) / length
+    phase = (shift[:, None] * numbers).astype(np.float32)
     factors = np.empty(phase.shape, np.complex64)
     np.cos(phase, out=factors.real)
     np.sin(phase, out=factors.imag)
     factors *= filtered.astype(np.complex64)
     factors *= weights[order].astype(np.float32)[:, None]
     kernel, taper = _kernel(size, columns, width)
+    steps = np.rint(direction * size / length * 2 ** (PLACE_BITS - 1)).astype(np.int64)
     return Geometry(
         angles=theta.size,
         columns=columns,
-        length=length,
+        sampling=samples,
         window=window,
         weights=weights[order],
         width=width,
         order=order.astype(np.int64),
-        directions=np.concatenate([direction, direction[-1:]]) * size / length,
+        directions=np.concatenate([steps, steps[-1:]]),
         factors=factors,
+        near=np.concatenate(
+            [samples.weights[np.arange(-near, near + 1) % length], samples.weights[length:]]
+        ).astype(np.float32),
         kernel=kernel,
         size=size,
         taper=taper,
@@ -130,14 +145,15 @@ def geometry(
     )
 
 
+@lru_cache(maxsize=8)
 def _kernel(size: int, columns: int, width: int) -> tuple[Float32, NDArray[np.complex64]]:
     """(STEPS, 8) weights of a Kaiser-Bessel kernel by position; (size,) what undoes its taper, the FFT's way."""
     beta = np.pi * width * (1 - columns / size / 2)  # what lies beyond the image folds back least; measured
     ahead = (STEPS - 1 - np.arange(STEPS))[:, None] / STEPS - width / 2
     place = (ahead + np.arange(width)) * 2 / width
     weights = np.zeros((STEPS, 8), np.float32)
-    weights[:, :width] = scipy.special.i0(beta * np.sqrt(np.maximum(1 - place**2, 0)))
-    weights[-1, 0] = 0  # the edge, which the mirrored sample does not reach: the slices of a pair would leak
+    weights[:, 1 : width + 1] = scipy.special.i0(beta * np.sqrt(np.maximum(1 - place**2, 0)))
+    weights[-1, 1] = 0  # the edge, which the mirrored sample does not reach: the slices of a pair would leak
     x = np.arange(columns) - columns // 2
     root = np.sqrt(beta**2 - (np.pi * width * x / size) ** 2 + 0j)
     taper = np.zeros(size, np.complex64)
@@ -145,6 +161,7 @@ def _kernel(size: int, columns: int, width: int) -> tuple[Float32, NDArray[np.co
     return weights, taper
 
 
+@lru_cache(maxsize=8)
 def spans(columns: int, mask: bool) -> NDArray[np.int64]:
     """(columns, 2): first kept pixel of each row of a slice, and the one after the last."""
     if not mask:
@@ -165,7 +182,8 @@ class Desk:
 
     def __init__(self, scan: Geometry) -> None:
         self._scan = scan
-        of_rays = scan.length + LANES + scan.of_rays.work_elements
+        samples = scan.sampling
+        of_rays = TOGETHER * (samples.length + samples.halves) + LANES + scan.of_rays.work_elements
         of_plane = scan.size + scan.columns + 3 * LANES + scan.of_plane.work_elements
         self._work = aligned(max(of_rays, of_plane), 2, LANES)
 
@@ -176,12 +194,16 @@ class Desk:
             Rays(
                 angles=scan.angles,
                 columns=scan.columns,
-                length=scan.length,
+                length=scan.sampling.length,
+                halves=scan.sampling.halves,
+                near=scan.sampling.near,
+                taps=scan.sampling.taps.ctypes.data,
+                weights=scan.near.ctypes.data,
                 plan=scan.of_rays.address,
                 order=scan.order.ctypes.data,
                 directions=scan.directions.ctypes.data,
                 factors=scan.factors.ctypes.data,
-                kernel=scan.kernel.ctypes.data,
+                kernel=scan.kernel.ctypes.data + 4,
                 size=scan.size,
                 plane=plane.ctypes.data,
                 ahead=_AHEAD,
@@ -214,7 +236,6 @@ class Worker:
         self._scan = scan
         self._desk = Desk(scan)
         self._plane = empty_plane(scan)
-        self._is_used = False
         self._images = self._desk.images_of(self._plane, self._plane)
 
     @property
@@ -223,10 +244,7 @@ class Worker:
         return int(self._images.ctypes.data)
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Fill the plane from at most BATCH rows."""
-        if self._is_used:
-            self._plane[:] = 0
-        self._is_used = True
+        """Add at most BATCH rows to the plane, which is clear before and after its images were made."""
         self._desk.add(self._scan, rows, self._plane)
 
     def run(self, rows: NDArray[Any], out: Float32) -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 import mmap
 from itertools import combinations
-from typing import Any
+from threading import RLock
+from typing import Any, Final
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
-_LINE = 64
-_HUGE = 1 << 21
+_LINE: Final = 64
+_HUGE: Final = 1 << 21
 """Bytes of a large page of memory."""
+_KEPT: Final = 1 << 29
+"""Bytes that are kept to be lent again, at most."""
 
 
-def fast_length(least: int, *, even: bool = False) -> int:
-    """Smallest length from `least` on with no prime factor above 5, for the FFT in lanes."""
-    length = least + (least % 2 if even else 0)
+def fast_length(least: int, *, of: int = 1) -> int:
+    """Smallest multiple of `of` from `least` on with no prime factor above 5, for the FFT in lanes."""
+    length = -(-least // of) * of
     while _rest(length) > 1:
-        length += 2 if even else 1
+        length += of
     return length
 
 
@@ -30,23 +34,70 @@ def _rest(length: int) -> int:
     return length
 
 
-def aligned(*shape: int, dtype: Any = np.float32) -> NDArray[Any]:
-    """Zeros that begin at a line of the cache: a vector across two lines costs twice.
+def aligned(*shape: int, dtype: Any = np.float32, is_clear: bool = True) -> NDArray[Any]:
+    """Zeros, or anything, that begin at a line of the cache: a vector across two lines costs twice.
 
-    Much memory is asked for in large pages, where the system has them: it is there at once, and its addresses are
-    found at once.
+    Much memory is asked for in large pages, where the system has them: its addresses are found at once. Memory
+    that nobody uses any more is lent again: to touch new memory for the first time can take longer than all of a
+    reconstruction, where a host has to find it for a virtual machine.
     """
     count = int(np.prod(shape)) * np.dtype(dtype).itemsize
     if count >= 2 * _HUGE:
-        block = mmap.mmap(-1, count + _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            block.madvise(mmap.MADV_HUGEPAGE)
-        memory, line = np.frombuffer(block, np.uint8), _HUGE
+        (memory, is_new), line = POOL.take(count + _HUGE), _HUGE
+        begin = -memory.ctypes.data % line
+        if is_clear and not is_new:
+            memory[begin : begin + count] = 0
     else:
         memory, line = np.zeros(count + _LINE, np.uint8), _LINE
-    begin = -memory.ctypes.data % line
+        begin = -memory.ctypes.data % line
     found: NDArray[Any] = memory[begin : begin + count].view(dtype).reshape(shape)
     return found
+
+
+class _Pool:
+    """Blocks of memory that are in no use, the last one first."""
+
+    def __init__(self) -> None:
+        self._lock = RLock()  # a block may come back while one is taken: whenever Python collects garbage
+        self._blocks: list[mmap.mmap] = []
+
+    def take(self, size: int) -> tuple[NDArray[np.uint8], bool]:
+        """Bytes that come back by themselves, and whether they are new, and so zero."""
+        with self._lock:
+            found = [block for block in self._blocks if len(block) == size][-1:]
+            if found:
+                self._blocks.remove(found[0])
+        block = found[0] if found else _new(size)
+        memory = np.frombuffer(block, np.uint8)
+        finalize(memory, self._give, block).atexit = False
+        return memory, not found
+
+    @property
+    def kept(self) -> int:
+        """Bytes in no use."""
+        with self._lock:
+            return sum(map(len, self._blocks))
+
+    def clear(self) -> None:
+        """Give all back to the system."""
+        with self._lock:
+            self._blocks.clear()
+
+    def _give(self, block: mmap.mmap) -> None:
+        with self._lock:
+            self._blocks.append(block)
+            while self.kept > _KEPT:
+                del self._blocks[0]
+
+
+def _new(size: int) -> mmap.mmap:
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)
+    return block
+
+
+POOL: Final = _Pool()
 
 
 class FftPlan:

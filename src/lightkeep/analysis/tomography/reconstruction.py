@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from lightkeep.analysis.tomography.fbp import BackProjector
 from lightkeep.analysis.tomography.filters import Window
 from lightkeep.analysis.tomography.iterative import Solver, operator_of
-from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER
+from lightkeep.analysis.tomography.kernels.rays import BATCH, BORDER, TOGETHER
 from lightkeep.analysis.tomography.nufft import Accuracy, Worker, geometry
+from lightkeep.analysis.tomography.plan import aligned
 
 Float32 = NDArray[np.float32]
 Method = Literal["nufft", "cgls", "tv", "fbp"]
@@ -57,7 +58,7 @@ def reconstruct(
     window: `ramp` (sharpest), `shepp-logan`, or `hann` (smoothest); not used by `cgls`.
     iterations: of `cgls` (10 unless given; fewer are smoother) and `tv` (50).
     tv_weight: of the total variation in `tv`, in units of the slices; about the noise that is to go.
-    pad: the detector is padded with zeros to `pad` times its width, at least; 2 avoids wrap-around.
+    pad: of `fbp`, whose rows are padded with zeros to `pad` times their width; 2 avoids wrap-around.
     mask: zero outside the circle that touches the image's edges, where not every angle saw the sample; False keeps
       the corners.
     threads: how many batches of rows are worked on at once.
@@ -78,7 +79,7 @@ def reconstruct(
     threads = max(1, threads)
     count, _, columns = data.shape
     if out is None:
-        out = np.empty((count, columns, columns), np.float32)
+        out = aligned(count, columns, columns, is_clear=False)
     elif out.shape != (count, columns, columns) or out.dtype != np.float32 or not out.flags.c_contiguous:
         raise ValueError(
             f"out must be {(count, columns, columns)} float32 in one block, not {out.shape} {out.dtype}"
@@ -93,10 +94,10 @@ def reconstruct(
         projector = BackProjector(theta, columns, axis, window=window, pad=pad, mask=mask)
         _run(data, out, threads, lambda: projector.run)
     elif method == "nufft":
-        scan = geometry(angles, columns, axis, window, pad, mask, accuracy)
+        scan = geometry(angles, columns, axis, window, mask, accuracy)
         _run(data, out, threads, lambda: Worker(scan).run)
     elif method in ("cgls", "tv"):
-        scan = geometry(angles, columns, axis, None if method == "cgls" else window, pad, mask, "precise")
+        scan = geometry(angles, columns, axis, None if method == "cgls" else window, mask, "precise", whole=True)
         operator = operator_of(scan)
         weight = None if method == "cgls" else tv_weight
         _run(data, out, threads, lambda: partial(Solver(scan, operator).run, iterations=steps, tv_weight=weight))
@@ -113,9 +114,10 @@ def working_memory(angles: int, columns: int, *, method: Method = "nufft", pad: 
     if method == "fbp":
         return 8 * (2 * angles * columns * pad + columns**2)
     batch = 4 * BATCH
-    plane = (1.3 * columns + 2 * BORDER) ** 2 + 6 * pad * columns
+    samples = (1.5 if method == "nufft" else 1.8) * columns
+    plane = (1.3 * columns + 2 * BORDER) ** 2 + (TOGETHER + 3) * samples
     images = {"nufft": 0, "cgls": 6, "tv": 8}[method] * columns**2
-    tables = 8 * angles * columns * pad + (16 * columns**2 if images else 0)
+    tables = 8 * angles * samples + (16 * columns**2 if images else 0)
     return int(batch * (plane + images + angles * columns / 4) + tables)
 
 

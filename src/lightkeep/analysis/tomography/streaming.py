@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightkeep.analysis.tomography.angles import angular_weights
-from lightkeep.analysis.tomography.filters import Window, ramp
+from lightkeep.analysis.tomography.filters import Window
 from lightkeep.analysis.tomography.kernels.image import finish
 from lightkeep.analysis.tomography.kernels.rays import BATCH
-from lightkeep.analysis.tomography.nufft import Accuracy, Desk, Geometry, empty_plane, geometry
+from lightkeep.analysis.tomography.nufft import Accuracy, Desk, Geometry, empty_plane, weighted
 from lightkeep.analysis.tomography.quality import RingCorrelation, halves, ring_correlation
 from lightkeep.analysis.tomography.reconstruction import reconstruct
 
@@ -55,7 +55,7 @@ class StreamingReconstruction:
     center: column (0-based pixel index, may be fractional) where the rotation axis is seen.
     window: projections that are kept; older ones leave when new ones come. None: all.
     filter_: `ramp` (sharpest), `shepp-logan`, or `hann` (smoothest).
-    accuracy, pad, mask, threads: as of `reconstruct`.
+    accuracy, mask, threads: as of `reconstruct`.
 
     Raises
     ------
@@ -70,13 +70,12 @@ class StreamingReconstruction:
         window: int | None = None,
         filter_: Window = "ramp",
         accuracy: Accuracy = "standard",
-        pad: int = 2,
         mask: bool = True,
         threads: int = 1,
     ) -> None:
         rows, columns = shape
-        if rows < 1 or columns < 1 or pad < 1 or (window is not None and window < 1):
-            raise ValueError(f"shape {shape}, pad {pad}, window {window}: choose 1 or more")
+        if rows < 1 or columns < 1 or (window is not None and window < 1):
+            raise ValueError(f"shape {shape}, window {window}: choose 1 or more")
         if not 0 <= center <= columns - 1:
             raise ValueError(f"the rotation centre {center} is not on the detector's {columns} columns")
         self.shape = (rows, columns)
@@ -84,12 +83,12 @@ class StreamingReconstruction:
         self._window = window
         self._filter: Window = filter_
         self._accuracy: Accuracy = accuracy
-        self._pad, self._mask, self._threads = pad, mask, max(1, threads)
+        self._mask, self._threads = mask, max(1, threads)
         self._kept: list[Float32] = []
         self._theta = np.empty(0)
         self._spread = np.empty(0, np.float32)  # the share with which each kept projection is on the planes
         self._leaving: list[tuple[Float32, float, float]] = []
-        scan = self._scan(np.zeros(1), np.zeros(1, np.float32))
+        scan = self._scan(np.zeros(1), np.zeros(1))
         self._scratch = [_Scratch(scan) for _ in range(min(self._threads, -(-rows // BATCH)))]
         self._planes = [empty_plane(scan) for _ in range(0, rows, BATCH)]
         self._images: Float32 | None = None
@@ -190,7 +189,7 @@ class StreamingReconstruction:
         rows = [*(self._kept[at] for at in changed), *(row for row, _, _ in self._leaving)]
         theta = np.concatenate([self._theta[changed], [angle for _, angle, _ in self._leaving]])
         by = np.concatenate([shares[changed] - self._spread[changed], [-share for *_, share in self._leaving]])
-        scan = self._scan(theta, by.astype(np.float32)) if theta.size else None
+        scan = self._scan(theta, by) if theta.size else None
         stack = np.stack(rows, axis=1) if rows else np.empty((self.shape[0], 0, self.shape[1]), np.float32)
 
         def work(thread: int) -> None:
@@ -208,12 +207,10 @@ class StreamingReconstruction:
                 list(pool.map(work, range(len(self._scratch))))
         self._spread, self._leaving = shares, []
 
-    def _scan(self, theta: Float64, shares: Float32) -> Geometry:
+    def _scan(self, theta: Float64, shares: Float64) -> Geometry:
         """Tables of some angles with any shares, also negative ones."""
-        unit = geometry(theta.tobytes(), self.shape[1], self._center, None, self._pad, self._mask, self._accuracy)
-        filter_ = ramp(unit.length, self._filter).astype(np.float32)
-        factors = unit.factors * filter_ * shares[unit.order][:, None]
-        return Geometry(**{**vars(unit), "factors": factors})
+        columns = self.shape[1]
+        return weighted(theta, shares, columns, self._center, self._filter, self._mask, self._accuracy)
 
 
 class _Scratch:

@@ -22,7 +22,7 @@ class Plane(NamedTuple):
     source: int
     """The plane, (size + 2 BORDER) rows `pitch_of(size)` bytes apart; what is on its border is folded back."""
     plane: int
-    """As much memory, which is used up; may be the same."""
+    """As much memory, which is clear in the end; may be the same."""
     plan: int
     """FFT of `size`."""
     columns: int
@@ -88,7 +88,18 @@ def finish_row(job_address: int, y: int) -> int:
     work = job.work + (job.size + job.columns + 3 * LANES) * ELEMENT
     at = job.plane + (BORDER + left - y + job.size * (y > left)) * pitch + BORDER * ELEMENT
     transform(at, ELEMENT, found, ELEMENT, job.taper, 8, job.plan, work, -pitch, 0)
+    clear_bytes(at, job.size * ELEMENT)  # for the next batch, while it is in the cache
     copy_bytes(found + (job.size - LANES) * ELEMENT, job.work, LANES * ELEMENT)
+    return 0
+
+
+@part
+def clear_rest(job_address: int) -> int:
+    """Clear the rows that are not in the image."""
+    job = plane_at(job_address)
+    pitch, left = pitch_of(job.size), job.columns // 2
+    for row in range(left + 1, job.size - job.columns + left + 1):
+        clear_bytes(job.plane + (row + BORDER) * pitch + BORDER * ELEMENT, job.size * ELEMENT)
     return 0
 
 
@@ -140,6 +151,7 @@ def finish(job_address: int, out: int, slices: int) -> int:
             at = LANES + left - begin + job.size * (begin > left)
             turn(job_address, job.work + at * ELEMENT, -ELEMENT, begin)
         leave(job_address, y, out, slices)
+    clear_rest(job_address)
     return 0
 
 
@@ -155,6 +167,7 @@ def finish_in_lanes(job_address: int, image: int) -> int:
         copy_strided(found + left * ELEMENT, -ELEMENT, at, ELEMENT, left + 1)
         last = found + (job.size - 1) * ELEMENT
         copy_strided(last, -ELEMENT, at + (left + 1) * ELEMENT, ELEMENT, job.columns - left - 1)
+    clear_rest(job_address)
     return 0
 
 

@@ -11,22 +11,12 @@ from typing import NamedTuple
 
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import load, transpose
-from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f64, get_i64, prefetch
+from lightkeep.analysis.simd.lanes import fmuladd, load, splat, store, transpose, zero
+from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_f32, get_i64, prefetch
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.tomography.kernels.fft import ELEMENT, IMAGINARY, transform
-from lightkeep.analysis.tomography.kernels.spread import (
-    spread_3,
-    spread_4,
-    spread_5,
-    two_down,
-    two_here,
-    two_left,
-    two_left_down,
-    two_right,
-    two_right_down,
-)
+from lightkeep.analysis.tomography.kernels.spread import two_3, two_4, two_5
 
 BATCH = 2 * LANES
 """Slices that travel together."""
@@ -35,8 +25,13 @@ BORDER = 4
 STEP_BITS = 10
 STEPS = 1 << STEP_BITS
 """Positions within a cell for which the kernel is kept."""
-NEIGHBOURS = 0.98
-"""Squared distance of samples, in cells, below which the next one begins at most a cell further."""
+TAPS = 24
+"""Samples from which one between them is interpolated."""
+TOGETHER = 4
+"""Projections that are added side by side."""
+PLACE_BITS = 32
+"""Bits of a position below the cell."""
+MORE_BITS = PLACE_BITS - STEP_BITS
 
 
 class Rays(NamedTuple):
@@ -45,25 +40,34 @@ class Rays(NamedTuple):
     angles: int
     columns: int
     length: int
-    """Samples of a padded projection."""
+    """Samples of whole number of a projection's spectrum; a multiple of 4."""
+    halves: int
+    """Samples between those at frequency zero; even."""
+    near: int
+    """Samples of whole number -near to near are what those between are interpolated from."""
+    taps: int
+    """(TAPS,) complex64: by what, the lowest first."""
+    weights: int
+    """(2 near + 1 + halves,) float32: what both are multiplied by then, the lowest first."""
     plan: int
     """FFT of `length`."""
     order: int
     """(angles,) int64: which projection comes when; neighbours share cells."""
     directions: int
-    """(angles + 1, 2) float64: cells per sample of the spectrum in x and y, in that order; the last one again."""
+    """(angles + 1, 2) int64: half a sample's step in x and y, in cells / 2 ** PLACE_BITS, in that order; the last
+    one again."""
     factors: int
     """(angles, length) complex64: filter, weight and phase of each sample in the FFT's order, in that order."""
     kernel: int
-    """(STEPS, 8) float32: weights by position."""
+    """(STEPS, 8) float32: weights by position, after a zero and before more."""
     size: int
     """Cells of the plane along x and y, without border."""
     plane: int
     """(size + 2 BORDER) rows of elements, `pitch_of(size)` bytes apart."""
-    ahead: float
-    """How many cells aside of a projection those are that are fetched for the next one; may be a fraction."""
+    ahead: int
+    """How many half samples aside of a projection those cells are that are fetched for it."""
     work: int
-    """`length` + LANES elements, and what the FFT works in."""
+    """TOGETHER (`length` + `halves`) + LANES elements, and what the FFT works in."""
 
 
 rays_at = record(Rays)
@@ -101,22 +105,41 @@ def enter(source: int, step: int, columns: int, to: int, spare: int, ahead: int)
 
 
 @part
-def place(position: float, width: int) -> int:
-    """First cell that a kernel touches; in the lower bits, how far on it is, in steps."""
-    steps = int((position - 0.5 * width) * STEPS + 0.5)  # positive: rounds to the nearest step
-    return steps + STEPS - 1
+def between(job_address: int, spectrum: int) -> int:
+    """Interpolate the samples between, to the spectrum's end, and weigh them and those they came from."""
+    job = rays_at(job_address)
+    length, near, halves = job.length, job.near, job.halves
+    for i in range(halves):
+        first = i - halves // 2 - TAPS // 2 + 1
+        real, imaginary = zero(), zero()
+        for tap in range(TAPS):
+            at = spectrum + (first + tap + length * (first + tap < 0)) * ELEMENT
+            x, y = load(at), load(at + IMAGINARY)
+            c, s = splat(get_f32(job.taps, 2 * tap)), splat(get_f32(job.taps, 2 * tap + 1))
+            real = fmuladd(x, c, real) - y * s
+            imaginary = fmuladd(x, s, fmuladd(y, c, imaginary))
+        weight = splat(get_f32(job.weights, 2 * near + 1 + i))
+        at = spectrum + (length + i) * ELEMENT
+        store(at, real * weight)
+        store(at + IMAGINARY, imaginary * weight)
+    for k in range(-near, near + 1):
+        at = spectrum + (k + length * (k < 0)) * ELEMENT
+        weight = splat(get_f32(job.weights, near + k))
+        store(at, load(at) * weight)
+        store(at + IMAGINARY, load(at + IMAGINARY) * weight)
+    return 0
 
 
 @part
-def fetch_ahead(job_address: int, angle: int, k: int) -> int:
-    """Have the cells in the cache soon that the next projection touches and this one does not."""
+def fetch_ahead(job_address: int, angle: int, first: int) -> int:
+    """Have the cells in the cache soon that a later projection touches and none before it does."""
     job = rays_at(job_address)
-    dx, dy = get_f64(job.directions, 2 * angle + 2), get_f64(job.directions, 2 * angle + 3)
-    middle = job.size // 2 + BORDER
-    pitch = pitch_of(job.size)
-    side = job.ahead if k > 0 else -job.ahead
-    x, y = middle + k * dx - side * dy, middle + k * dy + side * dx
-    at = job.plane + int(y) * pitch + int(x) * ELEMENT
+    angle = min(angle, job.angles)
+    dx, dy = get_i64(job.directions, 2 * angle), get_i64(job.directions, 2 * angle + 1)
+    middle, pitch = (job.size // 2 + BORDER) << PLACE_BITS, pitch_of(job.size)
+    side = job.ahead if first >= 0 else -job.ahead
+    x, y = middle + first * dx - side * dy, middle + first * dy + side * dx
+    at = job.plane + (y >> PLACE_BITS) * pitch + (x >> PLACE_BITS) * ELEMENT
     prefetch(at)
     prefetch(at + ELEMENT)
     prefetch(at + pitch)
@@ -125,79 +148,39 @@ def fetch_ahead(job_address: int, angle: int, k: int) -> int:
 
 
 @part
-def add_two(  # type: ignore[no-untyped-def]
-    cell: int, pitch: int, wx: int, wy: int, ux: int, uy: int, vr, vi, zr, zi, across: int, along: int
-) -> int:
-    """Spread two samples over 4 x 4 cells; the second's are `across` to the right, -1 to 1, and `along` down."""
-    if along == 0:
-        if across == 0:
-            two_here(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
-        elif across == 1:
-            two_right(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
-        else:
-            two_left(cell - ELEMENT, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
-    elif across == 0:
-        two_down(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
-    elif across == 1:
-        two_right_down(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
+def add_pair(job_address: int, at: int, first: int, angle: int, width: int) -> int:
+    """Add two neighbouring samples of a projection to the plane; the first is `first` halves from zero."""
+    job = rays_at(job_address)
+    kernel, pitch = job.kernel, pitch_of(job.size)
+    dx, dy = get_i64(job.directions, 2 * angle), get_i64(job.directions, 2 * angle + 1)
+    begin = ((job.size // 2 + BORDER) << PLACE_BITS) - (width << (PLACE_BITS - 1)) + (STEPS << MORE_BITS)
+    x, y = begin - (1 << (MORE_BITS - 1)) + first * dx, begin - (1 << (MORE_BITS - 1)) + first * dy
+    vr, vi, zr, zi = load(at), load(at + IMAGINARY), load(at + ELEMENT), load(at + ELEMENT + IMAGINARY)
+    a, b, c, d = x >> MORE_BITS, y >> MORE_BITS, (x + 2 * dx) >> MORE_BITS, (y + 2 * dy) >> MORE_BITS
+    column, row = min(a, c) >> STEP_BITS, min(b, d) >> STEP_BITS
+    wx = kernel + (a & (STEPS - 1)) * 32 - 4 * ((a >> STEP_BITS) - column)
+    wy = kernel + (b & (STEPS - 1)) * 32 - 4 * ((b >> STEP_BITS) - row)
+    ux = kernel + (c & (STEPS - 1)) * 32 - 4 * ((c >> STEP_BITS) - column)
+    uy = kernel + (d & (STEPS - 1)) * 32 - 4 * ((d >> STEP_BITS) - row)
+    cell = job.plane + row * pitch + column * ELEMENT
+    fetch_ahead(job_address, angle + TOGETHER, first)
+    if width == 4:
+        two_4(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
+    elif width == 3:
+        two_3(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
     else:
-        two_left_down(cell - ELEMENT, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
+        two_5(cell, pitch, wx, wy, ux, uy, vr, vi, zr, zi)
     return 0
 
 
 @part
-def add_pairs(job_address: int, spectrum: int, angle: int) -> int:
-    """Add a projection's spectrum but its last sample, two at a time: most of their 4 x 4 cells are the same."""
+def add_samples(job_address: int, at: int, count: int, first: int, angle: int, rays: int, width: int) -> int:
+    """Add neighbouring samples of some projections, side by side: they meet the same cells."""
     job = rays_at(job_address)
-    length, plane, kernel = job.length, job.plane, job.kernel
-    half = (length - 1) // 2
-    dx, dy = get_f64(job.directions, 2 * angle), get_f64(job.directions, 2 * angle + 1)
-    middle = job.size // 2 + BORDER
-    pitch = pitch_of(job.size)
-    turned = dy < 0  # the one that is further up comes first
-    for i in range(half):
-        k = 2 * i - half
-        j, k = k + turned, k + 1 - turned
-        at, to = spectrum + (j + length * (j < 0)) * ELEMENT, spectrum + (k + length * (k < 0)) * ELEMENT
-        vr, vi, zr, zi = load(at), load(at + IMAGINARY), load(to), load(to + IMAGINARY)
-        x, y = place(middle + j * dx, 4), place(middle + j * dy, 4)
-        u, v = place(middle + k * dx, 4), place(middle + k * dy, 4)
-        wx, wy = kernel + (x & (STEPS - 1)) * 32, kernel + (y & (STEPS - 1)) * 32
-        ux, uy = kernel + (u & (STEPS - 1)) * 32, kernel + (v & (STEPS - 1)) * 32
-        row, column = y >> STEP_BITS, x >> STEP_BITS
-        across, along = (u >> STEP_BITS) - column, (v >> STEP_BITS) - row
-        fetch_ahead(job_address, angle, k)
-        add_two(plane + row * pitch + column * ELEMENT, pitch, wx, wy, ux, uy, vr, vi, zr, zi, across, along)
-    return 0
-
-
-@part
-def add_ray(job_address: int, spectrum: int, angle: int, width: int) -> int:
-    """Add one projection's spectrum to the plane."""
-    job = rays_at(job_address)
-    length, plane, kernel = job.length, job.plane, job.kernel
-    half = (length - 1) // 2
-    dx, dy = get_f64(job.directions, 2 * angle), get_f64(job.directions, 2 * angle + 1)
-    middle = job.size // 2 + BORDER
-    pitch = pitch_of(job.size)
-    first = -half
-    if width == 4 and dx * dx + dy * dy < NEIGHBOURS:
-        add_pairs(job_address, spectrum, angle)
-        first = half
-    for k in range(first, half + 1):
-        at = spectrum + (k + length * (k < 0)) * ELEMENT
-        vr, vi = load(at), load(at + IMAGINARY)
-        x, y = place(middle + k * dx, width), place(middle + k * dy, width)
-        wx = kernel + (x & (STEPS - 1)) * 32
-        wy = kernel + (y & (STEPS - 1)) * 32
-        cell = plane + (y >> STEP_BITS) * pitch + (x >> STEP_BITS) * ELEMENT
-        fetch_ahead(job_address, angle, k)
-        if width == 4:
-            spread_4(cell, pitch, wx, wy, vr, vi)
-        elif width == 3:
-            spread_3(cell, pitch, wx, wy, vr, vi)
-        else:
-            spread_5(cell, pitch, wx, wy, vr, vi)
+    step = (job.length + job.halves) * ELEMENT
+    for i in range(0, count, 2):
+        for ray in range(rays):
+            add_pair(job_address, at + i * ELEMENT + ray * step, first + 2 * i, angle + ray, width)
     return 0
 
 
@@ -205,18 +188,26 @@ def add_ray(job_address: int, spectrum: int, angle: int, width: int) -> int:
 def add_rays(job_address: int, source: int, row_step: int, slice_step: int, width: int) -> int:
     """Add BATCH sinograms of float32 to the plane; steps in bytes."""
     job = rays_at(job_address)
-    x = job.work
-    spare = x + job.length * ELEMENT
+    step = (job.length + job.halves) * ELEMENT
+    spare = job.work + TOGETHER * step
     work = spare + LANES * ELEMENT
-    filled = -(-job.columns // LANES) * LANES * ELEMENT
-    for angle in range(job.angles):
-        row = source + get_i64(job.order, angle) * row_step
-        following = source + get_i64(job.order, min(angle + 1, job.angles - 1)) * row_step
-        enter(row, slice_step, job.columns, x, spare, following - row)
-        clear_bytes(x + filled, job.length * ELEMENT - filled)
-        factors = job.factors + angle * job.length * 8
-        for line in range(job.length * 8, 2 * job.length * 8, 64):  # the next one's, which are not read in turn
-            prefetch(factors + line)
-        transform(x, ELEMENT, x, ELEMENT, factors, 8, job.plan, work, 0, 0)
-        add_ray(job_address, x, angle, width)
+    filled, half = -(-job.columns // LANES) * LANES * ELEMENT, job.length // 2
+    for first in range(0, job.angles, TOGETHER):
+        rays = min(TOGETHER, job.angles - first)
+        for angle in range(first, first + rays):
+            x = job.work + (angle - first) * step
+            row = source + get_i64(job.order, angle) * row_step
+            following = source + get_i64(job.order, min(angle + 1, job.angles - 1)) * row_step
+            enter(row, slice_step, job.columns, x, spare, following - row)
+            clear_bytes(x + filled, job.length * ELEMENT - filled)
+            factors = job.factors + angle * job.length * 8
+            for line in range(
+                job.length * 8, 2 * job.length * 8, 64
+            ):  # the next one's, which are not read in turn
+                prefetch(factors + line)
+            transform(x, ELEMENT, x, ELEMENT, factors, 8, job.plan, work, 0, 0)
+            between(job_address, x)
+        add_samples(job_address, job.work + half * ELEMENT, half, -job.length, first, rays, width)
+        add_samples(job_address, job.work + job.length * ELEMENT, job.halves, 1 - job.halves, first, rays, width)
+        add_samples(job_address, job.work, half, 0, first, rays, width)
     return 0
