@@ -84,8 +84,10 @@ def _against_back_projection(size: int, angles: int) -> list[Figure]:
     shifted = simulate.shepp_logan().projections(theta, columns=size, center=size // 2)
     columns_first = shifted[:, 0].T.astype(float)
 
+    out = np.empty((SLICES, size, size), np.float32)
+
     def ours() -> Image:
-        return tomography.reconstruct(stack, theta, middle, threads=THREADS)[0]
+        return tomography.reconstruct(stack, theta, middle, threads=THREADS, out=out)[0]
 
     def algotom() -> Image:
         return np.asarray(
