@@ -114,18 +114,20 @@ def test_sums_over_lanes_are_weighted_and_added() -> None:
 
 
 @compiled
-def finish(acc: int, total: int, pairs: float, out: int) -> None:
-    lanes.finish_pixels(acc, total, pairs, 1e-3, out, 8 * LANES)
+def finish(acc: int, sums: int, edges: int, pairs: float, out: int) -> None:
+    total = lanes.load_f64(sums)
+    tail = lanes.add_wide(lanes.no_doubles(), lanes.load(edges))
+    head = lanes.sub_wide(lanes.no_doubles(), lanes.load(edges + 4 * LANES))
+    lanes.finish_pixels(acc, total, tail, head, pairs, 1e-3, out, 8 * LANES)
 
 
 def test_pixels_without_counts_give_zero_and_are_not_counted() -> None:
-    acc, total = RNG.random(LANES) * 9, np.zeros((3, LANES))
-    total[0] = 5 + RNG.random(LANES)
-    total[1:] = RNG.random((2, LANES))
-    total[1, 0] = total[0, 0] * (1 - 1e-5)  # IP of the first pixel is 0 but for noise
+    acc, total = RNG.random(LANES) * 9, 5 + RNG.random(LANES)
+    edges = RNG.random((2, LANES)).astype(np.float32)
+    edges[0, 0] = total[0] * (1 - 1e-5)  # IP of the first pixel is 0 but for noise
     out = np.empty((6, LANES))
-    finish(at(acc), at(total), 11.0, at(out))
-    early, late = total[0] - total[1], total[0] - total[2]
+    finish(at(acc), at(total), at(edges), 11.0, at(out))
+    early, late = total - edges[0], total + edges[1]
     early[0] = 0
     g = np.divide(acc * 11.0, early * late, out=np.zeros(LANES), where=early > 0)
     np.testing.assert_allclose(out, [acc, early, late, g, g * g, early > 0], rtol=1e-15)

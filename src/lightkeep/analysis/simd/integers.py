@@ -110,6 +110,8 @@ no_bytes: Any = _intrinsic(BYTES, (), lambda b: _constant(BYTES, 0))
 no_shorts: Any = _intrinsic(SHORTS, (), lambda b: _constant(SHORTS, 0))
 no_words: Any = _intrinsic(WORDS, (), lambda b: _constant(WORDS, 0))
 """no_words() -> zeros."""
+store_bytes: Any = _intrinsic(types.void, (types.int64, BYTES), _stored)
+"""store_bytes(address, bytes)."""
 store_shorts: Any = _intrinsic(types.void, (types.int64, SHORTS), _stored)
 """store_shorts(address, shorts)."""
 store_words: Any = _intrinsic(types.void, (types.int64, WORDS), _stored)

@@ -46,15 +46,29 @@ class LanesType(types.Type):
         super().__init__(name=f"Lanes({LANES})")
 
 
+class DoublesType(types.Type):
+    """numba's type of a vector of LANES float64."""
+
+    def __init__(self) -> None:
+        super().__init__(name=f"Doubles({LANES})")
+
+
 LANES_TYPE: Final = LanesType()
+DOUBLES_TYPE: Final = DoublesType()
 _FLOAT, _DOUBLE, _WORD = ir.FloatType(), ir.DoubleType(), ir.IntType(32)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
+_VECTOR, _WIDE = ir.VectorType(_FLOAT, LANES), ir.VectorType(_DOUBLE, LANES)
 
 
 @register_model(LanesType)
 class _LanesModel(_MODELS.PrimitiveModel):  # type: ignore[misc]
     def __init__(self, manager: Any, lanes_type: Any) -> None:
         super().__init__(manager, lanes_type, _VECTOR)
+
+
+@register_model(DoublesType)
+class _DoublesModel(_MODELS.PrimitiveModel):  # type: ignore[misc]
+    def __init__(self, manager: Any, doubles_type: Any) -> None:
+        super().__init__(manager, doubles_type, _WIDE)
 
 
 Emit = Callable[..., Any]
@@ -323,32 +337,63 @@ def add_row_sums_f64(context: Any, rows: Any, weights: Any, target: Any) -> Any:
 
 
 @intrinsic
-def finish_pixels(context: Any, acc: Any, sums: Any, pairs: Any, noise: Any, out: Any, step: Any) -> Any:
-    """finish_pixels(acc, sums, pairs, noise, out, step): G2, IP, IF, g, g^2 and 1 or 0 of LANES pixels, float64.
+def no_doubles(context: Any) -> Any:
+    """no_doubles() -> LANES float64 of 0."""
+    return _operation(DOUBLES_TYPE, (), lambda _: ir.Constant(_WIDE, [0.0] * LANES))
 
-    acc: LANES sums of products. sums: total, tail and head, LANES each. out: six rows of LANES, `step` bytes
-    apart; g = G2 pairs / (IP IF) where IP IF > 0. An IP or IF that is not above `noise` times the total is 0.
+
+@intrinsic
+def load_f64(context: Any, address: Any) -> Any:
+    """load_f64(address) -> LANES float64."""
+    return _operation(DOUBLES_TYPE, (types.int64,), lambda builder, at: _load(builder, at, _DOUBLE))
+
+
+def _widened(instruction: str) -> Any:
+    def typed(context: Any, a: Any, b: Any) -> Any:
+        def emit(builder: Any, x: Any, y: Any) -> Any:
+            return getattr(builder, instruction)(x, builder.fpext(y, _WIDE))
+
+        return _operation(DOUBLES_TYPE, (DOUBLES_TYPE, LANES_TYPE), emit)
+
+    return intrinsic(typed)
+
+
+add_wide: Any = _widened("fadd")
+"""add_wide(doubles, lanes) -> their sum, float64."""
+sub_wide: Any = _widened("fsub")
+"""sub_wide(doubles, lanes) -> their difference."""
+
+
+@intrinsic
+def finish_pixels(
+    context: Any, acc: Any, total: Any, tail: Any, head: Any, pairs: Any, noise: Any, out: Any, step: Any
+) -> Any:
+    """finish_pixels(acc, total, tail, head, pairs, noise, out, step): G2, IP, IF, g, g^2 and 1 or 0 of LANES
+    pixels.
+
+    acc: address of LANES sums of products, float64. total, tail, head: of samples. out: six rows of LANES float64,
+    `step` bytes apart; g = G2 pairs / (IP IF) where IP IF > 0. An IP or IF that is not above `noise` times the
+    total is 0.
     """
 
-    def emit(builder: Any, at: Any, sums_at: Any, number: Any, noise: Any, to: Any, to_step: Any) -> None:
-        wide = ir.VectorType(_DOUBLE, LANES)
-        step = ir.Constant(ir.IntType(64), 8 * LANES)
+    def emit(
+        builder: Any, at: Any, total: Any, tail: Any, head: Any, number: Any, noise: Any, to: Any, to_step: Any
+    ) -> None:
         product = _load(builder, at, _DOUBLE)
-        total, tail, head = (_load(builder, _row(builder, sums_at, step, i), _DOUBLE) for i in range(3))
-        zeros, ones = ir.Constant(wide, [0.0] * LANES), ir.Constant(wide, [1.0] * LANES)
-        least = builder.fmul(total, _all_lanes(builder, noise, wide))
+        zeros, ones = ir.Constant(_WIDE, [0.0] * LANES), ir.Constant(_WIDE, [1.0] * LANES)
+        least = builder.fmul(total, _all_lanes(builder, noise, _WIDE))
         early, late = (
             builder.select(builder.fcmp_ordered(">", each, least), each, zeros)
             for each in (builder.fsub(total, tail), builder.fsub(total, head))
         )
         below = builder.fmul(early, late)
         counts = builder.fcmp_ordered(">", below, zeros)
-        scaled = builder.fmul(product, _all_lanes(builder, number, wide))
+        scaled = builder.fmul(product, _all_lanes(builder, number, _WIDE))
         ratio = builder.select(counts, builder.fdiv(scaled, builder.select(counts, below, ones)), zeros)
         square = builder.fmul(ratio, ratio)
         rows = (product, early, late, ratio, square, builder.select(counts, ones, zeros))
         for i, row in enumerate(rows):
-            builder.store(row, _pointer(builder, _row(builder, to, to_step, i), wide), align=1)
+            builder.store(row, _pointer(builder, _row(builder, to, to_step, i), _WIDE), align=1)
 
-    taken = (types.int64, types.int64, types.float64, types.float64, types.int64, types.int64)
+    taken = (types.int64, *[DOUBLES_TYPE] * 3, types.float64, types.float64, types.int64, types.int64)
     return _operation(types.void, taken, emit)

@@ -79,7 +79,7 @@ class CellWork:
         self._scratch = np.zeros((8, LANES))
         self._bins = np.zeros((n_dynamic, CHUNK), np.uint16 if is_byte else np.float64)
         self._marks = np.zeros(n_dynamic, np.uint8)
-        self._lines = _aligned(_SHORTS + 8 * LANES * 32 + 32 * TILE if is_byte else 0)
+        self._lines = _aligned(_SHORTS + 8 * LANES * 32 + 33 * TILE if is_byte else 0)
         self._out = np.zeros((6, pitch, LANES))
         self._segments = np.zeros(MOST_PIECES * labels)
         self._sums = np.zeros((labels, 6, pitch))
@@ -98,6 +98,7 @@ class CellWork:
             shorts=lines,
             products=lines + _SHORTS,
             spare=lines + _SHORTS + 8 * LANES * 32,
+            peaks=lines + _SHORTS + 8 * LANES * 32 + 32 * TILE,
             tau_pitch=pitch,
             out=_at(self._out),
             intensity=_at(self._intensity),
@@ -227,4 +228,4 @@ def _aligned(size: int) -> NDArray[np.uint8]:
 
 
 def _at(array: NDArray[Any]) -> int:
-    return array.ctypes.data
+    return int(array.__array_interface__["data"][0])  # `ctypes.data` takes ten times as long

@@ -362,9 +362,10 @@ class MultiTau:
         intensity_frames = 1 if needs_all else interval_length(frames, bins)
         good = np.ones(frames, np.bool_)
         good[self._bad[self._bad < frames]] = False
-        used = self._layout.static >= 0
+        group, i = np.nonzero((remark > 0) & (self._layout.static >= 0))
+        remarks, pixels = remark[group, i], self._layout.group[group] + i
+        place = pixels[remarks & SATURATED > 0]
         dead = np.zeros(self._qmap.static.size, np.bool_)
-        place = (self._layout.group[:, None] + np.arange(used.shape[1]))[used & (remark & SATURATED > 0)]
         dead[place] = True
         return MultiTauSums(
             level=delays.level,
@@ -391,7 +392,7 @@ class MultiTau:
             light_frames=light_frames,
             intensity_frames=intensity_frames,
             counters={
-                name: int(np.count_nonzero(used & (remark & bit > 0)))
+                name: int(np.count_nonzero(remarks & bit))
                 for name, bit in (("negative", NEGATIVE), ("invalid", INVALID))
             },
         )

@@ -29,6 +29,7 @@ from lightkeep.analysis.simd.integers import (
     rows_to_bytes,
     rows_to_shorts,
     shorts_to_rows,
+    store_bytes,
     store_shorts,
     store_words,
     sum_of_words,
@@ -76,24 +77,48 @@ AHEAD = 6
 
 
 @part
+def take_rows(source: int, step: int, count: int, to: int, peaks: int) -> int:
+    """Copy half a tile's counts of some frames, `step` bytes apart, side by side, and keep the highest of each
+    pixel."""
+    a, b = load_bytes(peaks), load_bytes(peaks + 32)
+    c, d = load_bytes(peaks + 64), load_bytes(peaks + 96)
+    for i in range(count):
+        at, here = source + i * step, to + i * TILE
+        prefetch(at + AHEAD * step)
+        prefetch(at + AHEAD * step + 64)
+        p, q, r, s = load_bytes(at), load_bytes(at + 32), load_bytes(at + 64), load_bytes(at + 96)
+        store_bytes(here, p)
+        store_bytes(here + 32, q)
+        store_bytes(here + 64, r)
+        store_bytes(here + 96, s)
+        a, b, c, d = most_bytes(a, p), most_bytes(b, q), most_bytes(c, r), most_bytes(d, s)
+    store_bytes(peaks, a)
+    store_bytes(peaks + 32, b)
+    store_bytes(peaks + 64, c)
+    store_bytes(peaks + 96, d)
+    return 0
+
+
+@part
 def fill_lines(job_address: int, tile: int, chunk: int, n: int) -> int:
-    """Turn n frames of a chunk into lines, with zeros up to a multiple of 256 samples."""
+    """Turn n frames of a chunk into lines, with zeros up to a multiple of 256 samples; note each one's highest."""
     job = job_at(job_address)
     pixel = job.begin + tile * TILE
     width = min(TILE, job.end - pixel)
     source = job.frames + (pixel - job.origin) + (chunk - job.first_chunk) * CHUNK * job.stride
+    clear_bytes(job.peaks, TILE)
     for t in range(0, (n + 255) & ~255, 32):
         # By way of a small copy: with 2**k pixels a frame, a pixel's counts fall on the same lines of the cache.
-        if t + 32 > n or width < TILE:
+        count = max(0, min(32, n - t))
+        if count < 32 or width < TILE:
             clear_bytes(job.spare, 32 * TILE)
-        for i in range(t, min(t + 32, n)):
-            if width == TILE:
-                for part_of_row in range(0, TILE, 64):
-                    prefetch(source + AHEAD * job.stride + part_of_row)
-                copy_bytes(source, job.spare + (i - t) * TILE, TILE)
-            else:
-                copy_bytes(source, job.spare + (i - t) * TILE, width)
-            source += job.stride
+        rows, step = source + t * job.stride, job.stride
+        if width < TILE:
+            for i in range(count):
+                copy_bytes(rows + i * step, job.spare + i * TILE, width)
+            rows, step = job.spare, TILE
+        for half in range(0, TILE, TILE // 2):
+            take_rows(rows + half, step, count, job.spare + half, job.peaks + half)
         to = job.tile + LINE_BEFORE + t
         for column in range(TILE // 16):
             turn_bytes(job.spare + 16 * column, TILE, to + 16 * column * LINE, LINE)
@@ -310,6 +335,15 @@ def cell_peak(line: int, n: int) -> int:
 
 
 @part
+def highest_of(counts: int) -> int:
+    """Of LANES uint8."""
+    most = 0
+    for i in range(LANES):
+        most = max(most, get_u8(counts, i))
+    return most
+
+
+@part
 def blank_saturated(line: int, n: int, peak: int, remark: int) -> None:
     """Note which lines of a cell have the highest count, and blank those and the ones that had it before."""
     for i in range(LANES):
@@ -403,7 +437,7 @@ def take_lines(
         for sub in range(GROUP // LANES):
             static = job.static + (g * GROUP + sub * LANES) * 4
             here = line + sub * LANES * LINE
-            peak = cell_peak(here, n)
+            peak = highest_of(job.peaks + get_i64(job.group, g) - pixel + sub * LANES)
             highest = max(highest, peak)
             remark = state.remark + at * GROUP + sub * LANES
             if peak == 255 or get_i64(remark, 0) != 0 or get_i64(remark, LANES // 8 - 1) != 0:

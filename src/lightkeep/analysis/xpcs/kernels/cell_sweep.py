@@ -9,7 +9,15 @@ from __future__ import annotations
 import numpy as np
 
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import add_row_sums_f64, add_to_f64, finish_pixels, load, zero
+from lightkeep.analysis.simd.lanes import (
+    add_row_sums_f64,
+    add_wide,
+    finish_pixels,
+    load,
+    load_f64,
+    no_doubles,
+    sub_wide,
+)
 from lightkeep.analysis.simd.memory import (
     call,
     clear_bytes,
@@ -73,40 +81,38 @@ def finish_cell(job_address: int, place_address: int, g: int, sub: int, frames: 
     pixels.
     """
     job, state = job_at(job_address), place_at(place_address)
-    total = job.scratch
     lane = sub * LANES
-    for i in range(LANES):
-        set_f64(total, i, get_f64(state.total, g * GROUP + lane + i))
-        set_f64(total, LANES + i, 0.0)
-        set_f64(total, 2 * LANES + i, 0.0)
-    tail, head = total + 8 * LANES, total + 16 * LANES
+    total = load_f64(state.total + (g * GROUP + lane) * 8)
+    tail = no_doubles()
+    head = no_doubles()
     noise = FLOAT_NOISE if job.is_float else 0.0
     level, lag = 0, 0
     for d in range(job.taus):
         while level < get_i64(job.level, d):
             last = ((level * state.groups + g) * HISTORY + HISTORY - 1) * STATE_ROW + sub * ROW
             if (frames >> level) & 1:
-                add_to_f64(total, zero() - load(state.history + last))
-            for i in range(2 * LANES):
-                set_f64(tail, i, 0.0)
+                total = sub_wide(total, load(state.history + last))
+            tail = no_doubles()
+            head = no_doubles()
             level += 1
             lag = 0
         at = (level * state.groups + g) * HISTORY * STATE_ROW + sub * ROW
         while lag < get_i64(job.lag, d):
-            add_to_f64(tail, load(state.history + at + (HISTORY - 1 - lag) * STATE_ROW))
-            add_to_f64(head, load(state.head + at + lag * STATE_ROW))
+            tail = add_wide(tail, load(state.history + at + (HISTORY - 1 - lag) * STATE_ROW))
+            head = add_wide(head, load(state.head + at + lag * STATE_ROW))
             lag += 1
         slot = (get_i64(job.row, d) * state.groups + g) * SLOTS + get_i64(job.slot, d)
-        pairs = float(get_i64(job.pairs, d))
         finish_pixels(
             state.acc + slot * SLOT + lane * 8,
             total,
-            pairs,
+            tail,
+            head,
+            float(get_i64(job.pairs, d)),
             noise,
             job.out + d * 8 * LANES,
             job.tau_pitch * 8 * LANES,
         )
-    weights, labels = job.scratch + 24 * LANES, job.static + place * LANES * 4
+    weights, labels = job.scratch, job.static + place * LANES * 4
     for first in range(LANES):
         if not is_first(labels, first):
             continue

@@ -79,6 +79,8 @@ class Job(NamedTuple):
     """This thread's: (8, LANES, 8) int32."""
     spare: int
     """This thread's: 32 rows of TILE uint8."""
+    peaks: int
+    """This thread's: the highest count of each pixel of a tile, uint8."""
     taus: int
     tau_pitch: int
     """taus, rounded up to a multiple of 4."""

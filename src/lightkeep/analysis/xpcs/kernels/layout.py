@@ -120,13 +120,13 @@ def runs(labels: NDArray[np.int32]) -> tuple[Int64, Int64, NDArray[np.bool_]]:
 
 
 def _local_static(static: NDArray[np.int32], edges: Int64) -> tuple[NDArray[np.int32], Int64, Int64]:
-    local = np.empty(static.shape, np.int32)
-    lists: list[Int64] = []
-    for begin, end in itertools.pairwise(edges):
-        there = np.flatnonzero(np.bincount(static[begin:end].ravel(), minlength=2)[1:])
-        place = np.full(there.max(initial=0) + 2, -1, np.int32)
-        place[there + 1] = np.arange(len(there))
-        local[begin:end] = place[static[begin:end]]
-        lists.append(there)
-    counts = [len(each) for each in lists]
-    return local, np.cumsum([0, *counts]), np.concatenate([*lists, np.zeros(0, np.int64)])
+    """Partitions counted from the first of each block, which has the groups from edge to edge."""
+    blocks, labels = len(edges) - 1, int(static.max(initial=0)) + 1
+    key = np.repeat(np.arange(blocks) * labels, np.diff(edges))[:, None] + static
+    is_there = np.zeros((blocks, labels), np.bool_)
+    is_there.ravel()[key] = True
+    is_there[:, 0] = False
+    place = np.cumsum(is_there, axis=1, dtype=np.int32) - np.int32(1)
+    place[:, 0] = -1
+    block, label = np.nonzero(is_there)
+    return place.ravel()[key], np.searchsorted(block, np.arange(blocks + 1)), label - 1
