@@ -15,7 +15,7 @@ from lightkeep.analysis.xpcs.kernels.job import (
     HISTORY,
     KINDS,
     LINE,
-    MOST_PIECES,
+    PIECES,
     ROW,
     Job,
     Place,
@@ -76,12 +76,12 @@ class CellWork:
         self._n, self._gain = piece.n, gain
         self._tile = _aligned(TILE * LINE if is_byte else CELLS * (CHUNK * LANES * kind.itemsize + CELL_PAD))
         self._rows = np.zeros((2, HISTORY + CHUNK + 8, LANES), np.float32)
-        self._scratch = np.zeros((8, LANES))
+        self._scratch = np.zeros((LANES, LANES))
         self._bins = np.zeros((n_dynamic, CHUNK), np.uint16 if is_byte else np.float64)
         self._marks = np.zeros(n_dynamic, np.uint8)
         self._lines = _aligned(_SHORTS + 8 * LANES * 32 + 33 * TILE if is_byte else 0)
         self._out = np.zeros((6, pitch, LANES))
-        self._segments = np.zeros(MOST_PIECES * labels)
+        self._segments = np.zeros(PIECES * labels)
         self._sums = np.zeros((labels, 6, pitch))
         self._intensity = np.zeros((n_dynamic, -(-piece.n // CHUNK) * CHUNK), np.int64)
         self._state = empty_state(GROUPS, dpl=4, levels=levels, has_bad=False)

@@ -104,12 +104,15 @@ def _curves(sums: MultiTauSums, qmap: QMap, normalise: Normalisation, partial: F
 
 def _light(sums: MultiTauSums, qmap: QMap, partition_sizes: Int64, sizes: Int64) -> dict[str, Any]:
     """The static outputs, by their names in the result."""
-    image = np.where(sums.dead, np.nan, sums.saxs_2d / (int(sums.good.sum()) * sums.average))
+    image = sums.saxs_2d / (int(sums.good.sum()) * sums.average)
+    image[sums.dead] = 0
+    saxs_1d = _over(_partition_sums(image, qmap), partition_sizes)
+    image[sums.dead] = np.nan
     light = _per_frame(sums, sums.light[:, None], sums.light_frames)[:, 0]
     counts = _per_frame(sums, sums.intensity, sums.intensity_frames)
     return {
         "saxs_2d": image,
-        "saxs_1d": _over(_partition_sums(np.where(sums.dead, 0, image), qmap), partition_sizes),
+        "saxs_1d": saxs_1d,
         "saxs_1d_segments": _over(_segments(sums), partition_sizes),
         "intensity": _over(light, sizes.sum()),
         "intensity_q": _over(counts, sizes),

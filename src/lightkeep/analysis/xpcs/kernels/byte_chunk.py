@@ -59,6 +59,7 @@ from lightkeep.analysis.xpcs.kernels.job import (
     HISTORY,
     LINE,
     LINE_BEFORE,
+    PIECES,
     ROW,
     SLOT,
     SLOTS,
@@ -254,32 +255,32 @@ def fold_lines(job: Job, line: int, n: int, m: int) -> None:
 
 
 @part
-def short_pieces(line: int, n: int, level: int, static: int, segments: int, pitch: int) -> None:
+def short_pieces(line: int, n: int, level: int, static: int, segments: int) -> None:
     """Add the sums over pieces of 2**level frames, in a run too short for more, to the segments of partitions."""
     for i in range(LANES):
         label = get_i32(static, i)
         if label >= 0:
             for t in range(n):
-                at = (t >> level) * pitch + label
+                at = label * PIECES + (t >> level)
                 set_f64(segments, at, get_f64(segments, at) + get_u8(line + i * LINE, t))
 
 
 @part
-def take_totals(job: Job, n: int, piece_level: int, total: int, static: int, segments: int, pitch: int) -> None:
+def take_totals(job: Job, n: int, piece_level: int, total: int, static: int, segments: int) -> None:
     """Sums over the frames of a cell and their pieces, from its n samples of level 4 in the job's buffer x."""
     if piece_level < 4:
         piece_sums(job.x, n, CHUNK, job.y)
         add_to_f64(total, load(job.y))
     else:
         rows = piece_sums(job.x, n, 1 << (piece_level - 4), job.y)
-        take_sums(job.y, rows, static, total, segments, pitch)
+        take_sums(job.y, rows, static, total, segments, job.scratch + ROW)
     add_to_f64(total, load(job.scratch))
 
 
 @part
 def advance_lines(
     job_address: int, place_address: int, g: int, sub: int, line: int, n: int, peak: int, chunk: int,
-    piece_level: int, static: int, segments: int, pitch: int,
+    piece_level: int, static: int, segments: int,
 ) -> int:  # fmt: skip
     """Take n frames of a chunk, in a cell's lines, into its state (`sub` of group g)."""
     job, state = job_at(job_address), place_at(place_address)
@@ -315,11 +316,11 @@ def advance_lines(
         for octet in range(LANES // OCTET):
             shorts_to_rows(here + octet * OCTET * step + 2 * t, step, job.x + t * ROW + octet * 32, ROW)
     if piece_level < 4:
-        short_pieces(line, n, piece_level, static, segments, pitch)
+        short_pieces(line, n, piece_level, static, segments)
     total = state.total + (g * GROUP + sub * LANES) * 8
-    take_totals(job, number, piece_level, total, static, segments, pitch)
+    take_totals(job, number, piece_level, total, static, segments)
     if number:
-        rest = (g, sub, number, (chunk * CHUNK) >> 4, 4, -1, segments, static, pitch)
+        rest = (g, sub, number, (chunk * CHUNK) >> 4, 4, -1, segments, static)
         call(job.advance_rows, (job_address, place_address, *rest))
     return 0
 
@@ -418,9 +419,9 @@ def give_intensity(job: Job, n: int, frame: int) -> None:
 @part
 def take_lines(
     job_address: int, place_address: int, offset: int, tile: int, chunk: int, n: int, piece_level: int,
-    segments: int, pitch: int,
+    segments: int,
 ) -> int:  # fmt: skip
-    """Take n uint8 frames of a chunk into the state of a tile's groups; segments: (n, pitch) float64, added to."""
+    """Take n uint8 frames of a chunk into the state of a tile's groups; segments: (partitions, PIECES) float64."""
     job, state = job_at(job_address), place_at(place_address)
     call(job.fill_lines, (job_address, tile, chunk, n))
     pixel = job.begin + tile * TILE
@@ -447,7 +448,7 @@ def take_lines(
                     p = at * GROUP + sub * LANES + i
                     set_f64(state.total, p, get_f64(state.total, p) + line_total(here + i * LINE, n))
                 continue
-            rest = (at, sub, here, n, peak, chunk, piece_level, static, segments, pitch)
+            rest = (at, sub, here, n, peak, chunk, piece_level, static, segments)
             call(job.advance_lines, (job_address, place_address, *rest))
         add_intensity(job, job.dynamic + g * GROUP * 4, line, n, highest)
     give_intensity(job, n, (chunk - job.first_chunk) * CHUNK)

@@ -11,11 +11,11 @@ earlier sample is loaded once for up to 4 multiply-adds. No load feeds fewer, no
 from __future__ import annotations
 
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import add_to_f64, fmuladd, load, store, zero
-from lightkeep.analysis.simd.memory import get_f32, get_f64, get_i32, set_f64
+from lightkeep.analysis.simd.lanes import add_to_f64, fmuladd, load, store, transpose, zero
+from lightkeep.analysis.simd.memory import get_i32
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
-from lightkeep.analysis.xpcs.kernels.job import HISTORY, ROW, SLOT, SLOTS, STATE_ROW, Job, Place
+from lightkeep.analysis.xpcs.kernels.job import HISTORY, PIECES, ROW, SLOT, SLOTS, STATE_ROW, Job, Place
 from lightkeep.analysis.xpcs.kernels.layout import GROUP
 
 job_at = record(Job)
@@ -160,18 +160,20 @@ def pad(x: int, n: int) -> None:
 
 
 @part
-def take_sums(x: int, rows: int, static: int, total: int, segments: int, pitch: int) -> None:
+def take_sums(x: int, rows: int, static: int, total: int, segments: int, turned: int) -> None:
     """Add rows of sums over frames to the pixels' total and, row by row, to the segments of their partitions.
 
-    static: partitions of the cell's pixels, int32, -1: none. segments: (rows, pitch) float64.
+    static: partitions of the cell's pixels, int32, -1: none. segments: (partitions, PIECES) float64; what is added
+    behind the rows does not count. turned: memory of LANES rows.
     """
     for r in range(rows):
         add_to_f64(total, load(x + r * ROW))
+    for r in range(0, rows, LANES):
+        transpose(x + r * ROW, ROW, turned, ROW)
         for i in range(LANES):
             label = get_i32(static, i)
             if label >= 0:
-                at = r * pitch + label
-                set_f64(segments, at, get_f64(segments, at) + get_f32(x + r * ROW, i))
+                add_to_f64(segments + (label * PIECES + r) * 8, load(turned + i * ROW))
 
 
 @part
@@ -208,7 +210,7 @@ def piece_sums(x: int, n: int, frames: int, out: int) -> int:
 @part
 def advance_rows(
     job_address: int, place_address: int, g: int, sub: int, n: int, start: int, level: int, piece_level: int,
-    segments: int, static: int, pitch: int,
+    segments: int, static: int,
 ) -> int:  # fmt: skip
     """Take n samples of a level and the next ones, in the job's buffer x, into the state of a cell.
 
@@ -219,7 +221,7 @@ def advance_rows(
     while level < state.levels and n > 0:
         pad(x, n)
         if level == piece_level:
-            take_sums(x, n, static, state.total + (g * GROUP + sub * LANES) * 8, segments, pitch)
+            take_sums(x, n, static, state.total + (g * GROUP + sub * LANES) * 8, segments, job.scratch)
         place = (level * state.groups + g) * HISTORY * STATE_ROW + sub * ROW
         recall(x, state.history + place)
         acc = state.acc + ((level + 1) * state.groups + g) * SLOTS * SLOT + sub * LANES * 8

@@ -178,9 +178,9 @@ def give_intensity(job: Job, n: int, frame: int) -> None:
 @part
 def take_cells(
     job_address: int, place_address: int, offset: int, tile: int, chunk: int, n: int, piece_level: int,
-    segments: int, pitch: int,
+    segments: int,
 ) -> int:  # fmt: skip
-    """Take n frames of a chunk into the state of a tile's groups; segments: (n, pitch) float64, added to."""
+    """Take n frames of a chunk into the state of a tile's groups; segments: (partitions, PIECES) float64."""
     job, state = job_at(job_address), place_at(place_address)
     if job.has_events:
         clear_tile(job, n)
@@ -217,9 +217,9 @@ def take_cells(
             add_intensity(job, dynamic, n, job.x)
             if n < CHUNK:
                 rows = piece_sums(job.x, n, 1 << piece_level, job.y)
-                take_sums(job.y, rows, static, total, segments, pitch)
+                take_sums(job.y, rows, static, total, segments, job.scratch)
             sums_level = piece_level if n == CHUNK else -1
-            rest = (at, sub, n, chunk * CHUNK, 0, sums_level, segments, static, pitch)
+            rest = (at, sub, n, chunk * CHUNK, 0, sums_level, segments, static)
             call(job.advance_rows, (job_address, place_address, *rest))
     give_intensity(job, n, (chunk - job.first_chunk) * CHUNK)
     return 0

@@ -34,7 +34,7 @@ from lightkeep.analysis.simd.width import LANES
 from lightkeep.analysis.xpcs.kernels.cell import is_first, is_used, job_at, place_at
 from lightkeep.analysis.xpcs.kernels.job import (
     HISTORY,
-    MOST_PIECES,
+    PIECES,
     ROW,
     SLOT,
     SLOTS,
@@ -62,15 +62,13 @@ def give_segments(job: Job, block: int, segments: int, rows: int, per_segment: i
     """Add a tile's segments, `per_segment` of which make one of the run's, to those; then make them zero."""
     begin = get_i64(job.static_ptr, block)
     labels = get_i64(job.static_ptr, block + 1) - begin
-    for s in range(MOST_PIECES):
-        to = (first + s) // per_segment
-        for j in range(labels):
-            value = get_f64(segments, s * labels + j)
-            if value != 0:
-                set_f64(segments, s * labels + j, 0.0)
-                if s < rows and to < job.segments:
-                    at = to * job.n_static + get_i64(job.block_static, begin + j)
-                    exact_add(value, job.segment_whole, job.segment_part, at)
+    for j in range(labels):
+        for s in range(rows):
+            to, value = (first + s) // per_segment, get_f64(segments, j * PIECES + s)
+            if value != 0 and to < job.segments:
+                at = to * job.n_static + get_i64(job.block_static, begin + j)
+                exact_add(value, job.segment_whole, job.segment_part, at)
+    clear_bytes(segments, labels * PIECES * 8)
 
 
 @part
@@ -177,10 +175,9 @@ def advance_cells(
     """
     job = job_at(job_address)
     for block in range(block_begin, block_end):
-        pitch = get_i64(job.static_ptr, block + 1) - get_i64(job.static_ptr, block)
         for tile in range(block * TILES, min((block + 1) * TILES, job.tiles)):
             offset = get_i64(job.tile_ptr, tile)
-            rest = (offset, tile, job.first_chunk, job.n, piece_level, segments, pitch)
+            rest = (offset, tile, job.first_chunk, job.n, piece_level, segments)
             call(job.take_chunk, (job_address, place_address, *rest))
             give_segments(job, block, segments, job.n >> piece_level, 1, 0)
     return 0
@@ -198,7 +195,6 @@ def finish_cells(
     """
     job, state, own = job_at(job_address), place_at(from_address), place_at(own_address)
     for block in range(block_begin, block_end):
-        pitch = get_i64(job.static_ptr, block + 1) - get_i64(job.static_ptr, block)
         for tile in range(block * TILES, min((block + 1) * TILES, job.tiles)):
             groups = get_i64(job.tile_ptr, tile)
             count = get_i64(job.tile_ptr, tile + 1) - groups
@@ -207,7 +203,7 @@ def finish_cells(
                 chunk = job.first_chunk + c
                 n = min(CHUNK, job.n - c * CHUNK)
                 piece = get_i64(piece_levels, c)
-                call(job.take_chunk, (job_address, own_address, 0, tile, chunk, n, piece, segments, pitch))
+                call(job.take_chunk, (job_address, own_address, 0, tile, chunk, n, piece, segments))
                 first = (chunk * CHUNK) >> piece
                 give_segments(job, block, segments, n >> piece, 1 << (segment_level - piece), first)
             for g in range(count):

@@ -27,6 +27,8 @@ SLOTS: Final = 5
 """Accumulators per level and group: dpl + 1."""
 MOST_PIECES: Final = 17
 """Most segments that a chunk has, the incomplete one included."""
+PIECES: Final = -(-MOST_PIECES // LANES) * LANES
+"""Places for a partition's segments of a chunk."""
 U8, U16, U32, F32 = 1, 2, 4, 8
 KINDS: Final = {"uint8": U8, "uint16": U16, "uint32": U32, "float32": F32}
 
@@ -68,7 +70,7 @@ class Job(NamedTuple):
     y: int
     """This thread's buffers of samples, of the first after the history."""
     scratch: int
-    """This thread's: 8 rows of LANES float64."""
+    """This thread's: LANES rows of LANES float64."""
     bins: int
     """This thread's: (n_dynamic, CHUNK) float64, or uint16 for uint8 counts, zeros in between."""
     marks: int
