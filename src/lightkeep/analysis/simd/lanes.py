@@ -1,11 +1,9 @@
 """A vector of float32 lanes as a value of compiled functions.
 
 numba's own vectoriser decides by itself, loop by loop, and cannot keep a window of samples and their accumulators
-in
-registers. Here a function says what it wants: a `Lanes` value is one LLVM vector, its operations are one
-instruction
-each where the machine has it, and LLVM splits or emulates them where it has not (any x86, ARM, without a
-compiler).
+in registers. Here a function says what it wants: a `Lanes` value is one LLVM vector, its operations are one
+instruction each where the machine has it, and LLVM splits or emulates them where it has not (any x86, ARM, without
+a compiler).
 
     @compiled
     def saxpy(a, x, y, n):              # x, y: addresses of float32 (`array.ctypes.data`), n: a multiple of LANES
@@ -142,6 +140,30 @@ def store(context: Any, address: Any, value: Any) -> Any:
         builder.store(lanes, _pointer(builder, at, _VECTOR), align=1)
 
     return _operation(types.void, (types.int64, LANES_TYPE), emit)
+
+
+@intrinsic
+def store_far(context: Any, address: Any, value: Any) -> Any:
+    """store_far(address, lanes): write LANES float32 past the cache, where nobody reads them soon.
+
+    The address is a multiple of their bytes. Call `fence` before another thread is told of them.
+    """
+
+    def emit(builder: Any, at: Any, lanes: Any) -> None:
+        stored = builder.store(lanes, _pointer(builder, at, _VECTOR), align=4 * LANES)
+        stored.set_metadata("nontemporal", builder.module.add_metadata([_WORD(1)]))
+
+    return _operation(types.void, (types.int64, LANES_TYPE), emit)
+
+
+@intrinsic
+def fence(context: Any) -> Any:
+    """fence(): what was stored before is in memory."""
+
+    def emit(builder: Any) -> None:
+        builder.fence("seq_cst")
+
+    return _operation(types.void, (), emit)
 
 
 @intrinsic

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from lightkeep.analysis.simd import compiled
 from lightkeep.analysis.simd.compile import part
-from lightkeep.analysis.simd.lanes import load, store, transpose
+from lightkeep.analysis.simd.lanes import fence, load, store, store_far, transpose
 from lightkeep.analysis.simd.memory import clear_bytes, copy_bytes, get_i64
 from lightkeep.analysis.simd.record import record
 from lightkeep.analysis.simd.width import LANES
@@ -114,6 +114,18 @@ def copy_strided(source: int, source_step: int, target: int, target_step: int, c
 
 
 @part
+def copy_far(source: int, target: int, count: int) -> int:
+    """Copy bytes past the cache, whose lines would be read first."""
+    head = min(-target % 64, count)
+    end = count - (count - head) % 64
+    copy_bytes(source, target, head)
+    for at in range(head, end, 4 * LANES):
+        store_far(target + at, load(source + at))
+    copy_bytes(source + end, target + end, count - end)
+    return 0
+
+
+@part
 def leave(job_address: int, y: int, out: int, slices: int) -> int:
     """Write one row of each slice, zero outside of its span."""
     job = plane_at(job_address)
@@ -121,10 +133,10 @@ def leave(job_address: int, y: int, out: int, slices: int) -> int:
     rows = job.work + (job.size + LANES) * ELEMENT
     first, last = get_i64(job.spans, 2 * y), get_i64(job.spans, 2 * y + 1)
     for i in range(slices):
-        to = out + (i * job.columns + y) * job.columns * 4
-        clear_bytes(to, first * 4)
-        copy_bytes(rows + i * line + first * 4, to + first * 4, (last - first) * 4)
-        clear_bytes(to + last * 4, (job.columns - last) * 4)
+        row = rows + i * line
+        clear_bytes(row, first * 4)
+        clear_bytes(row + last * 4, (job.columns - last) * 4)
+        copy_far(row, out + (i * job.columns + y) * job.columns * 4, job.columns * 4)
     return 0
 
 
@@ -152,6 +164,7 @@ def finish(job_address: int, out: int, slices: int) -> int:
             turn(job_address, job.work + at * ELEMENT, -ELEMENT, begin)
         leave(job_address, y, out, slices)
     clear_rest(job_address)
+    fence()
     return 0
 
 
@@ -179,4 +192,5 @@ def release(job_address: int, image: int, out: int, slices: int) -> int:
         for begin in range(0, job.columns, LANES):
             turn(job_address, image + (y * job.columns + begin) * ELEMENT, ELEMENT, begin)
         leave(job_address, y, out, slices)
+    fence()
     return 0
