@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import h5py
 import pytest
+from h5py._objects import phil
 
 from lightkeep import formats
+from lightkeep.formats.hdf5 import open_plain
 from lightkeep.formats.text import clean, one_line
 from lightkeep.model.errors import BadFile, NotFound, SourceError
 
@@ -81,3 +84,14 @@ def test_any_value_becomes_text_that_can_be_stored_and_printed(value: object) ->
     assert text.encode()
     assert len(text) <= 4096
     assert one_line(value).isprintable()
+
+
+def test_nothing_is_asked_of_hdf5_while_another_thread_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("beam lost at 3 am")
+    with ThreadPoolExecutor(1) as pool:
+        with phil:  # as a read in another thread has it
+            refused = pool.submit(open_plain, path)
+            assert not wait([refused], timeout=0.5).done
+        with pytest.raises(BadFile, match="not an HDF5 file"):
+            refused.result(60)

@@ -18,6 +18,7 @@ from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 -- registers bitshuffle, blosc, lz4, zstd and the like
+from h5py._objects import phil  # documented: docs.h5py.org, "Multi-threading"
 
 from lightkeep.formats.text import one_line
 from lightkeep.model.errors import BadFile, SourceError, StorageError, StoreFull, UnsafeFile
@@ -307,9 +308,14 @@ class _Visit:
 
 
 def _forget_plugin_folders() -> None:
-    """Filters come from hdf5plugin only, never from a folder that somebody may write to."""
-    while h5py.h5pl.size():
-        h5py.h5pl.remove(0)
+    """Filters come from hdf5plugin only, never from a folder that somebody may write to.
+
+    h5py takes its lock around all calls of HDF5 but these. Without it, one of them beside a read in another thread
+    ended the process.
+    """
+    with phil:
+        while h5py.h5pl.size():
+            h5py.h5pl.remove(0)
 
 
 def _check_signature(path: Path) -> None:
