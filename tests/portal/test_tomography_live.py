@@ -19,7 +19,7 @@ from lightkeep.testing.beamline.live import VirtualBeamline, shots
 from lightkeep.testing.populated import EXPERIMENT
 from lightkeep.testing.served import Server
 
-PLANNED = 1200
+PLANNED = 2400
 FLATS, DARKS = 8, 4
 PARAMS = {"planned": PLANNED, "stop": True, "quality": 0.8, "resolution_px": 4.0, "rows": 4}
 MANAGER = Principal("station-manager")
