@@ -25,10 +25,8 @@ LINE: Final = LINE_BEFORE + CHUNK + 32
 TILES: Final = BLOCK // TILE
 SLOTS: Final = 5
 """Accumulators per level and group: dpl + 1."""
-MOST_PIECES: Final = 17
-"""Most segments that a chunk has, the incomplete one included."""
-PIECES: Final = -(-MOST_PIECES // LANES) * LANES
-"""Places for a partition's segments of a chunk."""
+PIECES: Final = -(-17 // LANES) * LANES
+"""Places for a partition's segments of a chunk: 17 at most, the incomplete one included."""
 U8, U16, U32, F32 = 1, 2, 4, 8
 KINDS: Final = {"uint8": U8, "uint16": U16, "uint32": U32, "float32": F32}
 
